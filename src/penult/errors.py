@@ -1,0 +1,20 @@
+"""The errors a user reads: one line that says what, what was found and how to mend it."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """The user's input is at fault; the command line prints the message alone and exits with 2."""
+
+
+def missing_extra(package: str, extra: str) -> InputError:
+    """Error for an optional `package` that is not installed, with the line that installs it."""
+    return InputError(
+        f"{package} is needed here and not installed: pip install 'penult[{extra}]'",
+    )
+
+
+def some(names: list[str], limit: int = 5) -> str:
+    """Name the first few of a long list: `a, b, c and 17 more`."""
+    shown = ", ".join(names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
