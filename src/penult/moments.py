@@ -1,0 +1,121 @@
+"""Moments: mergeable one-pass sums, enough to select and fit heads without the samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from penult.errors import InputError
+from penult.storage import read_tensors, write_tensors
+
+FORMAT = "penult-moments/1"
+
+
+@dataclass(eq=False)
+class Moments:
+    """Counts, per-class sums and the product sum of features, in float64; merging is addition.
+
+    Attributes:
+        counts: (n_classes,) int64, samples per class.
+        sums: (n_classes, n_features) float64, Σ z over the samples of each class.
+        products: (n_features, n_features) float64, Σ z zᵀ over all samples.
+    """
+
+    counts: Tensor
+    sums: Tensor
+    products: Tensor
+
+    @classmethod
+    def zeros(
+        cls, n_classes: int, n_features: int, device: torch.device | str | None = None
+    ) -> Moments:
+        """Moments of no samples at all, on `device`."""
+        return cls(
+            torch.zeros(n_classes, dtype=torch.int64, device=device),
+            torch.zeros(n_classes, n_features, dtype=torch.float64, device=device),
+            torch.zeros(n_features, n_features, dtype=torch.float64, device=device),
+        )
+
+    @classmethod
+    def of(cls, features: Tensor, labels: Tensor, n_classes: int) -> Moments:
+        """Moments of features (n_samples, n_features) with labels (n_samples,) in one call."""
+        moments = cls.zeros(n_classes, features.shape[1], features.device)
+        moments.update(features, labels)
+        return moments
+
+    def update(self, features: Tensor, labels: Tensor) -> None:
+        """Add samples: features (n_samples, n_features), labels (n_samples,) int64."""
+        if features.ndim != 2 or features.shape[1] != self.n_features:
+            raise InputError(
+                f"expected features of shape (n_samples, {self.n_features}), "
+                f"found {tuple(features.shape)}"
+            )
+        z = features.to(self.sums.device, torch.float64)
+        labels = labels.to(self.sums.device)
+        self.counts += torch.bincount(labels, minlength=self.n_classes)
+        self.sums.index_add_(0, labels, z)
+        self.products.addmm_(z.T, z)
+
+    def __add__(self, other: Moments) -> Moments:
+        """Moments of both sets of samples together."""
+        if self.sums.shape != other.sums.shape:
+            raise InputError(
+                "moments of different sizes cannot be merged: (n_classes, n_features) is "
+                f"{tuple(self.sums.shape)} in one and {tuple(other.sums.shape)} in the other"
+            )
+        return Moments(
+            self.counts + other.counts,
+            self.sums + other.sums,
+            self.products + other.products,
+        )
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes, samples or not."""
+        return self.sums.shape[0]
+
+    @property
+    def n_features(self) -> int:
+        """Number of features."""
+        return self.sums.shape[1]
+
+    @property
+    def n_samples(self) -> int:
+        """Number of samples summed so far."""
+        return int(self.counts.sum())
+
+    def class_means(self) -> Tensor:
+        """Mean features per class, (n_classes, n_features); zeros for a class without samples."""
+        return self.sums / self.counts.clamp(min=1)[:, None]
+
+    def mean(self) -> Tensor:
+        """Mean features over all samples, (n_features,)."""
+        return self.sums.sum(0) / max(self.n_samples, 1)
+
+    def root_mean_square(self) -> Tensor:
+        """Root mean square of each feature over all samples, (n_features,)."""
+        return (self.products.diagonal() / max(self.n_samples, 1)).sqrt()
+
+    def covariance(self) -> Tensor:
+        """Covariance of the features (divided by n_samples), (n_features, n_features)."""
+        mean = self.mean()
+        second = self.products / max(self.n_samples, 1)
+        return (second + second.T) / 2 - torch.outer(mean, mean)
+
+    def to(self, device: torch.device | str) -> Moments:
+        """The same moments on another device."""
+        return Moments(self.counts.to(device), self.sums.to(device), self.products.to(device))
+
+    def save(self, path: Path) -> None:
+        """Write a moments file (safetensors, format `penult-moments/1`)."""
+        tensors = {"counts": self.counts, "sums": self.sums, "products": self.products}
+        write_tensors(path, tensors, {"format": FORMAT})
+
+    @classmethod
+    def load(cls, path: Path) -> Moments:
+        """Read a moments file."""
+        tensors, _ = read_tensors(path, FORMAT, ("counts", "sums", "products"))
+        return cls(tensors["counts"], tensors["sums"], tensors["products"])
