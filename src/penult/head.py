@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from penult.errors import InputError
+from penult.features import Features
 from penult.select import Subspaces
 from penult.storage import read_tensors, write_tensors
 
@@ -139,3 +140,18 @@ class SparseHead(nn.Module):
             raise InputError(f"{path}: expected a number as n_features, found {text or 'none'}")
         subspaces = Subspaces(tensors["indptr"], tensors["indices"], int(text))
         return cls(subspaces, tensors["values"], tensors["bias"], metadata.get("layer", ""))
+
+
+def accuracies(heads: Sequence[Callable[[Tensor], Tensor]], features: Features) -> list[float]:
+    """Fraction of samples that each head classifies right, in one pass over the features.
+
+    Args:
+        heads: each maps features (n_samples, n_features) to logits (n_samples, n_classes).
+        features: with labels.
+    """
+    n_correct = [0] * len(heads)
+    with torch.no_grad():
+        for z, labels in features.blocks():
+            for i, head in enumerate(heads):
+                n_correct[i] += int((head(z).argmax(1) == labels).sum())
+    return [n / features.n_samples for n in n_correct]

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from penult.errors import InputError
+from penult.features import Features
 from penult.moments import Moments
 
 Top = int | float
+KS = (1, 2, 3, 5, 8, 10, 15, 20, 32)
+
+
+def sizes_within(n_features: int) -> tuple[int, ...]:
+    """The sizes of `KS` that a layer of `n_features` allows."""
+    return tuple(k for k in KS if k <= n_features)
 
 
 @dataclass(eq=False)
@@ -84,6 +91,10 @@ class TopCounts:
             raise InputError("counts of different tops or sizes cannot be merged")
         return TopCounts(self.tops, self.counts + other.counts, self.shares + other.shares)
 
+    def to(self, device: torch.device | str) -> TopCounts:
+        """The same counts on another device."""
+        return TopCounts(self.tops, self.counts.to(device), self.shares.to(device))
+
     def at(self, top: Top) -> Tensor:
         """Counts for one of the tops, (n_classes, n_features)."""
         if top not in self.tops:
@@ -102,9 +113,12 @@ def check_top(top: Top, n_features: int) -> None:
         )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Evidence:
     """What the scores read: the dense weight and the sums of one pass over the samples.
+
+    Begin with `Evidence.zeros` and `update` it block by block, or take all of some features with
+    `Evidence.of`.
 
     Attributes:
         weight: (n_classes, n_features), the dense head's.
@@ -119,6 +133,46 @@ class Evidence:
     top_counts: TopCounts
     seed: int = 0
     top: Top | None = None
+
+    @classmethod
+    def zeros(
+        cls,
+        weight: Tensor,
+        ks: Sequence[int] = KS,
+        *,
+        seed: int = 0,
+        top: Top | None = None,
+        device: torch.device | str | None = None,
+    ) -> Evidence:
+        """Evidence of no samples, for subspaces of the sizes `ks`; the sums live on `device`."""
+        tops = tuple(ks) if top is None else (top,)
+        n_classes, n_features = weight.shape
+        moments = Moments.zeros(n_classes, n_features, device)
+        return cls(weight, moments, TopCounts.zeros(tops, n_classes, n_features, device), seed, top)
+
+    @classmethod
+    def of(cls, features: Features, ks: Sequence[int] | None = None, *, seed: int = 0) -> Evidence:
+        """Evidence of all samples of some features that come with their head."""
+        weight = features.require_head().weight
+        sizes = sizes_within(features.n_features) if ks is None else ks
+        evidence = cls.zeros(weight, sizes, seed=seed)
+        for z, labels in features.blocks():
+            evidence.update(z, labels)
+        return evidence
+
+    def update(self, features: Tensor, labels: Tensor) -> None:
+        """Add samples: features (n_samples, n_features), labels (n_samples,) int64."""
+        self.moments.update(features, labels)
+        self.top_counts.update(features, labels)
+
+    def to(self, device: torch.device | str) -> Evidence:
+        """The same evidence on another device."""
+        return replace(
+            self,
+            weight=self.weight.to(device),
+            moments=self.moments.to(device),
+            top_counts=self.top_counts.to(device),
+        )
 
 
 Score = Callable[[Evidence, int], Tensor]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import struct
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -27,6 +28,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
@@ -75,9 +77,33 @@ def read_json(path: Path, format: str | None = None) -> dict[str, Any]:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file atomically; tensors come from any device."""
+    """Write a safetensors file atomically, the same bytes for the same contents.
+
+    Args:
+        path: its folder is made where absent.
+        tensors: from any device.
+        metadata: at least `format`.
+    """
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomically(path, lambda temporary: save_file(ready, temporary, dict(metadata)))
+
+    def write(temporary: Path) -> None:
+        save_file(ready, temporary, dict(metadata))
+        _sort_metadata(temporary)
+
+    write_atomically(path, write)
+
+
+def _sort_metadata(path: Path) -> None:
+    # safetensors writes the metadata in the random order of a hash map; the same contents are to
+    # give the same bytes. Reordering keys does not change the length of the header.
+    with path.open("rb+") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        assert len(text) <= length, "the header of a safetensors file does not fit its place"
+        file.seek(8)
+        file.write(text.ljust(length))
 
 
 def read_tensors(
@@ -109,3 +135,13 @@ def read_tensors(
 def _check_format(path: Path, found: str | None, expected: str) -> None:
     if found != expected:
         raise InputError(f"{path}: expected format {expected}, found {found or 'none'}")
+
+
+def difference(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """One line that names the first difference between two identities."""
+    keys = [key for key in {**wanted, **found} if found.get(key) != wanted.get(key)]
+    key = keys[0]
+    return (
+        f"{folder} holds the analysis of another {key} ({found.get(key)}; now {wanted.get(key)}): "
+        "choose another --out, or --overwrite to replace it"
+    )

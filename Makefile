@@ -1,0 +1,32 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+RUN := .venv/bin/python
+# Two spinning threads beside another job are many times slower than one.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test lint clean
+
+demo: .venv/ready
+	OMP_NUM_THREADS=$$(nproc) .venv/bin/penult demo --out penult-demo
+
+test: .venv/ready-dev
+	$(RUN) -m pytest
+
+lint: .venv/ready-dev
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+
+clean:
+	rm -rf .venv penult-demo build
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/ready: pyproject.toml constraints.txt | .venv/bin/python
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable .
+	touch $@
+
+.venv/ready-dev: .venv/ready
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[dev,vision,hf]'
+	touch $@

@@ -1,0 +1,409 @@
+"""The one pass over the data: penultimate features of a network, streamed to shards or memory."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, RandomSampler
+
+from penult.data import Batch, ImageData, batches, open_data
+from penult.errors import InputError
+from penult.features import (
+    FORMAT,
+    Block,
+    Features,
+    read_notes,
+    read_shard,
+    require_finite,
+    save_dense,
+    write_index,
+    write_shard,
+)
+from penult.network import find_head
+from penult.storage import difference, read_json
+from penult.tap import FeatureTap, Head, call_model, device_of, evaluating
+from penult.transform import Transform
+
+SHARD_ROWS = 2048
+FAULTS_NAMED = 100
+
+Progress = Callable[[int, int], None]
+OnBlock = Callable[[Block], None]
+ShardSource = Callable[[int], Iterator[tuple["Block", "Faults"]]]
+
+
+@dataclass
+class Faults:
+    """Images left out, and images converted on the way, counted; the first are named."""
+
+    n_faults: int = 0
+    named: list[tuple[str, str]] = field(default_factory=list)
+    converted: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: Faults) -> None:
+        """Count another shard's."""
+        self.n_faults += other.n_faults
+        self.named += other.named[: FAULTS_NAMED - len(self.named)]
+        self.converted.update(other.converted)
+
+    def to_json(self) -> dict[str, Any]:
+        """As kept in a shard and in the index."""
+        return {
+            "n_faults": self.n_faults,
+            "named": [list(pair) for pair in self.named],
+            "converted": dict(sorted(self.converted.items())),
+        }
+
+    @classmethod
+    def of(cls, batch: Batch) -> Faults:
+        """Of one batch."""
+        named = [(fault.id, fault.reason) for fault in batch.faults]
+        return cls(len(named), named[:FAULTS_NAMED], Counter(batch.converted))
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Faults:
+        """From `to_json`."""
+        named = [(str(path), str(reason)) for path, reason in found["named"]]
+        return cls(int(found["n_faults"]), named, Counter(found["converted"]))
+
+
+@dataclass(frozen=True)
+class Pass:
+    """How the network is run over the data.
+
+    Attributes:
+        batch_size: images in one forward pass.
+        workers: processes that decode images; 0 decodes in this one.
+        dtype: float32, or bfloat16 or float16 through autocast.
+        store: float32 or float16, how features are kept.
+        labels: "given", or "predicted" to take the network's own classes as labels.
+        strict: stop at the first faulty image rather than leave it out.
+    """
+
+    batch_size: int = 256
+    workers: int = 0
+    dtype: torch.dtype = torch.float32
+    store: torch.dtype = torch.float32
+    labels: str = "given"
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise InputError(f"batch size must be at least 1, found {self.batch_size}")
+        if self.workers < 0:
+            raise InputError(f"workers must be at least 0, found {self.workers}")
+        if self.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+            raise InputError(f"dtype must be float32, bfloat16 or float16, found {self.dtype}")
+        if self.store not in (torch.float32, torch.float16):
+            raise InputError(f"features are stored as float32 or float16, found {self.store}")
+        if self.labels not in ("given", "predicted"):
+            raise InputError(f"labels must be 'given' or 'predicted', found {self.labels!r}")
+
+    @property
+    def batches_per_shard(self) -> int:
+        """Whole batches in one shard, so that a resumed pass meets the same batches."""
+        return max(1, SHARD_ROWS // self.batch_size)
+
+    @property
+    def given(self) -> bool:
+        """Whether the labels come with the data."""
+        return self.labels == "given"
+
+
+def collect(
+    model: nn.Module,
+    data: Any,
+    head: Head | None = None,
+    *,
+    transform: Transform | None = None,
+    how: Pass | None = None,
+    out: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Features:
+    """Run a network once over labelled images and keep its penultimate features.
+
+    The network stays where it is (device) and as it is (weights, training flags).
+
+    Args:
+        model: the network.
+        data: what `open_data` takes (a folder or zip of class folders, a data set of (image,
+            label), arrays), or a DataLoader of (images, labels) batches ready for the network.
+        head: its final linear map; found by `find_head` on the first batch where not given.
+        transform: preprocessing of images; required where `data` holds undecoded images.
+        how: batch size, workers, dtypes and so on.
+        out: folder for shards; a pass that was interrupted goes on there. In memory without.
+        progress: called with (samples done, samples in all) after every batch.
+
+    Raises:
+        InputError: no head, labels out of range, non-finite features (names the image), no
+            readable image, a folder that holds something else, a full disk.
+    """
+    how = how or Pass()
+    source = _source(data, transform, how)
+    if head is None:
+        head = find_head(model, first_inputs(source, device_of(model)))
+    shards = network_source(model, source, head, how, progress)
+    if out is not None:
+        ShardFolder(Path(out), head, source.class_names, how.store, {}).fill(shards)
+        return Features.open(out)
+    parts = [block for block, _ in shards(0)]
+    n_samples = sum(len(block.labels) for block in parts)
+    return Features(parts, (n_samples, head.n_features), head, source.class_names)
+
+
+class ShardFolder:
+    """A folder of shards being written: each shard is whole or absent, `complete` comes last."""
+
+    def __init__(
+        self,
+        folder: Path,
+        head: Head,
+        class_names: Sequence[str] | None,
+        store: torch.dtype,
+        identity: Mapping[str, Any],
+    ) -> None:
+        self.folder = folder
+        self.faults = Faults()
+        self._head = head
+        self._names = list(class_names or map(str, range(head.n_classes)))
+        self._store = store
+        self._identity = dict(identity)
+        self._sizes: list[int] = []
+
+    def fill(self, source: ShardSource, on_block: OnBlock | None = None) -> None:
+        """Write the shards that are not there yet.
+
+        Args:
+            source: called with the number of shards found; yields the blocks of all later ones.
+            on_block: called with every block in order, as a reader finds it (rounded to the store),
+                so that sums over the blocks are the same whether or not the pass was interrupted.
+        """
+        complete = self._claim()
+        for block in self._found():
+            if on_block is not None:
+                on_block(block)
+        if complete:
+            return
+        for block, faults in source(len(self._sizes)):
+            block.features = block.features.to(self._store)
+            notes = json.dumps(faults.to_json(), ensure_ascii=False)
+            write_shard(self._path(len(self._sizes)), block, {"faults": notes})
+            self._add(block, faults)
+            block.features = block.features.float()
+            if on_block is not None:
+                on_block(block)
+        if sum(self._sizes) == 0:
+            first = "; ".join(f"{path}: {reason}" for path, reason in self.faults.named[:1])
+            raise InputError(f"none of the images could be used ({first})")
+        self._write_index(complete=True)
+
+    def _claim(self) -> bool:
+        """Mark the folder as this pass's; True where the pass is complete already."""
+        index = self.folder / "index.json"
+        if index.exists():
+            found = read_json(index, FORMAT)
+            if found["identity"] != self._identity:
+                raise InputError(difference(self.folder, found["identity"], self._identity))
+            return bool(found["complete"])
+        self.folder.mkdir(parents=True, exist_ok=True)
+        save_dense(self.folder / "dense.safetensors", self._head)
+        self._write_index(complete=False)
+        return False
+
+    def _found(self) -> Iterator[Block]:
+        while (path := self._path(len(self._sizes))).exists():
+            faults = Faults.from_json(json.loads(read_notes(path)["faults"]))
+            block = next(read_shard(path, rows=None))
+            self._add(block, faults)
+            yield block
+
+    def _add(self, block: Block, faults: Faults) -> None:
+        self._sizes.append(len(block.labels))
+        self.faults.add(faults)
+
+    def _path(self, shard: int) -> Path:
+        return self.folder / f"shard-{shard:05d}.safetensors"
+
+    def _write_index(self, complete: bool) -> None:
+        write_index(
+            self.folder,
+            {
+                "complete": complete,
+                "n_samples": sum(self._sizes),
+                "n_features": self._head.n_features,
+                "class_names": self._names,
+                "shards": [
+                    {"file": self._path(i).name, "n_samples": size}
+                    for i, size in enumerate(self._sizes)
+                ],
+                "faults": self.faults.to_json(),
+                "identity": self._identity,
+            },
+        )
+
+
+class Source(Protocol):
+    """Batches of images, the same at every call, from any batch on."""
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None: ...
+    @property
+    def n_samples(self) -> int: ...
+    def batches(self, start: int) -> Iterator[Batch]: ...
+    def inputs(self, batch: Batch, device: torch.device) -> Tensor: ...
+
+
+@dataclass
+class ImageSource:
+    """Batches of an `ImageData`, decoded by `transform`."""
+
+    data: ImageData
+    transform: Transform
+    how: Pass
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        return self.data.class_names
+
+    @property
+    def n_samples(self) -> int:
+        return len(self.data)
+
+    def batches(self, start: int) -> Iterator[Batch]:
+        how = self.how
+        return iter(
+            batches(
+                self.data,
+                self.transform,
+                batch_size=how.batch_size,
+                workers=how.workers,
+                start_batch=start,
+                strict=how.strict,
+            )
+        )
+
+    def inputs(self, batch: Batch, device: torch.device) -> Tensor:
+        return self.transform.normalise(batch.images.to(device))
+
+
+@dataclass
+class _Loader:
+    """Batches of a DataLoader, ready for the network."""
+
+    loader: DataLoader[Any]
+    class_names: tuple[str, ...] | None = None
+
+    @property
+    def n_samples(self) -> int:
+        return len(self.loader.dataset)  # type: ignore[arg-type]  # map-style by `_source`
+
+    def batches(self, start: int) -> Iterator[Batch]:
+        position = 0
+        for number, (images, labels) in enumerate(self.loader):
+            ids = [str(i) for i in range(position, position + len(labels))]
+            position += len(labels)
+            if number >= start:
+                yield Batch(images, labels.long(), ids, [], {})
+
+    def inputs(self, batch: Batch, device: torch.device) -> Tensor:
+        return batch.images.to(device)
+
+
+def _source(data: Any, transform: Transform | None, how: Pass) -> Source:
+    if isinstance(data, DataLoader):
+        if isinstance(data.sampler, RandomSampler):
+            raise InputError("the DataLoader shuffles: give one with shuffle=False")
+        return _Loader(data)
+    images = data if isinstance(data, ImageData) else open_data(data, labelled=how.given)
+    return ImageSource(images, transform or Transform(), how)
+
+
+def first_inputs(source: Source, device: torch.device, n: int = 4) -> Tensor:
+    """The first few usable images, as the network takes them."""
+    for batch in source.batches(0):
+        if len(batch.images):
+            return source.inputs(batch, device)[:n]
+    raise InputError("none of the images could be used")
+
+
+def network_source(
+    model: nn.Module, source: Source, head: Head, how: Pass, progress: Progress | None = None
+) -> ShardSource:
+    """Blocks of a network's features over images, one for each shard from a given one on."""
+    return lambda n_shards: _forward(model, source, head, how, n_shards, progress)
+
+
+def features_source(features: Features) -> ShardSource:
+    """Blocks of features at hand, one for each shard from a given one on."""
+    return lambda n_shards: ((b, Faults()) for b in islice(features.blocks(), n_shards, None))
+
+
+def _forward(
+    model: nn.Module,
+    source: Source,
+    head: Head,
+    how: Pass,
+    n_shards: int,
+    progress: Progress | None,
+) -> Iterator[tuple[Block, Faults]]:
+    device = device_of(model)
+    start = n_shards * how.batches_per_shard
+    done = min(start * how.batch_size, source.n_samples)
+    blocks: list[Block] = []
+    faults = Faults()
+    with evaluating(model), FeatureTap(model, head) as tap:
+        for number, batch in enumerate(source.batches(start), start + 1):
+            if len(batch.images):
+                # Not around the whole loop: these modes would leak to the consumer at each yield.
+                with torch.no_grad(), autocast(device, how.dtype):
+                    call_model(model, source.inputs(batch, device))
+                blocks.append(_block(tap, batch, head, how))
+            faults.add(Faults.of(batch))
+            done += len(batch.ids) + len(batch.faults)
+            if progress is not None:
+                progress(done, source.n_samples)
+            if number % how.batches_per_shard == 0:
+                yield _join(blocks, head), faults
+                blocks, faults = [], Faults()
+    if blocks or faults.n_faults:
+        yield _join(blocks, head), faults
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """Context in which a float32 network computes in `dtype`."""
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+
+def _block(tap: FeatureTap, batch: Batch, head: Head, how: Pass) -> Block:
+    predicted = tap.logits.argmax(1).cpu()
+    labels = batch.labels if how.given else predicted
+    block = Block(tap.features.float().cpu(), labels, predicted, batch.ids)
+    require_finite(block)
+    bad = (labels < 0) | (labels >= head.n_classes)
+    if bool(bad.any()):
+        i = int(bad.nonzero()[0, 0])
+        raise InputError(
+            f"labels must lie in [0, {head.n_classes}) for the {head.n_classes} classes of the "
+            f"head, found {int(labels[i])} for {batch.ids[i]}"
+        )
+    return block
+
+
+def _join(blocks: list[Block], head: Head) -> Block:
+    if not blocks:
+        none = torch.empty(0, dtype=torch.int64)
+        return Block(torch.empty(0, head.n_features), none, none, [])
+    return Block(
+        torch.cat([b.features for b in blocks]),
+        torch.cat([b.labels for b in blocks]),
+        torch.cat([b.predicted for b in blocks if b.predicted is not None]),
+        [name for b in blocks for name in b.ids],
+    )

@@ -1,0 +1,110 @@
+"""The embedded default: a small network, trained on scikit-learn's handwritten digits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from penult.analyze import Options, align_classes, analyze_network
+from penult.collect import ImageSource, Pass, Progress, first_inputs
+from penult.data import open_data
+from penult.models import fingerprint
+from penult.network import find_head
+from penult.run import Run
+from penult.storage import write_tensors
+from penult.transform import Transform
+
+TRANSFORM = Transform(mean=(0.5,), std=(0.5,), source="demo")
+EPOCHS = 12
+BATCH_SIZE = 64
+
+
+class DigitsCNN(nn.Module):
+    """Three convolutions, mean pooling to 64 features and a linear head, for 8 × 8 digits."""
+
+    penult_transform = TRANSFORM
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = _block(1, 16)
+        self.middle = _block(16, 32)
+        self.last = _block(32, 64)
+        self.head = nn.Linear(64, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (n_samples, 10) of images (n_samples, 1, 8, 8)."""
+        maps = self.middle(F.max_pool2d(self.stem(images), 2))
+        logits: Tensor = self.head(self.last(maps).mean((2, 3)))
+        return logits
+
+
+def demo(
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    progress: Callable[[str], Progress] | None = None,
+) -> Run:
+    """Train `DigitsCNN` on four fifths of the digits and analyse it; needs no network access.
+
+    Args:
+        out: the run folder; the network's weights are kept there as `network.safetensors`.
+        overwrite: replace a run of something else.
+        progress: called with "training", "train" or "eval"; gives the function that hears of the
+            progress.
+    """
+    data, held_out = open_data("digits:train"), open_data("digits:test")
+    source = ImageSource(data, TRANSFORM, Pass())
+    network = _trained(source, progress("training") if progress else None)
+    head = find_head(network, first_inputs(source, torch.device("cpu")))
+    run = analyze_network(
+        network,
+        head,
+        data,
+        held_out,
+        out,
+        transform=TRANSFORM,
+        class_names=align_classes(head, data, held_out, None, None),
+        network={
+            "spec": "penult.demo:DigitsCNN",
+            "weights": "network.safetensors",
+            "set": [],
+            "fingerprint": fingerprint(network),
+        },
+        options=Options(overwrite=overwrite),
+        progress=progress,
+    )
+    write_tensors(run.folder / "network.safetensors", network.state_dict(), {"format": "pt"})
+    return run
+
+
+def _block(n_in: int, n_out: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(n_in, n_out, 3, padding=1, bias=False), nn.BatchNorm2d(n_out), nn.ReLU()
+    )
+
+
+def _trained(source: ImageSource, heard: Progress | None) -> DigitsCNN:
+    """The network after training: the same weights every time on one machine."""
+    batches = list(source.batches(0))
+    images = torch.cat([source.inputs(batch, torch.device("cpu")) for batch in batches])
+    labels = torch.cat([batch.labels for batch in batches])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = DigitsCNN()
+        n_steps = EPOCHS * -(-len(images) // BATCH_SIZE)
+        optimiser = torch.optim.AdamW(network.parameters(), lr=0.01)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.01, total_steps=n_steps)
+        for epoch in range(EPOCHS):
+            for rows in torch.randperm(len(images)).split(BATCH_SIZE):
+                loss = F.cross_entropy(network(images[rows]), labels[rows])
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+                schedule.step()
+            if heard is not None:
+                heard((epoch + 1) * len(images), EPOCHS * len(images))
+    return network.eval()
