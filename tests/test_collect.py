@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from penult import collect as module
-from penult.collect import Pass, ShardFolder, collect, features_source
+from penult import source as module
+from penult.collect import ShardFolder, collect, features_source
 from penult.errors import InputError
 from penult.features import Features
 from penult.influence import Evidence
 from penult.network import find_head
+from penult.source import Pass
 from penult.transform import Transform
 
 GREY = Transform(mean=(0.5,), std=(0.25,))

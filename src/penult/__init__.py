@@ -1,1 +1,23 @@
 """penult: which few penultimate features decide each class of a trained image classifier."""
+
+from penult.collect import collect
+from penult.data import open_data
+from penult.errors import InputError
+from penult.features import Features
+from penult.head import SparseHead, accuracies
+from penult.influence import SCORES, Evidence, influence
+from penult.models import load_model
+from penult.moments import Moments
+from penult.network import find_head
+from penult.replace import replace_head
+from penult.run import Run
+from penult.select import Subspaces, top_k
+from penult.source import Pass
+from penult.tap import FeatureTap, Head
+from penult.transform import Transform
+
+__all__ = [
+    "SCORES", "Evidence", "FeatureTap", "Features", "Head", "InputError", "Moments", "Pass", "Run",
+    "SparseHead", "Subspaces", "Transform", "accuracies", "collect", "find_head", "influence",
+    "load_model", "open_data", "replace_head", "top_k",
+]  # fmt: skip

@@ -16,8 +16,6 @@ from torch import Tensor, nn
 
 from penult.collect import (
     Faults,
-    ImageSource,
-    Pass,
     Progress,
     ShardFolder,
     ShardSource,
@@ -31,6 +29,7 @@ from penult.head import SparseHead, accuracies
 from penult.influence import SCORES, Evidence, Top, check_top, influence, sizes_within
 from penult.run import Run, claim
 from penult.select import Subspaces, top_k
+from penult.source import ImageSource, Pass
 from penult.storage import write_tensors
 from penult.tap import Head
 from penult.transform import Transform

@@ -8,13 +8,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, RandomSampler
+from torch import nn
 
-from penult.data import Batch, ImageData, batches, open_data
+from penult.data import Batch
 from penult.errors import InputError
 from penult.features import (
     FORMAT,
@@ -28,11 +27,11 @@ from penult.features import (
     write_shard,
 )
 from penult.network import find_head
+from penult.source import Pass, Source, first_inputs, source_of
 from penult.storage import difference, read_json
 from penult.tap import FeatureTap, Head, call_model, device_of, evaluating
 from penult.transform import Transform
 
-SHARD_ROWS = 2048
 FAULTS_NAMED = 100
 
 Progress = Callable[[int, int], None]
@@ -75,49 +74,6 @@ class Faults:
         return cls(int(found["n_faults"]), named, Counter(found["converted"]))
 
 
-@dataclass(frozen=True)
-class Pass:
-    """How the network is run over the data.
-
-    Attributes:
-        batch_size: images in one forward pass.
-        workers: processes that decode images; 0 decodes in this one.
-        dtype: float32, or bfloat16 or float16 through autocast.
-        store: float32 or float16, how features are kept.
-        labels: "given", or "predicted" to take the network's own classes as labels.
-        strict: stop at the first faulty image rather than leave it out.
-    """
-
-    batch_size: int = 256
-    workers: int = 0
-    dtype: torch.dtype = torch.float32
-    store: torch.dtype = torch.float32
-    labels: str = "given"
-    strict: bool = False
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise InputError(f"batch size must be at least 1, found {self.batch_size}")
-        if self.workers < 0:
-            raise InputError(f"workers must be at least 0, found {self.workers}")
-        if self.dtype not in (torch.float32, torch.bfloat16, torch.float16):
-            raise InputError(f"dtype must be float32, bfloat16 or float16, found {self.dtype}")
-        if self.store not in (torch.float32, torch.float16):
-            raise InputError(f"features are stored as float32 or float16, found {self.store}")
-        if self.labels not in ("given", "predicted"):
-            raise InputError(f"labels must be 'given' or 'predicted', found {self.labels!r}")
-
-    @property
-    def batches_per_shard(self) -> int:
-        """Whole batches in one shard, so that a resumed pass meets the same batches."""
-        return max(1, SHARD_ROWS // self.batch_size)
-
-    @property
-    def given(self) -> bool:
-        """Whether the labels come with the data."""
-        return self.labels == "given"
-
-
 def collect(
     model: nn.Module,
     data: Any,
@@ -147,7 +103,7 @@ def collect(
             readable image, a folder that holds something else, a full disk.
     """
     how = how or Pass()
-    source = _source(data, transform, how)
+    source = source_of(data, transform, how)
     if head is None:
         head = find_head(model, first_inputs(source, device_of(model)))
     shards = network_source(model, source, head, how, progress)
@@ -248,90 +204,6 @@ class ShardFolder:
                 "identity": self._identity,
             },
         )
-
-
-class Source(Protocol):
-    """Batches of images, the same at every call, from any batch on."""
-
-    @property
-    def class_names(self) -> tuple[str, ...] | None: ...
-    @property
-    def n_samples(self) -> int: ...
-    def batches(self, start: int) -> Iterator[Batch]: ...
-    def inputs(self, batch: Batch, device: torch.device) -> Tensor: ...
-
-
-@dataclass
-class ImageSource:
-    """Batches of an `ImageData`, decoded by `transform`."""
-
-    data: ImageData
-    transform: Transform
-    how: Pass
-
-    @property
-    def class_names(self) -> tuple[str, ...] | None:
-        return self.data.class_names
-
-    @property
-    def n_samples(self) -> int:
-        return len(self.data)
-
-    def batches(self, start: int) -> Iterator[Batch]:
-        how = self.how
-        return iter(
-            batches(
-                self.data,
-                self.transform,
-                batch_size=how.batch_size,
-                workers=how.workers,
-                start_batch=start,
-                strict=how.strict,
-            )
-        )
-
-    def inputs(self, batch: Batch, device: torch.device) -> Tensor:
-        return self.transform.normalise(batch.images.to(device))
-
-
-@dataclass
-class _Loader:
-    """Batches of a DataLoader, ready for the network."""
-
-    loader: DataLoader[Any]
-    class_names: tuple[str, ...] | None = None
-
-    @property
-    def n_samples(self) -> int:
-        return len(self.loader.dataset)  # type: ignore[arg-type]  # map-style by `_source`
-
-    def batches(self, start: int) -> Iterator[Batch]:
-        position = 0
-        for number, (images, labels) in enumerate(self.loader):
-            ids = [str(i) for i in range(position, position + len(labels))]
-            position += len(labels)
-            if number >= start:
-                yield Batch(images, labels.long(), ids, [], {})
-
-    def inputs(self, batch: Batch, device: torch.device) -> Tensor:
-        return batch.images.to(device)
-
-
-def _source(data: Any, transform: Transform | None, how: Pass) -> Source:
-    if isinstance(data, DataLoader):
-        if isinstance(data.sampler, RandomSampler):
-            raise InputError("the DataLoader shuffles: give one with shuffle=False")
-        return _Loader(data)
-    images = data if isinstance(data, ImageData) else open_data(data, labelled=how.given)
-    return ImageSource(images, transform or Transform(), how)
-
-
-def first_inputs(source: Source, device: torch.device, n: int = 4) -> Tensor:
-    """The first few usable images, as the network takes them."""
-    for batch in source.batches(0):
-        if len(batch.images):
-            return source.inputs(batch, device)[:n]
-    raise InputError("none of the images could be used")
 
 
 def network_source(

@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from penult.analyze import Options, align_classes, analyze_network
-from penult.collect import ImageSource, Pass, Progress, first_inputs
+from penult.collect import Progress
 from penult.data import open_data
 from penult.models import fingerprint
 from penult.network import find_head
 from penult.run import Run
+from penult.source import ImageSource, Pass, first_inputs
 from penult.storage import write_tensors
 from penult.transform import Transform
 
@@ -99,10 +100,12 @@ def _trained(source: ImageSource, heard: Progress | None) -> DigitsCNN:
         optimiser = torch.optim.AdamW(network.parameters(), lr=0.01)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.01, total_steps=n_steps)
         for epoch in range(EPOCHS):
-            for rows in torch.randperm(len(images)).split(BATCH_SIZE):
+            order = torch.randperm(len(images))
+            for start in range(0, len(images), BATCH_SIZE):
+                rows = order[start : start + BATCH_SIZE]
                 loss = F.cross_entropy(network(images[rows]), labels[rows])
                 optimiser.zero_grad()
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]  # torch's is untyped
                 optimiser.step()
                 schedule.step()
             if heard is not None:

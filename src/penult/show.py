@@ -129,7 +129,7 @@ def _classes_table(
         kept = " ".join(f"{feature:>4}" for feature in classes[name])
         table.add_row(Text(shown), f"{counts[name]:,}", Text(kept))
     title = f"Features that decide each class ({score}, k = {k}; the most influential first)"
-    page = [Text(title, style="bold"), table]
+    page: list[RenderableType] = [Text(title, style="bold"), table]
     left = len(classes) - len(names)
     if not only and left > 0:
         page.append(Text(f"… and {left:,} more classes: --class NAME, or --json", style="dim"))

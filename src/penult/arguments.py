@@ -1,0 +1,187 @@
+"""Arguments of the command line: what they are called, what they say, what their text means."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from penult.errors import InputError
+from penult.influence import Top
+from penult.models import LoadedModel
+from penult.transform import Transform, assumed_for
+
+
+def _option(help: str, *names: str) -> Any:
+    return typer.Option(*names, help=help)
+
+
+ModelSpec = Annotated[
+    str,
+    typer.Argument(
+        help="file.py:factory, package.module:factory, torchvision:NAME, timm:NAME or hf:NAME; "
+        "or a features file or folder, then without DATA."
+    ),
+]
+DataSpec = Annotated[
+    str | None,
+    typer.Argument(
+        help="Folder or zip of class folders, `digits`, or file.py:function that returns a "
+        "map-style data set of (image, label)."
+    ),
+]
+Out = Annotated[Path, _option("The run folder; an interrupted run goes on there.")]
+EvalSpec = Annotated[str | None, _option("Data on which accuracies are measured.", "--eval")]
+Weights = Annotated[str | None, _option("Checkpoint file, or `random` for random weights.")]
+Settings = Annotated[
+    list[str] | None, _option("key=value for the factory; may be given again.", "--set")
+]
+TrustCheckpoint = Annotated[
+    bool,
+    _option("Unpickle a checkpoint that is not only tensors: runs its code.", "--trust-checkpoint"),
+]
+HeadName = Annotated[str | None, _option("Name of the final linear layer, where it is not found.")]
+Labels = Annotated[str, _option("`given`, or `predicted`: the network's own classes as labels.")]
+ClassNames = Annotated[
+    Path | None, _option("Class names in the order of the logits: a JSON list or one per line.")
+]
+Size = Annotated[int | None, _option("Side of the network's input: resize, then centre crop.")]
+Resize = Annotated[
+    int | None, _option("Shorter side before the crop to --size; as --size where not given.")
+]
+Mean = Annotated[str | None, _option("Mean per channel in [0, 1]: R,G,B or one number.")]
+Std = Annotated[str | None, _option("Standard deviation per channel: R,G,B or one number.")]
+BatchSize = Annotated[int, _option("Images in one forward pass.")]
+Workers = Annotated[
+    int | None, _option("Processes that decode images; 0 for the CPU, else up to 8.")
+]
+Device = Annotated[
+    str, _option("auto, cpu, cuda, cuda:1 and so on; auto takes CUDA where there is one.")
+]
+Dtype = Annotated[str, _option("float32, bfloat16 or float16, for the network.")]
+Store = Annotated[str, _option("float32 or float16, for the features on the disk.")]
+FrequencyTop = Annotated[
+    str | None,
+    _option(
+        "What a sample takes in the `frequency` score: a number of features, or a fraction of its "
+        "activation; as many as the subspace keeps where not given."
+    ),
+]
+Strict = Annotated[bool, _option("Stop at the first image that cannot be used.", "--strict")]
+Seed = Annotated[int, _option("Seed of the random control.")]
+Overwrite = Annotated[bool, _option("Replace a run of something else in --out.", "--overwrite")]
+AsJson = Annotated[
+    bool, _option("Print one JSON document to standard output, nothing else.", "--json")
+]
+RunFolder = Annotated[Path, typer.Argument(help="A run folder.")]
+Score = Annotated[str, _option("Influence score whose features are listed.")]
+K = Annotated[int | None, _option("Features per class that are listed.", "-k")]
+Classes = Annotated[list[str] | None, _option("List this class; may be given again.", "--class")]
+
+
+def device_of(name: str) -> torch.device:
+    """The device of `--device`."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"--device {name} cannot be used: {reason}") from error
+    return device
+
+
+def workers_of(asked: int | None, device: torch.device) -> int:
+    """How many processes decode images."""
+    if asked is not None:
+        return asked
+    # On the CPU the network itself keeps all cores busy.
+    return 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)
+
+
+def dtype_of(name: str) -> torch.dtype:
+    """The torch dtype of a name."""
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if name not in known:
+        raise InputError(f"expected one of {', '.join(known)}, found {name!r}")
+    return known[name]
+
+
+def top_of(text: str | None) -> Top | None:
+    """What a sample takes in the `frequency` score."""
+    if text is None:
+        return None
+    try:
+        return int(text) if text.isdecimal() else float(text)
+    except ValueError:
+        raise InputError(
+            f"--frequency-top: expected a number of features or a fraction, found {text!r}"
+        ) from None
+
+
+def pairs_of(texts: list[str]) -> dict[str, str]:
+    """The arguments of `--set`."""
+    for text in texts:
+        if "=" not in text:
+            raise InputError(f"--set: expected key=value, found {text!r}")
+    return dict(text.split("=", 1) for text in texts)
+
+
+def names_of(path: Path | None) -> list[str] | None:
+    """The class names in a file."""
+    if path is None:
+        return None
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--class-names {path} cannot be read: {error}") from error
+    if text.lstrip().startswith("["):
+        try:
+            found = json.loads(text)
+        except ValueError as error:
+            raise InputError(f"--class-names {path} is no JSON list: {error}") from error
+        return [str(name) for name in found]
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def transform_of(
+    loaded: LoadedModel,
+    size: int | None,
+    resize: int | None,
+    mean: str | None,
+    std: str | None,
+) -> Transform:
+    """What the network's library says, changed by the options; ImageNet's values without either."""
+    transform = loaded.transform
+    if transform is None:
+        transform = assumed_for(loaded.model)
+        if mean is None:
+            warnings.warn(
+                f"{loaded.transform_problem}: taking mean {transform.mean} and std "
+                f"{transform.std} (--mean, --std)",
+                stacklevel=2,
+            )
+    changes: dict[str, Any] = {}
+    if resize is not None and size is None:
+        raise InputError("--resize needs --size, the side of the crop after it")
+    if size is not None:
+        changes |= {"crop": size, "resize": resize or size}
+    if (mean is None) != (std is None):
+        raise InputError("--mean and --std go together")
+    if mean is not None and std is not None:
+        changes |= {"mean": _numbers("--mean", mean), "std": _numbers("--std", std)}
+    return replace(transform, **changes)
+
+
+def _numbers(option: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"{option}: expected numbers like 0.5,0.5,0.5, found {text!r}") from None
