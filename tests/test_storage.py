@@ -21,6 +21,12 @@ def test_the_same_contents_give_the_same_bytes(tmp_path: Path) -> None:
     assert torch.equal(found["b"], tensors["b"])
 
 
+def test_files_are_as_readable_as_any_other(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    write_tensors(tmp_path / "tensors", {"a": torch.ones(1)}, {"format": "x/1"})
+    assert (tmp_path / "tensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     write_json(path, {"a": 1})

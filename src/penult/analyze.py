@@ -372,8 +372,8 @@ def _require_space(folder: Path, parts: Sequence[Part], head: Head, store: torch
     free = shutil.disk_usage(folder).free
     if needed - there > free:
         raise InputError(
-            f"the features of {n_samples} samples need {needed / 1e9:.1f} GB and the disk of "
-            f"{folder} has {free / 1e9:.1f} GB free: free some space, choose another --out, or "
+            f"the features of {n_samples} samples need {needed / 1e6:,.1f} MB and the disk of "
+            f"{folder} has {free / 1e6:,.1f} MB free: free some space, choose another --out, or "
             "halve the need with --store float16"
         )
 
