@@ -17,6 +17,7 @@ from penult.features import Features
 from penult.influence import Evidence
 from penult.network import find_head
 from penult.source import Pass
+from penult.storage import read_json
 from penult.transform import Transform
 
 GREY = Transform(mean=(0.5,), std=(0.25,))
@@ -199,18 +200,22 @@ def test_labels_out_of_range_name_the_sample(net: Net) -> None:
         collect(net, (pixels, labels), transform=GREY)
 
 
-def test_features_that_are_not_finite_name_image_and_feature(net: Net) -> None:
+def test_features_that_are_not_finite_name_image_and_feature(net: Net, tmp_path: Path) -> None:
     with torch.no_grad():
-        net.body[0].weight[4] = 1e38
+        net.get_parameter("body.0.weight")[4] = 1e38
     pixels, labels = images()
     pixels[:] = 128
     pixels[11] = 255
+    head = find_head(Net(), torch.zeros(1, 1, 8, 8))
     with pytest.raises(InputError, match="feature 4 of sample 11 is inf: expected finite"):
-        collect(net, (pixels, labels), find_head_of(net), transform=GREY)
-
-
-def find_head_of(net: Net) -> Any:
-    return find_head(Net(), torch.zeros(1, 1, 8, 8))
+        collect(net, (pixels, labels), head, transform=GREY, how=Pass(strict=True))
+    features = collect(net, (pixels, labels), head, transform=GREY, out=tmp_path / "f")
+    ids = [name for block in features.blocks() for name in block.ids]
+    assert ids == [str(i) for i in range(50) if i != 11]
+    assert features.arrays()[1].tolist() == [i % 3 for i in range(50) if i != 11]
+    index = read_json(tmp_path / "f" / "index.json")
+    assert index["faults"]["n_faults"] == 1
+    assert index["faults"]["named"] == [["11", "feature 4 is inf"]]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from penult.storage import write_tensors
 FORMAT = {"format": "penult-features/1"}
 
 
-def arrays(n: int = 10) -> dict[str, Tensor]:
+def arrays(n: int = 10) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
     return {
         "features": torch.rand(n, 3, generator=generator),

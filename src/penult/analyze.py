@@ -247,7 +247,13 @@ def _analyze(
         "frequency top": options.top,
     }
     described = {
-        "head": {"name": head.name, "n_classes": head.n_classes, "n_features": head.n_features},
+        "head": {
+            "name": head.name,
+            "n_classes": head.n_classes,
+            "n_features": head.n_features,
+            "reduce": head.reduce,
+            "verified": head.verified,
+        },
         "data": dict(train.about),
         "evaluation": dict(evaluation.about) if evaluation else None,
         **about,

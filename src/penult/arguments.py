@@ -55,6 +55,7 @@ Size = Annotated[int | None, _option("Side of the network's input: resize, then 
 Resize = Annotated[
     int | None, _option("Shorter side before the crop to --size; as --size where not given.")
 ]
+Interpolation = Annotated[str | None, _option("nearest, bilinear, bicubic, lanczos and so on.")]
 Mean = Annotated[str | None, _option("Mean per channel in [0, 1]: R,G,B or one number.")]
 Std = Annotated[str | None, _option("Standard deviation per channel: R,G,B or one number.")]
 BatchSize = Annotated[int, _option("Images in one forward pass.")]
@@ -157,6 +158,7 @@ def transform_of(
     resize: int | None,
     mean: str | None,
     std: str | None,
+    interpolation: str | None,
 ) -> Transform:
     """What the network's library says, changed by the options; ImageNet's values without either."""
     transform = loaded.transform
@@ -173,6 +175,10 @@ def transform_of(
         raise InputError("--resize needs --size, the side of the crop after it")
     if size is not None:
         changes |= {"crop": size, "resize": resize or size}
+    if interpolation is not None:
+        if size is None and transform.resize is None:
+            raise InputError("--interpolation needs --size: images keep their size")
+        changes["interpolation"] = interpolation
     if (mean is None) != (std is None):
         raise InputError("--mean and --std go together")
     if mean is not None and std is not None:

@@ -73,6 +73,7 @@ def analyze(
     class_names: given.ClassNames = None,
     size: given.Size = None,
     resize: given.Resize = None,
+    interpolation: given.Interpolation = None,
     mean: given.Mean = None,
     std: given.Std = None,
     batch_size: given.BatchSize = 256,
@@ -88,7 +89,9 @@ def analyze(
 ) -> None:
     """Find the features that decide each class, in one pass over the data."""
     where = given.device_of(device)
-    options = Options(seed, given.top_of(frequency_top), overwrite, str(where))
+    # The sums are float64, which not every accelerator has.
+    sums_on = str(where) if where.type == "cuda" else "cpu"
+    options = Options(seed, given.top_of(frequency_top), overwrite, sums_on)
     if data is None or _is_features(data):
         _print_run(_analyze_features(model, data, eval_, out, options), as_json)
         return
@@ -107,7 +110,7 @@ def analyze(
         options=given.pairs_of(set_ or []),
         trust_checkpoint=trust_checkpoint,
     )
-    transform = given.transform_of(loaded, size, resize, mean, std)
+    transform = given.transform_of(loaded, size, resize, mean, std, interpolation)
     images = open_data(data, labelled=how.given)
     held_out = open_data(eval_, labelled=how.given) if eval_ is not None else None
     for part in (images, held_out):
@@ -189,6 +192,11 @@ def _print_run(
 ) -> None:
     summary = run.summary()
     if as_json:
+        for part, faults in summary["faults"].items():
+            if faults["n_faults"]:
+                path, reason = faults["named"][0]
+                n = faults["n_faults"]
+                _warn(f"{n} images of {part} left out, the first: {path}: {reason}")
         print(json.dumps(summary, ensure_ascii=False, indent=2))
         return
     if k is None:
@@ -224,7 +232,7 @@ def _progress() -> Iterator[Callable[[str], Callable[[int, int], None]]]:
         def heard(done: int, total: int) -> None:
             if not task:
                 bars.start()
-                task.append(bars.add_task(name, total=total))
+                task.append(bars.add_task(name, total=total, completed=done))
             bars.update(task[0], completed=done)
 
         return heard

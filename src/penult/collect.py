@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from penult.data import Batch
 from penult.errors import InputError
@@ -237,7 +237,9 @@ def _forward(
                 # Not around the whole loop: these modes would leak to the consumer at each yield.
                 with torch.no_grad(), autocast(device, how.dtype):
                     call_model(model, source.inputs(batch, device))
-                blocks.append(_block(tap, batch, head, how))
+                block, unusable = _block(tap, batch, head, how)
+                blocks.append(block)
+                faults.add(unusable)
             faults.add(Faults.of(batch))
             done += len(batch.ids) + len(batch.faults)
             if progress is not None:
@@ -254,19 +256,39 @@ def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
 
-def _block(tap: FeatureTap, batch: Batch, head: Head, how: Pass) -> Block:
+def _block(tap: FeatureTap, batch: Batch, head: Head, how: Pass) -> tuple[Block, Faults]:
+    """Features of a batch; samples with a NaN or infinite one are left out as faults."""
     predicted = tap.logits.argmax(1).cpu()
     labels = batch.labels if how.given else predicted
     block = Block(tap.features.float().cpu(), labels, predicted, batch.ids)
-    require_finite(block)
+    if how.strict:
+        require_finite(block)
+    faults = Faults()
+    finite = block.features.isfinite()
+    if not bool(finite.all()):
+        block, faults = _without(block, finite)
+    labels = block.labels
     bad = (labels < 0) | (labels >= head.n_classes)
     if bool(bad.any()):
         i = int(bad.nonzero()[0, 0])
         raise InputError(
             f"labels must lie in [0, {head.n_classes}) for the {head.n_classes} classes of the "
-            f"head, found {int(labels[i])} for {batch.ids[i]}"
+            f"head, found {int(labels[i])} for {block.ids[i]}"
         )
-    return block
+    return block, faults
+
+
+def _without(block: Block, finite: Tensor) -> tuple[Block, Faults]:
+    """The finite samples of a block, and the others as faults that name a feature."""
+    good = finite.all(1)
+    faults = Faults()
+    for i in (~good).nonzero()[:, 0].tolist():
+        j = int((~finite[i]).nonzero()[0, 0])
+        reason = f"feature {j} is {float(block.features[i, j])}"
+        faults.add(Faults(1, [(block.ids[i], reason)]))
+    ids = [name for name, keep in zip(block.ids, good.tolist(), strict=True) if keep]
+    assert block.predicted is not None
+    return Block(block.features[good], block.labels[good], block.predicted[good], ids), faults
 
 
 def _join(blocks: list[Block], head: Head) -> Block:
