@@ -343,6 +343,7 @@ def _finish(
         sparse.save(run.head_file(name, k), class_names, notes)
     document = {
         "format": FORMAT,
+        "network": run.about["network"]["spec"] if "network" in run.about else None,
         "n_samples": evidence.moments.n_samples,
         "n_classes": head.n_classes,
         "n_features": head.n_features,

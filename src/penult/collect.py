@@ -286,9 +286,7 @@ def _without(block: Block, finite: Tensor) -> tuple[Block, Faults]:
         j = int((~finite[i]).nonzero()[0, 0])
         reason = f"feature {j} is {float(block.features[i, j])}"
         faults.add(Faults(1, [(block.ids[i], reason)]))
-    ids = [name for name, keep in zip(block.ids, good.tolist(), strict=True) if keep]
-    assert block.predicted is not None
-    return Block(block.features[good], block.labels[good], block.predicted[good], ids), faults
+    return block.where(good), faults
 
 
 def _join(blocks: list[Block], head: Head) -> Block:

@@ -41,6 +41,12 @@ class Block:
         """Unpack as `features, labels`."""
         return iter((self.features, self.labels))
 
+    def where(self, keep: Tensor) -> Block:
+        """The samples for which `keep` (n_samples,) bool is set."""
+        predicted = None if self.predicted is None else self.predicted[keep]
+        ids = [name for name, kept in zip(self.ids, keep.tolist(), strict=False) if kept]
+        return Block(self.features[keep], self.labels[keep], predicted, ids)
+
     def dense_classes(self, head: Head) -> Tensor:
         """Class that the dense network gives each sample: as recorded, else from its head."""
         return head(self.features).argmax(1) if self.predicted is None else self.predicted
@@ -188,6 +194,17 @@ class Features:
             for block in [part] if isinstance(part, Block) else read_shard(part):
                 yield from _checked(block)
 
+    def __iter__(self) -> Iterator[Block]:
+        return self.blocks()
+
+    def subset(self, keep: Tensor) -> Features:
+        """Some of the samples, read from the same place.
+
+        Args:
+            keep: (n_samples,) bool.
+        """
+        return _Subset(self, keep)
+
     def arrays(self) -> tuple[Tensor, Tensor]:
         """All features (n_samples, n_features) float32 and labels (n_samples,) in memory."""
         blocks = list(self.blocks())
@@ -249,6 +266,25 @@ class Features:
             raise InputError(
                 f"{where}: labels must lie in {bound}, found {int(labels[i])} at sample {i}"
             )
+
+
+class _Subset(Features):
+    """Samples of other features for which a flag is set."""
+
+    def __init__(self, whole: Features, keep: Tensor) -> None:
+        shape = (int(keep.sum()), whole.n_features)
+        super().__init__((), shape, whole.head, whole.class_names)
+        self._whole = whole
+        self._keep = keep
+
+    def blocks(self) -> Iterator[Block]:
+        start = 0
+        for block in self._whole.blocks():
+            stop = start + len(block.labels)
+            kept = block.where(self._keep[start:stop])
+            start = stop
+            if len(kept.labels):
+                yield kept
 
 
 def head_of(weight: Any, bias: Any = None) -> Head:

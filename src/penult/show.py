@@ -69,7 +69,9 @@ def _heading(summary: Mapping[str, Any]) -> RenderableType:
     where = f"{n_eval:,} evaluation images" if held_out else "the analysed images themselves"
     layer = f"layer [bold]{escape(summary['head'])}[/], " if summary["head"] else ""
     head = f"{layer}{summary['n_classes']} classes × {summary['n_features']} features"
-    lines = [
+    network = summary["network"]
+    lines = [f"[bold]Network[/]   {escape(network)}"] if network else []
+    lines += [
         f"[bold]Head[/]      {head}",
         f"[bold]Samples[/]   {summary['n_samples']:,} analysed; accuracy measured on {where}",
         f"[bold]Dense[/]     {percent(dense['accuracy'])} % right"
@@ -109,8 +111,8 @@ def _curve(summary: Mapping[str, Any], score: str) -> RenderableType:
 
 
 def _bar(fraction: float) -> str:
-    eighths = round(fraction * BAR * 8)
-    return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
+    halves = round(fraction * BAR * 2)
+    return "━" * (halves // 2) + "╸" * (halves % 2)
 
 
 def _classes_table(
