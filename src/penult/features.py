@@ -212,9 +212,9 @@ class Features:
             return blocks[0].features, blocks[0].labels
         return torch.cat([b.features for b in blocks]), torch.cat([b.labels for b in blocks])
 
-    def dense_accuracy(self) -> float:
-        """Fraction of samples that the dense network classifies right."""
-        head = self.require_head()
+    def dense_accuracy(self, head: Head | None = None) -> float:
+        """Fraction of samples that the dense network classifies right, by its own head or another."""
+        head = head or self.require_head()
         n_correct = sum(int((b.dense_classes(head) == b.labels).sum()) for b in self.blocks())
         return n_correct / self.n_samples
 

@@ -148,3 +148,35 @@ def _faults(summary: Mapping[str, Any]) -> list[RenderableType]:
         for kind, n in faults["converted"].items():
             lines.append(Text(f"{n} {kind} images of {part} converted", style="dim"))
     return [Text(), *lines] if lines else []
+
+
+def path_page(document: Mapping[str, Any]) -> RenderableType:
+    """The page that `penult fit` prints: accuracy, size and time of every head of a path."""
+    steps = document["path"]
+    dense = document["dense"]["accuracy"]
+    table = Table(box=None, pad_edge=False)
+    for name in ("k", "accuracy", "of dense", "features used", "weights", "seconds"):
+        table.add_column(name, justify="right")
+    for step in steps:
+        table.add_row(
+            str(step["k"]),
+            f"{percent(step['accuracy'])} %",
+            f"{100 * (step['accuracy'] - dense):+.2f}",
+            f"{step['n_features_used']:,}",
+            f"{step['nnz']:,}",
+            f"{step['seconds']:.2f}",
+        )
+    title = f"Sparse heads ({steps[0]['select']}, refit {steps[0]['refit']})"
+    lines: list[RenderableType] = [Text(title, style="bold"), table]
+    lines.append(Text(f"dense: {percent(dense)} %"))
+    if pick := document.get("pick"):
+        low, high = (100 * end for end in pick["interval"])
+        lines.append(
+            Text(
+                f"picked: k = {pick['k']}; loses {100 * pick['loss']:.2f} points on "
+                f"{pick['n_samples']:,} held-out samples (95 % interval {low:.2f} to {high:.2f}), "
+                f"within the tolerance of {100 * pick['tolerance']:.2f}",
+                style="green",
+            )
+        )
+    return Group(*lines)
