@@ -25,12 +25,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from penult.collect import ShardFolder, network_source
+from penult.collect import ShardFolder, network_source, usable_head
 from penult.data import ArrayImages, ImageData, open_data
 from penult.influence import Evidence, sizes_within
 from penult.models import import_torchvision, load_model
-from penult.network import find_head
-from penult.source import ImageSource, Pass, first_inputs
+from penult.source import ImageSource, Pass
 from penult.tap import evaluating
 from penult.transform import Transform
 
@@ -52,7 +51,7 @@ def bare(model: nn.Module, source: ImageSource) -> float:
 
 def whole(model: nn.Module, source: ImageSource, how: Pass) -> float:
     """Seconds of the pass with all that `penult analyze` keeps."""
-    head = find_head(model, first_inputs(source, torch.device("cpu")))
+    head = usable_head(model, source)
     evidence = Evidence.zeros(head.weight, sizes_within(head.n_features))
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()

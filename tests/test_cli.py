@@ -270,6 +270,11 @@ def test_faulty_images_are_counted_and_shown(
         (["net.py:net", "data", "--nonsense"], "--nonsense"),
         (["net.py:net", "data", "--weights", "absent.pt"], "absent.pt"),
         (["net.py:net", "absent.safetensors"], "features need no network"),
+        (["absent.safetensors", "--size", "4"], "--size is for images, and absent"),
+        (["net.py:net", "data", "--size", "100000"], "resize must be at most 8192 pixels a side"),
+        (["net.py:net", "data", "--seed", "-1"], "the seed must lie in [0, 2**63), found -1"),
+        (["net.py:net", "two"], "the data has 2 classes (ant, bee) and the network 3: give --cla"),
+        (["net.py:net", "data", "--set", "n_classes=2"], "the network only 2: give a network for"),
         (["absent.safetensors"], "absent.safetensors does not exist"),
     ],
 )
@@ -277,7 +282,9 @@ def test_bad_input_is_one_line_and_status_2(
     here: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     pictures(Path("odd"), 1, ("dodo",))
-    weights = [] if "--weights" in arguments else ["--weights", "random"]
+    pictures(Path("two"), 1, ("ant", "bee"))
+    of_features = "absent.safetensors" in arguments
+    weights = [] if "--weights" in arguments or of_features else ["--weights", "random"]
     assert penult("analyze", *arguments, *weights, "--out", "run") == 2
     output = capsys.readouterr()
     lines = output.err.splitlines()
@@ -304,6 +311,118 @@ def test_show_lists_what_is_asked_for(here: Path, capsys: pytest.CaptureFixture[
     ):
         assert penult("show", *arguments) == 2
         assert message in capsys.readouterr().err
+
+
+def test_a_damaged_run_is_made_again(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert analyze("--eval", "eval") == 0
+    whole = {p: p.read_bytes() for p in Path("run").rglob("*") if p.is_file()}
+    for name in (
+        "summary.json",
+        "influence.safetensors",
+        "heads/mass-k005.safetensors",
+        "features/train/shard-00000.safetensors",
+    ):
+        Path("run", name).unlink()
+        assert analyze("--eval", "eval") == 0
+        assert {p: p.read_bytes() for p in Path("run").rglob("*") if p.is_file()} == whole, name
+    Path("run/run.json").write_text('{"format": "penult-run/1"}')
+    capsys.readouterr()
+    for command in (["show", "run"], ["analyze", "net.py:net", "data", "--out", "run"]):
+        assert penult(*command, *(["--weights", "random"] if "data" in command else [])) == 2
+        assert "run.json is damaged: choose another --out, or --over" in capsys.readouterr().err
+    assert analyze("--eval", "eval", "--overwrite") == 0
+    assert {p: p.read_bytes() for p in Path("run").rglob("*") if p.is_file()} == whole
+
+
+def test_overwrite_leaves_files_that_are_not_the_runs(here: Path) -> None:
+    assert analyze() == 0
+    Path("run/precious.safetensors").touch()
+    Path("run/features/mine").touch()
+    assert analyze("--seed", "1", "--overwrite") == 0
+    assert Path("run/precious.safetensors").exists()
+    assert Path("run/features/mine").exists()
+
+
+def test_strict_refuses_a_finished_run_that_left_images_out(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("data/bee/3.png").write_bytes(b"no image")
+    assert analyze() == 0
+    capsys.readouterr()
+    assert analyze("--strict") == 2
+    assert "bee/3.png" in capsys.readouterr().err
+
+
+def test_what_the_network_prints_stays_out_of_the_document(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("net.py").write_text(
+        FACTORY.replace(
+            "def net(n_classes=3):", "print('hello')\n\ndef net(n_classes=3):\n    print('hello')"
+        )
+    )
+    assert analyze("--json") == 0
+    output = capsys.readouterr()
+    assert json.loads(output.out)["n_samples"] == 18
+    assert "hello" in output.err
+
+
+def test_one_faulty_image_among_the_first_does_not_stop_the_search_for_the_head(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGB", (8, 8), (255, 255, 255)).save("data/ant/0.png")
+    white = "        x = torch.where((x > 1.9).all((1, 2, 3), keepdim=True), torch.nan, x)\n"
+    Path("net.py").write_text(
+        FACTORY.replace("        return self.fc", white + "        return self.fc")
+    )
+    assert analyze("--json") == 0
+    output = capsys.readouterr()
+    assert json.loads(output.out)["n_samples"] == 17
+    assert "1 images of train left out, the first: ant/0.png: feature 0 is nan" in output.err
+    broken = "    model = Net(n_classes)\n    model.fc.weight.data[0] = torch.nan\n    return model"
+    Path("net.py").write_text(FACTORY.replace("    return Net(n_classes)", broken))
+    assert analyze("--overwrite") == 2
+    assert "the network's weights are NaN or infinite in fc.weight" in capsys.readouterr().err
+
+
+def test_an_interrupt_says_how_to_go_on(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("penult.cli.load_model", interrupt)
+    assert analyze() == 130
+    assert "the same command goes on where it stopped" in capsys.readouterr().err
+
+
+def test_evaluation_features_are_matched_by_class_name(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    z, weight = torch.rand(60, 4, generator=generator), torch.randn(3, 4, generator=generator)
+    labels = (z @ weight.T).argmax(1)
+    save_features("f.safetensors", Features.of(z, labels, weight, class_names=["a", "b", "c"]))
+    swapped = Features.of(z, 2 - labels, class_names=["c", "b", "a"])
+    save_features("swapped.safetensors", swapped)
+    command = ["analyze", "f.safetensors", "--json", "--out"]
+    assert penult(*command, "run", "--eval", "swapped.safetensors") == 0
+    assert json.loads(capsys.readouterr().out)["dense"]["accuracy"] == 1.0
+    for name, other, message in (
+        ("names", Features.of(z, labels, class_names=["a", "b", "x"]), "do not include: x"),
+        ("head", Features.of(z, labels, -weight), "come with another head"),
+        ("labels", Features.of(z, labels + 3), r"labels must lie in [0, 3), found"),
+    ):
+        save_features(f"{name}.safetensors", other)
+        assert penult(*command, name, "--eval", f"{name}.safetensors") == 2
+        assert message in capsys.readouterr().err
+
+
+def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert penult("--version") == 0
+    assert capsys.readouterr().out.startswith("penult 0.")
+    assert penult("analyze", "-h") == 0
+    assert "--frequency-top" in capsys.readouterr().out
 
 
 def test_names_of_classes_are_text(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -96,7 +96,7 @@ def test_a_loader_of_ready_batches_gives_the_same(net: Net) -> None:
     data = TensorDataset(ready, torch.tensor(labels))
     features = collect(net, DataLoader(data, batch_size=7))
     torch.testing.assert_close(features.arrays()[0], naive_features(net), atol=1e-6, rtol=1e-5)
-    with pytest.raises(InputError, match="the DataLoader shuffles: give one with shuffle=False"):
+    with pytest.raises(InputError, match="the DataLoader shuffles or samples: give one with"):
         collect(net, DataLoader(data, batch_size=7, shuffle=True))
 
 
@@ -144,6 +144,30 @@ def test_sums_over_the_blocks_do_not_depend_on_an_interruption(
     assert torch.equal(fresh.moments.products, again.moments.products)
     assert torch.equal(fresh.top_counts.counts, again.top_counts.counts)
     assert fresh.moments.n_samples == 50
+
+
+def test_a_folder_of_another_network_or_data_is_refused(net: Net, tmp_path: Path) -> None:
+    collect(net, images(), transform=GREY, out=tmp_path / "f")
+    other = Net()
+    with pytest.raises(InputError, match="the analysis of another network "):
+        collect(other, images(), transform=GREY, out=tmp_path / "f")
+    with pytest.raises(InputError, match="the analysis of another data "):
+        collect(net, images(40), transform=GREY, out=tmp_path / "f")
+
+
+def test_loaders_that_do_not_fit_are_refused(net: Net) -> None:
+    ready = torch.rand(6, 1, 8, 8)
+    for data, message in (
+        (TensorDataset(ready), "found float32"),
+        (TensorDataset(ready, torch.rand(6)), r"found torch.float32 .*, torch.float32 \(2,\)"),
+        (TensorDataset(ready, torch.zeros(6, 3).long()), r"torch.int64 \(2, 3\)"),
+    ):
+        with pytest.raises(InputError, match=message.replace("found float32", "found torch.float")):
+            collect(net, DataLoader(data, batch_size=2))
+    loader = DataLoader(TensorDataset(ready), batch_size=2)
+    assert collect(net, loader, how=Pass(labels="predicted")).n_samples == 6
+    with pytest.raises(InputError, match="images are ready: it takes no transform"):
+        collect(net, loader, transform=GREY)
 
 
 def test_half_precision_store_rounds_and_halves(net: Net, tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from penult import features as module
+from penult import shards as module
 from penult.errors import InputError
-from penult.features import Block, Features, save_features, write_shard
+from penult.features import Features, save_features
+from penult.shards import Block, write_shard
 from penult.storage import write_tensors
 
 FORMAT = {"format": "penult-features/1"}

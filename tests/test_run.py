@@ -10,12 +10,13 @@ import pytest
 from penult.errors import InputError
 from penult.run import Run, claim
 
+SUMMARY = {"format": "penult-summary/1", "n_samples": 3}
 IDENTITY = {"network": "n1", "data": "d1"}
 
 
 def finished(folder: Path) -> None:
     with claim(folder, IDENTITY, {"about": 1}, overwrite=False) as run:
-        run.finish({"n_samples": 3})
+        run.finish(SUMMARY)
 
 
 def hold(folder: str, ready: Event, done: Event) -> None:
@@ -27,7 +28,7 @@ def hold(folder: str, ready: Event, done: Event) -> None:
 def test_a_finished_run_opens(tmp_path: Path) -> None:
     finished(tmp_path / "run")
     run = Run.open(tmp_path / "run")
-    assert run.summary() == {"n_samples": 3}
+    assert run.summary() == SUMMARY
     assert run.about["identity"] == IDENTITY
     assert run.about["about"] == 1
     assert {"penult", "python", "torch"} == set(run.about["versions"])
@@ -53,18 +54,12 @@ def test_a_run_of_something_else_is_refused_and_named(tmp_path: Path, key: str) 
         claim(tmp_path / "run", other, {}, overwrite=False),
     ):
         pass
-    assert Run.open(tmp_path / "run").summary() == {"n_samples": 3}, "nothing is lost"
-    (tmp_path / "run" / "features").mkdir()
+    assert Run.open(tmp_path / "run").summary() == SUMMARY, "nothing is lost"
+    (tmp_path / "run" / "features" / "train").mkdir(parents=True)
     with claim(tmp_path / "run", other, {}, overwrite=True) as run:
         assert not run.complete
         assert not run.summary_file.exists()
-        assert not (tmp_path / "run" / "features").exists()
-
-
-def test_overwrite_spares_a_run_of_the_same(tmp_path: Path) -> None:
-    finished(tmp_path / "run")
-    with claim(tmp_path / "run", IDENTITY, {}, overwrite=True) as run:
-        assert run.complete
+        assert not (tmp_path / "run" / "features" / "train").exists()
 
 
 def test_folders_that_are_no_runs_are_spared(tmp_path: Path) -> None:

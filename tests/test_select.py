@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -27,8 +29,17 @@ def test_classes_may_keep_different_numbers() -> None:
     assert (subspaces.n_classes, subspaces.nnz) == (3, 3)
 
 
-@pytest.mark.parametrize("k", [0, -1, 5])
-def test_k_out_of_range_is_refused(k: int) -> None:
+def test_k_may_differ_between_classes() -> None:
+    scores = torch.tensor([[1.0, 3.0, 2.0], [3.0, 2.0, 1.0]])
+    assert [kept.tolist() for kept in top_k(scores, [1, 3])] == [[1], [0, 1, 2]]
+    with pytest.raises(InputError, match="expected k for 2 classes"):
+        top_k(scores, [1, 2, 3])
+    with pytest.raises(InputError, match="expected scores of shape"):
+        top_k(scores[0], 1)
+
+
+@pytest.mark.parametrize("k", [0, -1, 5, 2.5])
+def test_k_out_of_range_is_refused(k: Any) -> None:
     with pytest.raises(InputError, match=rf"k must lie in \[1, 4\] \(n_features\), found {k}"):
         top_k(torch.zeros(2, 4), k)
 

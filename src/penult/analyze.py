@@ -24,17 +24,16 @@ from penult.collect import (
 )
 from penult.data import ImageData, checked_labels
 from penult.errors import InputError, some
-from penult.features import Block, Features
+from penult.features import Features
 from penult.head import SparseHead, accuracies
 from penult.influence import SCORES, Evidence, Top, check_top, influence, sizes_within
-from penult.run import Run, claim
+from penult.run import SUMMARY_FORMAT, Run, claim
 from penult.select import Subspaces, top_k
+from penult.shards import Block
 from penult.source import ImageSource, Pass
 from penult.storage import write_tensors
 from penult.tap import Head
 from penult.transform import Transform
-
-FORMAT = "penult-summary/1"
 
 
 @dataclass(frozen=True)
@@ -107,15 +106,18 @@ def analyze_network(
     identity = {
         "network": network["fingerprint"],
         "transform": transform.fingerprint,
-        "labels": how.labels,
-        "dtype": str(how.dtype).removeprefix("torch."),
-        "batch size": how.batch_size,
+        **how.identity(),
     }
     about = {"network": dict(network), "transform": transform.to_json()}
     train = part(data, "train")
     held_out = part(evaluation, "eval") if evaluation is not None else None
     store = how.store
-    return _analyze(out, head, class_names, train, held_out, identity, about, store, options)
+    run = _analyze(out, head, class_names, train, held_out, identity, about, store, options)
+    for name, found in run.summary()["faults"].items():
+        if how.strict and found["n_faults"]:
+            path, reason = found["named"][0]
+            raise InputError(f"{path}: {reason} (left out of {name} by an earlier, not strict run)")
+    return run
 
 
 def analyze_features(
@@ -136,11 +138,8 @@ def analyze_features(
         InputError: no head; evaluation features of another size; see `claim`.
     """
     head = features.require_head()
-    if evaluation is not None and evaluation.n_features != features.n_features:
-        raise InputError(
-            f"n_features is {features.n_features} in the features and {evaluation.n_features} in "
-            "those for evaluation: expected features of the same network"
-        )
+    if evaluation is not None:
+        evaluation = evaluation.matched(features)
 
     def part(found: Features) -> Part:
         about = {"kind": "features", "n_samples": found.n_samples}
@@ -148,7 +147,7 @@ def analyze_features(
 
     train = part(features)
     held_out = part(evaluation) if evaluation is not None else None
-    names, store = features.names(), torch.float32
+    names, store = _distinct(features.names()), torch.float32
     return _analyze(out, head, names, train, held_out, {}, {}, store, options)
 
 
@@ -207,6 +206,12 @@ def _names_in_order(
         return tuple(known)
     if found is not None and len(found) == n_classes:
         return tuple(found)
+    if found is not None and len(found) > n_classes:
+        raise InputError(
+            f"the data has {len(found)} classes ({some(list(found))}) and the network only "
+            f"{n_classes}: give a network for these classes, such as with --set num_classes="
+            f"{len(found)}, or data with fewer class folders"
+        )
     if found is not None:
         raise InputError(
             f"the data has {len(found)} classes ({some(list(found))}) and the network {n_classes}: "
@@ -234,15 +239,16 @@ def _analyze(
     options: Options | None,
 ) -> Run:
     options = options or Options()
+    if not 0 <= options.seed < 2**63:
+        raise InputError(f"the seed must lie in [0, 2**63), found {options.seed}")
     if options.top is not None:
         check_top(options.top, head.n_features)
     whole = {
         **identity,
-        "head": f"{head.name or 'given'} {_hash_of(head)}",
+        "head": head.fingerprint(),
         "data": train.fingerprint,
         "evaluation data": evaluation.fingerprint if evaluation else "none",
         "class names": hashlib.blake2b("\n".join(class_names).encode(), digest_size=8).hexdigest(),
-        "store": str(store).removeprefix("torch."),
         "seed": options.seed,
         "frequency top": options.top,
     }
@@ -342,7 +348,7 @@ def _finish(
         }
         sparse.save(run.head_file(name, k), class_names, notes)
     document = {
-        "format": FORMAT,
+        "format": SUMMARY_FORMAT,
         "network": run.about["network"]["spec"] if "network" in run.about else None,
         "n_samples": evidence.moments.n_samples,
         "n_classes": head.n_classes,
@@ -383,10 +389,3 @@ def _require_space(folder: Path, parts: Sequence[Part], head: Head, store: torch
             f"{folder} has {free / 1e6:,.1f} MB free: free some space, choose another --out, or "
             "halve the need with --store float16"
         )
-
-
-def _hash_of(head: Head) -> str:
-    digest = hashlib.blake2b(digest_size=8)
-    for tensor in (head.weight, head.bias):
-        digest.update(tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()

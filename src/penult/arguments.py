@@ -60,7 +60,7 @@ Mean = Annotated[str | None, _option("Mean per channel in [0, 1]: R,G,B or one n
 Std = Annotated[str | None, _option("Standard deviation per channel: R,G,B or one number.")]
 BatchSize = Annotated[int, _option("Images in one forward pass.")]
 Workers = Annotated[
-    int | None, _option("Processes that decode images; 0 for the CPU, else up to 8.")
+    int | None, _option("Processes that decode images; by default none on the CPU, up to 8 else.")
 ]
 Device = Annotated[
     str, _option("auto, cpu, cuda, cuda:1 and so on; auto takes CUDA where there is one.")
@@ -80,10 +80,50 @@ Overwrite = Annotated[bool, _option("Replace a run of something else in --out.",
 AsJson = Annotated[
     bool, _option("Print one JSON document to standard output, nothing else.", "--json")
 ]
+FeaturesPath = Annotated[
+    Path, typer.Argument(help="A features file, a folder of shards, or a run's features/train.")
+]
+Folder = Annotated[Path, _option("Folder for the heads.")]
+EvalFeatures = Annotated[
+    Path | None, _option("Features on which accuracies are measured.", "--eval")
+]
+Sizes = Annotated[str, _option("Features per class: numbers, or ranges like 1-20.", "-k")]
+Selection = Annotated[
+    str, _option("How features are chosen: curvature, moments, or a score.", "--select")
+]
+Refit = Annotated[str, _option("How weights are fitted: softmax, least-squares or none.")]
+FitLabels = Annotated[
+    bool, _option("Refit to the labels, not to the dense head's probabilities.", "--labels")
+]
+Tolerance = Annotated[
+    float | None,
+    _option("Pick the smallest head that surely loses at most this fraction of accuracy."),
+]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder.")]
 Score = Annotated[str, _option("Influence score whose features are listed.")]
 K = Annotated[int | None, _option("Features per class that are listed.", "-k")]
 Classes = Annotated[list[str] | None, _option("List this class; may be given again.", "--class")]
+HeadSize = Annotated[int, _option("Features per class of the head.", "-k")]
+Select = Annotated[
+    str | None, _option("Which of the run's heads; the best on the analysed data where not given.")
+]
+HeadOnly = Annotated[
+    bool, _option("Tune the head on the run's features and leave the network.", "--head-only")
+]
+Epochs = Annotated[int | None, _option("Passes over the images: 3, or more where they are few.")]
+StepSize = Annotated[int, _option("Images in one step.", "--batch-size")]
+Loss = Annotated[
+    str, _option("`distill`: the dense network's probabilities; `labels`: the labels.")
+]
+Augment = Annotated[
+    str, _option("auto, none or some of flip,crop; auto: what the network's accuracy survives.")
+]
+TrainDtype = Annotated[str, _option("float32 or bfloat16, for the network.", "--dtype")]
+MovedData = Annotated[str | None, _option("The run's DATA, where it is elsewhere now.", "--data")]
+MovedEval = Annotated[str | None, _option("Likewise its --eval.", "--eval")]
+MovedWeights = Annotated[str | None, _option("Likewise its --weights.", "--weights")]
+TuneSeed = Annotated[int, _option("Seed of the split, the order and the augmentation.", "--seed")]
+ReplaceTuned = Annotated[bool, _option("Replace what was tuned with other options.", "--overwrite")]
 
 
 def device_of(name: str) -> torch.device:
@@ -92,8 +132,8 @@ def device_of(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.ones(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"--device {name} cannot be used: {reason}") from error
     return device
@@ -105,6 +145,17 @@ def workers_of(asked: int | None, device: torch.device) -> int:
         return asked
     # On the CPU the network itself keeps all cores busy.
     return 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)
+
+
+def sizes_of(text: str) -> tuple[int, ...]:
+    """The sizes of `-k 1,2,5-8`."""
+    sizes: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise InputError(f"-k: expected numbers or ranges like 1,2,5-8, found {text!r}")
+        sizes += range(int(first), int(last or first) + 1)
+    return tuple(sizes)
 
 
 def dtype_of(name: str) -> torch.dtype:
@@ -140,7 +191,7 @@ def names_of(path: Path | None) -> list[str] | None:
     if path is None:
         return None
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--class-names {path} cannot be read: {error}") from error
     if text.lstrip().startswith("["):
@@ -148,8 +199,10 @@ def names_of(path: Path | None) -> list[str] | None:
             found = json.loads(text)
         except ValueError as error:
             raise InputError(f"--class-names {path} is no JSON list: {error}") from error
-        return [str(name) for name in found]
-    return [line for line in text.splitlines() if line.strip()]
+        if not all(isinstance(name, str) for name in found):
+            raise InputError(f"--class-names {path}: expected a JSON list of strings")
+        return list(found)
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def transform_of(

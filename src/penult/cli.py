@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from importlib.metadata import version as package_version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -26,24 +28,45 @@ from rich.text import Text
 
 from penult import arguments as given
 from penult.analyze import Options, align_classes, analyze_features, analyze_network
+from penult.augment import augmentations_of
+from penult.collect import usable_head
 from penult.data import check_data, open_data
 from penult.demo import demo as run_demo
 from penult.errors import InputError
 from penult.features import Features
 from penult.models import load_model
-from penult.network import find_head
+from penult.path import Plan, fit_path
+from penult.reopen import Sources
 from penult.run import Run
-from penult.show import print_page, summary_page
-from penult.source import ImageSource, Pass, first_inputs
+from penult.show import path_page, print_page, summary_page
+from penult.source import ImageSource, Pass
+from penult.training import Recipe
+from penult.tune import tune as run_tune
+from penult.tuned import tuned_page
+
+INTERRUPTED = 130
+FEATURES_OPTIONS = ("out", "eval_", "device", "frequency_top", "seed", "overwrite", "as_json")
 
 app = typer.Typer(
     name="penult",
     help="Which few penultimate features decide each class of a trained image classifier.",
     add_completion=False,
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 errors = Console(stderr=True, highlight=False)
+
+
+@app.callback(invoke_without_command=True)
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True)
+    ] = False,
+) -> None:
+    if version:
+        print(f"penult {package_version('penult')}")
+        raise typer.Exit
 
 
 @app.command()
@@ -86,6 +109,7 @@ def analyze(
     seed: given.Seed = 0,
     overwrite: given.Overwrite = False,
     as_json: given.AsJson = False,
+    context: typer.Context,
 ) -> None:
     """Find the features that decide each class, in one pass over the data."""
     where = given.device_of(device)
@@ -93,7 +117,14 @@ def analyze(
     sums_on = str(where) if where.type == "cuda" else "cpu"
     options = Options(seed, given.top_of(frequency_top), overwrite, sums_on)
     if data is None or _is_features(data):
-        _print_run(_analyze_features(model, data, eval_, out, options), as_json)
+        if data is not None:
+            raise InputError(f"features need no network: penult analyze {data} --out {out}")
+        if not _is_features(model):
+            raise InputError(f"DATA is missing: {model} is no features file or folder")
+        _require_defaults(context, model)
+        held_out_features = Features.open(eval_) if eval_ is not None else None
+        run = analyze_features(Features.open(model), held_out_features, out, options)
+        _print_run(run, as_json)
         return
     how = Pass(
         batch_size,
@@ -104,26 +135,27 @@ def analyze(
         strict,
     )
     names = given.names_of(class_names)
-    loaded = load_model(
-        model,
-        weights=weights,
-        options=given.pairs_of(set_ or []),
-        trust_checkpoint=trust_checkpoint,
-    )
-    transform = given.transform_of(loaded, size, resize, mean, std, interpolation)
-    images = open_data(data, labelled=how.given)
-    held_out = open_data(eval_, labelled=how.given) if eval_ is not None else None
-    for part in (images, held_out):
-        if part is not None:
-            check_data(part, transform)
-    network = loaded.model.to(where)
-    example = first_inputs(ImageSource(images, transform, Pass(batch_size=4)), where)
-    found = find_head(network, example, name=head)
-    if not found.verified:
-        _warn(f"the logits are taken from {found.name}, whatever the network makes of them later")
-    aligned = align_classes(found, images, held_out, names, loaded.class_names)
-    about = {"spec": model, "weights": weights, "set": set_ or []}
-    with _progress() as heard:
+    # What a network or a library prints is no part of what is asked for.
+    with redirect_stdout(sys.stderr), _progress() as heard:
+        loaded = load_model(
+            model,
+            weights=weights,
+            options=given.pairs_of(set_ or []),
+            trust_checkpoint=trust_checkpoint,
+        )
+        transform = given.transform_of(loaded, size, resize, mean, std, interpolation)
+        images = open_data(data, labelled=how.given)
+        held_out = open_data(eval_, labelled=how.given) if eval_ is not None else None
+        for part in (images, held_out):
+            if part is not None:
+                check_data(part, transform)
+        network = loaded.model.to(where)
+        examples = ImageSource(images, transform, Pass(batch_size=4))
+        found = usable_head(network, examples, head)
+        if not found.verified:
+            _warn(f"the logits are taken from {found.name}, whatever becomes of them later")
+        aligned = align_classes(found, images, held_out, names, loaded.class_names)
+        about = {"spec": model, "weights": weights, "set": set_ or []}
         run = analyze_network(
             network,
             found,
@@ -141,6 +173,37 @@ def analyze(
 
 
 @app.command()
+def fit(
+    features: given.FeaturesPath,
+    *,
+    out: given.Folder,
+    eval_: given.EvalFeatures = None,
+    k: given.Sizes = "1,2,3,5,8,10,15,20",
+    select: given.Selection = "curvature",
+    refit: given.Refit = "softmax",
+    labels: given.FitLabels = False,
+    tolerance: given.Tolerance = None,
+    seed: given.Seed = 0,
+    as_json: given.AsJson = False,
+) -> None:
+    """Fit sparse heads from few features per class to many, and pick one."""
+    plan = Plan(given.sizes_of(k), select, refit, labels, seed)
+    found = Features.open(features)
+    held_out = Features.open(eval_) if eval_ is not None else None
+    with _progress() as heard:
+        path = fit_path(found, held_out, plan, heard("heads"))
+    document = path.document()
+    if tolerance is not None:
+        document["pick"] = path.pick(tolerance).document(tolerance)
+    path.save(out)
+    if as_json:
+        print(json.dumps(document, ensure_ascii=False, indent=2))
+        return
+    print_page(path_page(document))
+    print(f"\nHeads: {out / 'heads'}")
+
+
+@app.command()
 def show(
     run: given.RunFolder,
     score: given.Score = "frequency",
@@ -152,20 +215,78 @@ def show(
     _print_run(Run.open(run), as_json, score, k, class_ or [])
 
 
+@app.command()
+def tune(
+    run: given.RunFolder,
+    k: given.HeadSize,
+    *,
+    select: given.Select = None,
+    head_only: given.HeadOnly = False,
+    epochs: given.Epochs = None,
+    batch_size: given.StepSize = 128,
+    loss: given.Loss = "distill",
+    augment: given.Augment = "auto",
+    dtype: given.TrainDtype = "float32",
+    device: given.Device = "auto",
+    workers: given.Workers = None,
+    data: given.MovedData = None,
+    eval_: given.MovedEval = None,
+    weights: given.MovedWeights = None,
+    trust_checkpoint: given.TrustCheckpoint = False,
+    seed: given.TuneSeed = 0,
+    overwrite: given.ReplaceTuned = False,
+    as_json: given.AsJson = False,
+) -> None:
+    """Train the network through one of the run's sparse heads, to repair what it lost."""
+    where = given.device_of(device)
+    recipe = Recipe(
+        epochs,
+        batch_size,
+        loss=loss,
+        augment=augmentations_of(augment),
+        dtype=given.dtype_of(dtype),
+        workers=given.workers_of(workers, where),
+        seed=seed,
+    )
+    with redirect_stdout(sys.stderr), _progress() as heard:
+        tuned = run_tune(
+            run,
+            k,
+            select=select,
+            head_only=head_only,
+            recipe=recipe,
+            sources=Sources(data, eval_, weights, trust_checkpoint),
+            device=where,
+            overwrite=overwrite,
+            progress=heard,
+        )
+    if as_json:
+        print(json.dumps(tuned.document, ensure_ascii=False, indent=2))
+        return
+    print_page(tuned_page(tuned.document))
+    print(f"\nTuned head: {tuned.folder}")
+
+
 def main() -> None:
     """Run the command line; the user's mistakes end in one line and status 2."""
     usage: Any = typer.BadParameter.__mro__[1]  # UsageError, whichever click typer brings
     warnings.showwarning = _show_warning
     try:
-        app(standalone_mode=False)
+        status = app(standalone_mode=False)
+        if status == INTERRUPTED:
+            raise KeyboardInterrupt
+        sys.exit(status)
     except InputError as error:
         _fail(str(error))
     except KeyboardInterrupt:
         errors.print("interrupted: the same command goes on where it stopped")
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except BrokenPipeError:
-        sys.stderr.close()
+        # The reader has gone; the interpreter would complain of it once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        _fail(f"{error.strerror}: {error.filename or 'standard output cannot be written'}")
     except usage as error:
         _fail(error.format_message())
     except typer.Exit as error:
@@ -244,15 +365,14 @@ def _progress() -> Iterator[Callable[[str], Callable[[int, int], None]]]:
             bars.stop()
 
 
-def _analyze_features(
-    features: str, data: str | None, evaluation: str | None, out: Path, options: Options
-) -> Run:
-    if data is not None:
-        raise InputError(f"features need no network: penult analyze {data} --out {out}")
-    if not _is_features(features):
-        raise InputError(f"DATA is missing: {features} is no features file or folder")
-    held_out = Features.open(evaluation) if evaluation is not None else None
-    return analyze_features(Features.open(features), held_out, out, options)
+def _require_defaults(context: typer.Context, features: str) -> None:
+    """Refuse options that say how images are read: features are there already."""
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        given_one = source is not None and source.name == "COMMANDLINE"
+        if given_one and name not in ("model", "data", *FEATURES_OPTIONS):
+            option = name.strip("_").replace("_", "-")
+            raise InputError(f"--{option} is for images, and {features} holds features")
 
 
 def _is_features(path: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -14,11 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from penult.data import Batch
-from penult.errors import InputError
-from penult.features import (
+from penult.errors import InputError, some
+from penult.features import Features
+from penult.models import fingerprint
+from penult.network import find_head
+from penult.shards import (
     FORMAT,
     Block,
-    Features,
     read_notes,
     read_shard,
     require_finite,
@@ -26,13 +29,14 @@ from penult.features import (
     write_index,
     write_shard,
 )
-from penult.network import find_head
-from penult.source import Pass, Source, first_inputs, source_of
+from penult.source import Pass, Source, examples, source_of
 from penult.storage import difference, read_json
-from penult.tap import FeatureTap, Head, call_model, device_of, evaluating
+from penult.tap import FeatureTap, Head, NotFiniteError, call_model, device_of, evaluating
 from penult.transform import Transform
 
 FAULTS_NAMED = 100
+
+EXAMPLES_TRIED = 8
 
 Progress = Callable[[int, int], None]
 OnBlock = Callable[[Block], None]
@@ -105,10 +109,16 @@ def collect(
     how = how or Pass()
     source = source_of(data, transform, how)
     if head is None:
-        head = find_head(model, first_inputs(source, device_of(model)))
+        head = usable_head(model, source)
     shards = network_source(model, source, head, how, progress)
     if out is not None:
-        ShardFolder(Path(out), head, source.class_names, how.store, {}).fill(shards)
+        identity = {
+            "network": fingerprint(model),
+            "head": head.fingerprint(),
+            "data": source.fingerprint,
+            **how.identity(),
+        }
+        ShardFolder(Path(out), head, source.class_names, how.store, identity).fill(shards)
         return Features.open(out)
     parts = [block for block, _ in shards(0)]
     n_samples = sum(len(block.labels) for block in parts)
@@ -168,7 +178,8 @@ class ShardFolder:
             found = read_json(index, FORMAT)
             if found["identity"] != self._identity:
                 raise InputError(difference(self.folder, found["identity"], self._identity))
-            return bool(found["complete"])
+            listed = [self.folder / shard["file"] for shard in found["shards"]]
+            return bool(found["complete"]) and all(path.exists() for path in listed)
         self.folder.mkdir(parents=True, exist_ok=True)
         save_dense(self.folder / "dense.safetensors", self._head)
         self._write_index(complete=False)
@@ -204,6 +215,24 @@ class ShardFolder:
                 "identity": self._identity,
             },
         )
+
+
+def usable_head(model: nn.Module, source: Source, name: str | None = None) -> Head:
+    """Find the head on the first images for which the network's logits are finite.
+
+    Raises:
+        HeadNotFound: see `find_head`.
+        InputError: the logits are finite for none of the first images; names a weight that is not.
+    """
+    device = device_of(model)
+    for inputs in islice(examples(source, device), EXAMPLES_TRIED):
+        for example in (inputs, *(one[None] for one in inputs)):
+            with suppress(NotFiniteError):
+                return find_head(model, example, name=name)
+    bad = [n for n, p in model.named_parameters() if not bool(p.isfinite().all())]
+    if bad:
+        raise InputError(f"the network's weights are NaN or infinite in {some(bad)}")
+    raise InputError("the network gives NaN or infinite logits on each of the first images")
 
 
 def network_source(

@@ -10,12 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from penult.analyze import Options, align_classes, analyze_network
-from penult.collect import Progress
+from penult.collect import Progress, usable_head
 from penult.data import open_data
 from penult.models import fingerprint
-from penult.network import find_head
 from penult.run import Run
-from penult.source import ImageSource, Pass, first_inputs
+from penult.source import ImageSource, Pass
 from penult.storage import write_tensors
 from penult.transform import Transform
 
@@ -60,7 +59,7 @@ def demo(
     data, held_out = open_data("digits:train"), open_data("digits:test")
     source = ImageSource(data, TRANSFORM, Pass())
     network = _trained(source, progress("training") if progress else None)
-    head = find_head(network, first_inputs(source, torch.device("cpu")))
+    head = usable_head(network, source)
     run = analyze_network(
         network,
         head,

@@ -4,52 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from penult.errors import InputError
-from penult.storage import read_json, read_tensors, write_json, write_tensors
+from penult.errors import InputError, some
+from penult.shards import (
+    FORMAT,
+    Block,
+    load_dense,
+    read_class_names,
+    read_labels,
+    read_shard,
+    require_finite,
+    shard_shape,
+)
+from penult.storage import read_json, read_tensors, write_tensors
 from penult.tap import Head
-
-FORMAT = "penult-features/1"
-BLOCK_ROWS = 8192
-
-
-@dataclass(eq=False)
-class Block:
-    """Some samples: what one step of a streamed computation sees.
-
-    Attributes:
-        features: (n_samples, n_features) float32.
-        labels: (n_samples,) int64.
-        predicted: (n_samples,) int64, classes the network itself gave; None where not recorded.
-        ids: name of each sample.
-    """
-
-    features: Tensor
-    labels: Tensor
-    predicted: Tensor | None
-    ids: list[str]
-
-    def __iter__(self) -> Iterator[Tensor]:
-        """Unpack as `features, labels`."""
-        return iter((self.features, self.labels))
-
-    def where(self, keep: Tensor) -> Block:
-        """The samples for which `keep` (n_samples,) bool is set."""
-        predicted = None if self.predicted is None else self.predicted[keep]
-        ids = [name for name, kept in zip(self.ids, keep.tolist(), strict=False) if kept]
-        return Block(self.features[keep], self.labels[keep], predicted, ids)
-
-    def dense_classes(self, head: Head) -> Tensor:
-        """Class that the dense network gives each sample: as recorded, else from its head."""
-        return head(self.features).argmax(1) if self.predicted is None else self.predicted
 
 
 class Features:
@@ -96,8 +70,10 @@ class Features:
         Raises:
             InputError: shapes that do not fit, labels out of range, NaN or infinite features.
         """
-        z = torch.as_tensor(features).detach()
-        y = torch.as_tensor(labels).detach()
+        try:
+            z, y = torch.as_tensor(features).detach(), torch.as_tensor(labels).detach()
+        except (TypeError, ValueError) as error:
+            raise InputError(f"expected arrays of numbers: {error}") from error
         if z.ndim != 2 or not z.dtype.is_floating_point:
             raise InputError(
                 "expected floating-point features of shape (n_samples, n_features), found "
@@ -112,7 +88,8 @@ class Features:
         z, y = z.to("cpu", torch.float32), y.to("cpu", torch.int64)
         block = Block(z, y, None, [])
         made = cls([block], (z.shape[0], z.shape[1]), head, class_names)
-        made._check()
+        made._check("the features")
+        require_finite(block)
         return made
 
     @classmethod
@@ -128,29 +105,12 @@ class Features:
 
     @classmethod
     def _open_file(cls, path: Path) -> Features:
-        tensors, metadata = read_tensors(
-            path, FORMAT, ("features", "labels"), only=("labels", "weight", "bias")
-        )
-        with safe_open(path, framework="pt") as file:
-            view = file.get_slice("features")
-            shape, dtype = view.get_shape(), view.get_dtype()
-        if len(shape) != 2 or dtype not in ("F16", "F32", "BF16", "F64"):
-            raise InputError(
-                f"{path}: expected floating-point `features` of shape (n_samples, n_features), "
-                f"found {dtype} of shape {tuple(shape)}"
-            )
-        labels = tensors["labels"]
-        if labels.shape != (shape[0],) or labels.dtype.is_floating_point:
-            raise InputError(
-                f"{path}: expected integer `labels` of shape ({shape[0]},), found {labels.dtype} "
-                f"of shape {tuple(labels.shape)}"
-            )
+        shape = shard_shape(path)
+        tensors, _ = read_tensors(path, FORMAT, (), only=("weight", "bias"))
         weight = tensors.get("weight")
         head = None if weight is None else head_of(weight, tensors.get("bias"))
-        names = json.loads(metadata["class_names"]) if "class_names" in metadata else None
-        made = cls([path], (shape[0], shape[1]), head, names)
-        made._check_head(str(path))
-        made._check_labels(labels, str(path))
+        made = cls([path], shape, head, read_class_names(path))
+        made._check(str(path))
         return made
 
     @classmethod
@@ -161,14 +121,23 @@ class Features:
                 f"{folder} is unfinished: run the command that writes it again, it goes on where "
                 "it stopped"
             )
-        parts = [folder / shard["file"] for shard in index["shards"]]
+        try:
+            parts = [folder / shard["file"] for shard in index["shards"]]
+            names = [str(name) for name in index["class_names"]]
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{folder}/index.json is damaged: it lacks {error}") from error
         for part in parts:
             if not part.is_file():
                 raise InputError(f"{folder}/index.json names {part.name}, which is not there")
         head = load_dense(folder / "dense.safetensors")
-        shape = (int(index["n_samples"]), int(index["n_features"]))
-        made = cls(parts, shape, head, index["class_names"])
-        made._check_head(str(folder))
+        shapes = [shard_shape(part) for part in parts]
+        made = cls(parts, (sum(n for n, _ in shapes), head.n_features), head, names)
+        for part, (_, n_features) in zip(parts, shapes, strict=True):
+            if n_features != head.n_features:
+                raise InputError(
+                    f"{part}: n_features is {n_features}, and {head.n_features} in the head"
+                )
+        made._check(str(folder))
         return made
 
     @property
@@ -203,7 +172,7 @@ class Features:
         Args:
             keep: (n_samples,) bool.
         """
-        return _Subset(self, keep)
+        return _View(self, keep)
 
     def arrays(self) -> tuple[Tensor, Tensor]:
         """All features (n_samples, n_features) float32 and labels (n_samples,) in memory."""
@@ -213,7 +182,7 @@ class Features:
         return torch.cat([b.features for b in blocks]), torch.cat([b.labels for b in blocks])
 
     def dense_accuracy(self, head: Head | None = None) -> float:
-        """Fraction of samples that the dense network classifies right, by its own head or another."""
+        """Fraction of samples that the dense network has right, by its own head or another."""
         head = head or self.require_head()
         n_correct = sum(int((b.dense_classes(head) == b.labels).sum()) for b in self.blocks())
         return n_correct / self.n_samples
@@ -240,14 +209,50 @@ class Features:
             )
         return self.head
 
-    def _check(self) -> None:
-        self._check_head("the features")
-        for block in self.blocks():
-            self._check_labels(block.labels, "the features")
+    def labels(self) -> Tensor:
+        """All labels (n_samples,) int64; features in files are not read."""
+        return torch.cat(
+            [part.labels if isinstance(part, Block) else read_labels(part) for part in self._parts]
+        )
 
-    def _check_head(self, where: str) -> None:
-        if self.n_samples == 0:
-            raise InputError(f"{where}: no samples")
+    def matched(self, reference: Features) -> Features:
+        """These features as samples of the same network as `reference`.
+
+        Labels are put in the order of the reference's class names where both have names.
+
+        Raises:
+            InputError: another n_features or head, unknown class names, labels out of range.
+        """
+        if self.n_features != reference.n_features:
+            raise InputError(
+                f"n_features is {reference.n_features} in the features and {self.n_features} in "
+                "those for evaluation: expected features of the same network"
+            )
+        own, head = self.head, reference.head
+        if own is not None and head is not None and not _same(own, head):
+            raise InputError(
+                "the features for evaluation come with another head than the features: expected "
+                "features of the same network"
+            )
+        names, known = self.class_names, reference.class_names
+        place = None
+        if names is not None and known is not None and names != known:
+            unknown = [name for name in names if name not in known]
+            if unknown:
+                raise InputError(
+                    f"the features for evaluation have classes that the features do not include: "
+                    f"{some(unknown)}"
+                )
+            position = {name: i for i, name in enumerate(known)}
+            place = torch.tensor([position[name] for name in names])
+        view = _View(self, place=place)
+        view.head, view.class_names = head, known
+        view._check("the features for evaluation")
+        return view
+
+    def _check(self, where: str) -> None:
+        if self.n_samples == 0 or self.n_features == 0:
+            raise InputError(f"{where}: no {'samples' if self.n_samples == 0 else 'features'}")
         head, names = self.head, self.class_names
         if head is not None and head.n_features != self.n_features:
             raise InputError(
@@ -256,9 +261,8 @@ class Features:
             )
         if head is not None and names is not None and head.n_classes != len(names):
             raise InputError(f"{where}: {len(names)} class names for {head.n_classes} classes")
-
-    def _check_labels(self, labels: Tensor, where: str) -> None:
-        known = self.head is not None or self.class_names is not None
+        labels = self.labels()
+        known = head is not None or names is not None
         bad = labels < 0 if not known else (labels < 0) | (labels >= self.n_classes)
         if bool(bad.any()):
             i = int(bad.nonzero()[0, 0])
@@ -268,23 +272,44 @@ class Features:
             )
 
 
-class _Subset(Features):
-    """Samples of other features for which a flag is set."""
+class _View(Features):
+    """Other features seen through: some of the samples, or labels in another order."""
 
-    def __init__(self, whole: Features, keep: Tensor) -> None:
-        shape = (int(keep.sum()), whole.n_features)
-        super().__init__((), shape, whole.head, whole.class_names)
+    def __init__(
+        self, whole: Features, keep: Tensor | None = None, place: Tensor | None = None
+    ) -> None:
+        n_samples = whole.n_samples if keep is None else int(keep.sum())
+        super().__init__((), (n_samples, whole.n_features), whole.head, whole.class_names)
         self._whole = whole
         self._keep = keep
+        self._place = place
 
     def blocks(self) -> Iterator[Block]:
         start = 0
         for block in self._whole.blocks():
             stop = start + len(block.labels)
-            kept = block.where(self._keep[start:stop])
+            seen = block if self._keep is None else block.where(self._keep[start:stop])
             start = stop
-            if len(kept.labels):
-                yield kept
+            if self._place is not None:
+                predicted = None if seen.predicted is None else self._place[seen.predicted]
+                seen = Block(seen.features, self._place[seen.labels], predicted, seen.ids)
+            if len(seen.labels):
+                yield seen
+
+    def labels(self) -> Tensor:
+        labels = self._whole.labels()
+        labels = labels if self._keep is None else labels[self._keep]
+        return labels if self._place is None else self._place[labels]
+
+    def fingerprint(self) -> str:
+        digest = hashlib.blake2b(self._whole.fingerprint().encode(), digest_size=16)
+        for tensor in (self._keep, self._place):
+            digest.update(b"" if tensor is None else tensor.numpy().tobytes())
+        return digest.hexdigest()
+
+
+def _same(first: Head, second: Head) -> bool:
+    return torch.equal(first.weight, second.weight) and torch.equal(first.bias, second.bias)
 
 
 def head_of(weight: Any, bias: Any = None) -> Head:
@@ -307,42 +332,6 @@ def head_of(weight: Any, bias: Any = None) -> Head:
     return Head("", w, b)
 
 
-def read_shard(path: Path, rows: int | None = BLOCK_ROWS) -> Iterator[Block]:
-    """Blocks of at most `rows` rows of one features file, or the whole of it as one block."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            names = set(file.keys())
-            ids = json.loads((file.metadata() or {}).get("ids", "[]"))
-            features, labels = file.get_slice("features"), file.get_slice("labels")
-            predicted = file.get_slice("predicted") if "predicted" in names else None
-            n = features.get_shape()[0]
-            step = max(1, n if rows is None else rows)
-            for start in range(0, max(n, 1), step):
-                part = slice(start, min(start + step, n))
-                yield Block(
-                    features[part].float(),
-                    labels[part].long(),
-                    None if predicted is None else predicted[part],
-                    ids[part] or [str(i) for i in range(part.start, part.stop)],
-                )
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is no readable features file: {error}") from error
-
-
-def write_shard(path: Path, block: Block, notes: Mapping[str, str]) -> None:
-    """Write a block as one shard, with `notes` in its metadata."""
-    tensors = {"features": block.features, "labels": block.labels}
-    if block.predicted is not None:
-        tensors["predicted"] = block.predicted
-    ids = json.dumps(block.ids, ensure_ascii=False)
-    write_tensors(path, tensors, {**notes, "format": FORMAT, "ids": ids})
-
-
-def read_notes(path: Path) -> dict[str, str]:
-    """Metadata of a features file."""
-    return read_tensors(path, FORMAT, (), only=())[1]
-
-
 def save_features(path: str | Path, features: Features) -> None:
     """Write features that fit in memory as one features file, with head and class names."""
     z, y = features.arrays()
@@ -355,41 +344,7 @@ def save_features(path: str | Path, features: Features) -> None:
     write_tensors(Path(path), tensors, metadata)
 
 
-def save_dense(path: Path, head: Head) -> None:
-    """Write a dense head beside the shards that it reads."""
-    metadata = {"format": "penult-dense/1", "layer": head.name, "reduce": head.reduce}
-    metadata["verified"] = json.dumps(head.verified)
-    write_tensors(path, {"weight": head.weight, "bias": head.bias}, metadata)
-
-
-def load_dense(path: Path) -> Head:
-    """Read a dense head."""
-    tensors, notes = read_tensors(path, "penult-dense/1", ("weight", "bias"))
-    verified = bool(json.loads(notes["verified"]))
-    return Head(notes["layer"], tensors["weight"], tensors["bias"], notes["reduce"], verified)
-
-
-def write_index(folder: Path, index: Mapping[str, Any]) -> None:
-    """Write a folder's `index.json`."""
-    write_json(folder / "index.json", {"format": FORMAT, **index})
-
-
 def _checked(block: Block) -> Iterator[Block]:
     require_finite(block)
     if len(block.features):
         yield block
-
-
-def require_finite(block: Block) -> None:
-    """Refuse NaN or infinite features, naming the first sample and feature."""
-    # A sum is finite if all its terms are; if it is not, look closer (it may merely overflow).
-    if bool(block.features.sum(dtype=torch.float64).isfinite()):
-        return
-    bad = (~block.features.isfinite()).nonzero()
-    if len(bad):
-        i, j = (int(x) for x in bad[0])
-        name = block.ids[i] if block.ids else str(i)
-        raise InputError(
-            f"feature {j} of sample {name} is {float(block.features[i, j])}: expected finite "
-            "features; look at this image, or run the network in float32"
-        )

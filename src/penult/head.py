@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from penult.errors import InputError
 from penult.features import Features
+from penult.kernels import Inference, plain, summed, traced, tracing
 from penult.select import Subspaces
 from penult.storage import read_tensors, write_tensors
 
@@ -51,6 +52,12 @@ class SparseHead(nn.Module):
         self.register_buffer("indices", subspaces.indices.clone())
         self.values = nn.Parameter(values.detach().clone())
         self.bias = nn.Parameter(bias.detach().clone())
+        self._inference = Inference()
+        self._k = _fewest_and_most(self.indptr)
+
+    def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
+        super()._load_from_state_dict(*args, **options)
+        self._k = _fewest_and_most(self.indptr)
 
     @classmethod
     def from_dense(
@@ -78,23 +85,26 @@ class SparseHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits (..., n_classes) of features (..., n_features)."""
-        if features.shape[-1] != self.n_features:
+        traces = tracing()
+        if not traces and features.shape[-1] != self.n_features:
             raise InputError(
                 f"expected features of shape (..., {self.n_features}), "
                 f"found {tuple(features.shape)}"
             )
-        # Each class sums a few rows of zᵀ: contiguous reads, no (n_samples, nnz) array in between.
-        columns = features.reshape(-1, self.n_features).T.contiguous()
-        sums = F.embedding_bag(
-            self.indices,
-            columns,
-            self.indptr,
-            mode="sum",
-            per_sample_weights=self.values.to(columns.dtype),
-            include_last_offset=True,
-        )
-        logits = sums.T + self.bias.to(columns.dtype)
-        return logits.reshape(*features.shape[:-1], self.n_classes)
+        z = features if features.dim() == 2 else features.reshape(-1, self.n_features)
+        indptr, indices, values, bias = self.indptr, self.indices, self.values, self.bias
+        if traces or torch.compiler.is_compiling():
+            if traces or torch.compiler.is_exporting():
+                logits = traced(z, indptr, indices, values, bias, self._k)
+            else:
+                logits = summed(z, indptr, indices, values, bias)
+        elif plain(z, values, bias):
+            logits = self._inference.logits(z, indptr, indices, values, bias)
+        else:
+            logits = summed(z, indptr, indices, values, bias)
+        if features.dim() == 2:
+            return logits
+        return logits.reshape(*features.shape[:-1], logits.shape[-1])
 
     def dense_weight(self) -> Tensor:
         """The same head as a dense weight (n_classes, n_features), zero outside the subspaces."""
@@ -140,6 +150,12 @@ class SparseHead(nn.Module):
             raise InputError(f"{path}: expected a number as n_features, found {text or 'none'}")
         subspaces = Subspaces(tensors["indptr"], tensors["indices"], int(text))
         return cls(subspaces, tensors["values"], tensors["bias"], metadata.get("layer", ""))
+
+
+def _fewest_and_most(indptr: Tensor) -> tuple[int, int]:
+    """Features of the class with the fewest and of that with the most, as a graph can hold them."""
+    sizes = indptr.diff()
+    return (int(sizes.min()), int(sizes.max())) if len(sizes) else (0, 0)
 
 
 def accuracies(heads: Sequence[Callable[[Tensor], Tensor]], features: Features) -> list[float]:

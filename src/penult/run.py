@@ -20,6 +20,8 @@ from penult.moments import Moments
 from penult.storage import difference, read_json, write_json
 
 FORMAT = "penult-run/1"
+SUMMARY_FORMAT = "penult-summary/1"
+WRITTEN = ("summary.json", "measures.json", "report.html", "network.safetensors")
 
 
 class Run:
@@ -44,7 +46,7 @@ class Run:
         folder = Path(folder)
         if not (folder / "run.json").is_file():
             raise InputError(f"{folder} is no run folder: it has no run.json")
-        run = cls(folder, read_json(folder / "run.json", FORMAT))
+        run = cls(folder, _read(folder))
         if not run.complete:
             raise InputError(
                 f"{folder} is unfinished: run the command that writes it again, it goes on where "
@@ -104,7 +106,20 @@ class Run:
 
     def summary(self) -> dict[str, Any]:
         """What was found, as `penult show --json` prints it."""
-        return read_json(self.summary_file)
+        return read_json(self.summary_file, SUMMARY_FORMAT)
+
+    def is_whole(self) -> bool:
+        """Whether all files that a complete run has are there."""
+        files = (self.summary_file, self.moments_file, self.influence_file)
+        if not all(path.is_file() for path in files):
+            return False
+        for folder in (self.train_folder, self.eval_folder):
+            if folder == self.train_folder or folder.exists():
+                index = read_json(folder / "index.json")
+                if not all((folder / shard["file"]).is_file() for shard in index["shards"]):
+                    return False
+        found = self.summary()["influence"]
+        return all(self.head_file(name, int(k)).is_file() for name in found for k in found[name])
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write what was found, then mark the run complete."""
@@ -132,34 +147,62 @@ def claim(
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: expected a folder for the run")
-    if folder.is_dir() and any(folder.iterdir()) and not _is_run(folder):
+    if folder.is_dir() and not _is_run(folder):
         raise InputError(f"{folder} is neither empty nor a run folder: choose another --out")
+    wanted = dict(identity)
+    if not overwrite:
+        run = _finished(folder, wanted)
+        if run is not None:
+            yield run
+            return
+    lock = FileLock(folder / ".lock", timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"the run folder {folder} cannot be made: {error.strerror}") from error
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            yield _claimed(folder, dict(identity), dict(about), overwrite)
+        lock.acquire()
     except Timeout:
         raise InputError(
             f"another process is writing {folder}: wait for it to end, or choose another --out"
         ) from None
+    except OSError as error:
+        raise InputError(f"the run folder {folder} cannot be written: {error}") from error
+    try:
+        yield _claimed(folder, wanted, dict(about), overwrite)
+    finally:
+        lock.release()
 
 
 def _is_run(folder: Path) -> bool:
-    return (folder / "run.json").exists() or (folder / ".lock").exists()
+    return (folder / "run.json").exists() or {p.name for p in folder.iterdir()} <= {".lock"}
+
+
+def _finished(folder: Path, identity: dict[str, Any]) -> Run | None:
+    """A finished run of the same identity, all of it there: it needs no lock."""
+    if not (folder / "run.json").exists():
+        return None
+    run = Run(folder, _read(folder))
+    return run if run.about["identity"] == identity and run.complete and run.is_whole() else None
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    try:
+        found = read_json(folder / "run.json", FORMAT)
+        if "identity" in found and "complete" in found:
+            return found
+        why = f"{folder / 'run.json'} is damaged"
+    except InputError as error:
+        why = str(error)
+    raise InputError(f"{why}: choose another --out, or --overwrite to make the run again")
 
 
 def _claimed(folder: Path, identity: dict[str, Any], about: dict[str, Any], overwrite: bool) -> Run:
     path = folder / "run.json"
-    if path.exists():
-        found = read_json(path, FORMAT)
-        if found["identity"] == identity:
-            return Run(folder, found)
-        if not overwrite:
-            raise InputError(difference(folder, found["identity"], identity))
+    if path.exists() and overwrite:
         _clear(folder)
+    if path.exists():
+        found = _read(folder)
+        if found["identity"] != identity:
+            raise InputError(difference(folder, found["identity"], identity))
+        return Run(folder, {**found, "complete": False})
     made = {
         "format": FORMAT,
         "complete": False,
@@ -178,9 +221,7 @@ def _claimed(folder: Path, identity: dict[str, Any], about: dict[str, Any], over
 def _clear(folder: Path) -> None:
     # run.json goes first: if this is cut short, what is left is no run that could be gone on with.
     (folder / "run.json").unlink()
-    for name in ("features", "heads", "examples"):
+    for name in ("features/train", "features/eval", "heads", "examples", "tuned"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    for path in folder.glob("*.safetensors"):
-        path.unlink()
-    for name in ("summary.json", "measures.json", "report.html"):
+    for name in ("moments.safetensors", "influence.safetensors", *WRITTEN):
         (folder / name).unlink(missing_ok=True)

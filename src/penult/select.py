@@ -76,21 +76,32 @@ class Subspaces:
         return self.n_classes
 
 
-def top_k(scores: Tensor, k: int) -> Subspaces:
+def top_k(scores: Tensor, k: int | Sequence[int]) -> Subspaces:
     """Keep the `k` features with the largest score of each class; of equals, the first.
 
     Args:
         scores: (n_classes, n_features); larger speaks more for the class.
-        k: features per class, 1 ≤ k ≤ n_features.
+        k: features per class, or one number for each class; 1 ≤ k ≤ n_features.
 
     Raises:
-        InputError: k out of range, or scores that are NaN.
+        InputError: k out of range, scores that are NaN or no matrix.
     """
+    scores = torch.as_tensor(scores)
+    if scores.ndim != 2:
+        raise InputError(
+            f"expected scores of shape (n_classes, n_features), found {tuple(scores.shape)}"
+        )
     n_classes, n_features = scores.shape
-    if not 1 <= k <= n_features:
-        raise InputError(f"k must lie in [1, {n_features}] (n_features), found {k}")
+    sizes = list(k) if isinstance(k, Sequence) else [k] * n_classes
+    if len(sizes) != n_classes:
+        raise InputError(f"expected k for {n_classes} classes, found {k}")
+    for size in sizes:
+        if not isinstance(size, int) or not 1 <= size <= n_features:
+            raise InputError(f"k must lie in [1, {n_features}] (n_features), found {size}")
     if bool(scores.isnan().any()):
         raise InputError("scores are NaN")
-    order = torch.sort(scores, dim=1, descending=True, stable=True).indices[:, :k]
-    indptr = torch.arange(n_classes + 1) * k
-    return Subspaces(indptr, order.reshape(-1).cpu(), n_features)
+    order = torch.sort(scores, dim=1, descending=True, stable=True).indices.cpu()
+    counts = torch.tensor(sizes, dtype=torch.int64)
+    taken = torch.arange(n_features) < counts[:, None]
+    indptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    return Subspaces(indptr, order[taken], n_features)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, RandomSampler
+from torch.utils.data import DataLoader, IterableDataset, SequentialSampler
 
 from penult.data import Batch, ImageData, batches, open_data
 from penult.errors import InputError
@@ -54,6 +56,15 @@ class Pass:
         """Whole batches in one shard, so that a resumed pass meets the same batches."""
         return max(1, SHARD_ROWS // self.batch_size)
 
+    def identity(self) -> dict[str, Any]:
+        """What the features depend on."""
+        return {
+            "labels": self.labels,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "batch size": self.batch_size,
+            "store": str(self.store).removeprefix("torch."),
+        }
+
     @property
     def given(self) -> bool:
         """Whether the labels come with the data."""
@@ -70,6 +81,10 @@ class Source(Protocol):
     @property
     def n_samples(self) -> int:
         """Images in all, faulty ones included."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the data and of how it is prepared."""
 
     def batches(self, start: int) -> Iterator[Batch]:
         """The batches from number `start` on."""
@@ -96,6 +111,11 @@ class ImageSource:
         """Images in all."""
         return len(self.data)
 
+    @property
+    def fingerprint(self) -> str:
+        """The data's and the transform's."""
+        return f"{self.data.fingerprint} {self.transform.fingerprint}"
+
     def batches(self, start: int) -> Iterator[Batch]:
         """Decoded batches."""
         how = self.how
@@ -120,6 +140,7 @@ class LoaderSource:
     """Batches of a DataLoader, ready for the network."""
 
     loader: DataLoader[Any]
+    how: Pass
     class_names: tuple[str, ...] | None = None
 
     @property
@@ -127,33 +148,79 @@ class LoaderSource:
         """Images in all."""
         return len(self.loader.dataset)  # type: ignore[arg-type]  # map-style by `_source`
 
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the kind of data set, its length and its first batch."""
+        digest = hashlib.blake2b(digest_size=16)
+        digest.update(f"{type(self.loader.dataset).__qualname__} {self.n_samples}".encode())
+        for batch in islice(self.batches(0), 1):
+            digest.update(batch.images.contiguous().view(torch.uint8).numpy().tobytes())
+            digest.update(batch.labels.numpy().tobytes())
+        return digest.hexdigest()
+
     def batches(self, start: int) -> Iterator[Batch]:
         """The loader's batches."""
         position = 0
-        for number, (images, labels) in enumerate(self.loader):
-            ids = [str(i) for i in range(position, position + len(labels))]
-            position += len(labels)
+        for number, item in enumerate(self.loader):
+            images, labels = self._pair(item)
+            ids = [str(i) for i in range(position, position + len(images))]
+            position += len(images)
             if number >= start:
-                yield Batch(images, labels.long(), ids, [], {})
+                yield Batch(images, labels, ids, [], {})
 
     def inputs(self, batch: Batch, device: torch.device) -> Tensor:
         """The images as they are."""
         return batch.images.to(device)
 
+    def _pair(self, item: Any) -> tuple[Tensor, Tensor]:
+        pair = list(item) if isinstance(item, list | tuple) else [item]
+        images, labels = pair[0], pair[1] if len(pair) == 2 else None
+        if isinstance(images, Tensor) and not self.how.given:
+            return images, torch.full((len(images),), -1)
+        if (
+            isinstance(images, Tensor)
+            and isinstance(labels, Tensor)
+            and labels.shape == images.shape[:1]
+            and not labels.is_floating_point()
+        ):
+            return images, labels.long()
+        found = [
+            f"{x.dtype} {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+            for x in pair
+        ]
+        raise InputError(
+            "expected batches (images, labels) of the DataLoader, labels integers of shape "
+            f"(n_samples,); found {', '.join(found)}"
+        )
+
 
 def source_of(data: Any, transform: Transform | None, how: Pass) -> Source:
     """Batches of whatever `collect` takes as data."""
     if isinstance(data, DataLoader):
-        if isinstance(data.sampler, RandomSampler):
-            raise InputError("the DataLoader shuffles: give one with shuffle=False")
-        return LoaderSource(data)
+        if transform is not None:
+            raise InputError("a DataLoader's images are ready: it takes no transform")
+        if isinstance(data.dataset, IterableDataset) or data.batch_size is None:
+            raise InputError(
+                "expected a DataLoader of batches over a map-style data set: its length and order "
+                "must be known"
+            )
+        if not isinstance(data.sampler, SequentialSampler):
+            raise InputError("the DataLoader shuffles or samples: give one with shuffle=False")
+        return LoaderSource(data, how)
     images = data if isinstance(data, ImageData) else open_data(data, labelled=how.given)
     return ImageSource(images, transform or Transform(), how)
 
 
-def first_inputs(source: Source, device: torch.device, n: int = 4) -> Tensor:
-    """The first few usable images, as the network takes them."""
+def examples(source: Source, device: torch.device, n: int = 4) -> Iterator[Tensor]:
+    """The first few usable images of each batch, as the network takes them.
+
+    Raises:
+        InputError: there are none.
+    """
+    empty = True
     for batch in source.batches(0):
         if len(batch.images):
-            return source.inputs(batch, device)[:n]
-    raise InputError("none of the images could be used")
+            empty = False
+            yield source.inputs(batch, device)[:n]
+    if empty:
+        raise InputError("none of the images could be used")

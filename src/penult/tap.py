@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import itertools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +20,10 @@ from penult.errors import InputError, some
 from penult.linear import channel_axis, possible_sizes, reduced, rows, single_layer, wide
 
 Example = Tensor | Mapping[str, Any] | tuple[Any, ...] | list[Any]
+
+
+class NotFiniteError(InputError):
+    """The network's logits are NaN or infinite on the example."""
 
 
 class HeadNotFound(InputError):  # noqa: N818
@@ -70,6 +75,13 @@ class Head:
     def n_features(self) -> int:
         """Number of features that every class reads."""
         return self.weight.shape[1]
+
+    def fingerprint(self) -> str:
+        """Name, and a hash of weight and bias."""
+        digest = hashlib.blake2b(digest_size=8)
+        for tensor in (self.weight, self.bias):
+            digest.update(tensor.contiguous().numpy().tobytes())
+        return f"{self.name or 'given'} {digest.hexdigest()}"
 
     def __call__(self, features: Tensor) -> Tensor:
         """Logits (n_samples, n_classes) of features (n_samples, n_features), at least float32."""

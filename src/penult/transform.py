@@ -23,6 +23,7 @@ Size = int | tuple[int, int]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
+MAX_SIDE = 8192
 CROP_ROUNDINGS = ("even", "down")
 
 
@@ -380,6 +381,8 @@ def _check_size(what: str, size: Any) -> None:
         raise InputError(
             f"{what} must be a side or (height, width) in pixels above 0, found {size!r}"
         )
+    if max(sides) > MAX_SIDE:
+        raise InputError(f"{what} must be at most {MAX_SIDE} pixels a side, found {size!r}")
 
 
 def _is_finite(value: object) -> bool:

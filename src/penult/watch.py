@@ -12,7 +12,14 @@ from torch import Tensor, nn
 
 from penult.errors import InputError, some
 from penult.linear import LinearMap, close, linear_map, possible_weights, reduction, rows
-from penult.tap import Example, call_model, evaluating, first_tensor, kind_of
+from penult.tap import (
+    Example,
+    NotFiniteError,
+    call_model,
+    evaluating,
+    first_tensor,
+    kind_of,
+)
 
 Hooks = tuple[Callable[..., Any] | None, Callable[..., Any]]
 
@@ -78,7 +85,7 @@ class Watch:
         self.outputs = [kind_of(values) for values in found]
         self.targets = _targets(found)
         if not all(bool(target.isfinite().all()) for target in self.targets):
-            raise InputError("the network gives NaN or infinite logits on the example")
+            raise NotFiniteError("the network gives NaN or infinite logits on the example")
         if not all(map(alike, self.targets, self.run())):
             raise InputError(
                 "the network is random in evaluation mode: two runs on the same example differ; "

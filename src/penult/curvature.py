@@ -1,0 +1,203 @@
+"""Curvature selection: the features that keep the softmax, not only the logits, as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from penult.distill import MEMORY_LIMIT, Distillation, check_temperature
+from penult.errors import InputError
+from penult.joint import is_small, relinearise, select_joint
+from penult.moments import Moments
+from penult.refit import TOLERANCE, RefitResult, fit
+from penult.select import Subspaces
+from penult.sparse_regression import as_subspaces, check_sizes, select_moments, support_path
+
+# Up to this many features each class considers all of them.
+ALL_FEATURES = 256
+# Classes × samples × candidates² that are worth one selection.
+WORK = 4e10
+# Numbers in the largest array of one group of classes.
+GROUP = 2**22
+
+
+def select_curvature(
+    loss: Distillation,
+    ks: Sequence[int],
+    *,
+    moments: Moments | None = None,
+    temperature: float = 3.0,
+    memory_limit: int = MEMORY_LIMIT,
+) -> dict[int, Subspaces]:
+    """Features of each class that keep the softmax nearest to the dense head's, to second order.
+
+    Newton's approximation of the softmax loss at the dense head weighs sample i by p (1 − p) in
+    the regression of class c, p its dense probability softened by the temperature: a network is so
+    sure of its training images that its own probabilities would leave almost no samples.
+
+    With n_classes × n_features up to 1,600 all classes are taken together, with the curvature
+    between them (see `penult.joint`). Otherwise class by class; each then considers all features up
+    to 256, else the best 4 × k by moments and weights, and reads the samples that weigh most and an
+    even part of the others. One pass over the samples.
+
+    Args:
+        loss: the samples and the dense head.
+        ks: features per class, each in [1, n_features].
+        moments: of the same samples; spares a pass where candidates are needed.
+        temperature: > 0.
+        memory_limit: bytes that the sums of all classes may take.
+
+    Returns:
+        Subspaces by k; in each class the feature whose loss would cost most comes first.
+
+    Raises:
+        InputError: k or temperature out of range, moments of other sizes, too little memory.
+    """
+    ks = check_sizes(ks, loss.n_features)
+    check_temperature(temperature)
+    if is_small(loss):
+        return select_joint(loss, ks, temperature)
+    candidates = _candidates(loss, ks[-1], moments, memory_limit)
+    sums = _weighted_sums(loss, candidates, temperature)
+    return _select(sums, candidates, ks, loss.n_features)
+
+
+def curvature_path(
+    loss: Distillation,
+    ks: Sequence[int],
+    *,
+    moments: Moments | None = None,
+    temperature: float = 3.0,
+    tolerance: float = TOLERANCE,
+) -> dict[int, RefitResult]:
+    """Select by curvature and refit by softmax for every k, each refit started from the last.
+
+    See `select_curvature` and `penult.refit.fit` for the arguments. With few classes and features
+    the selection is improved at the refitted heads (`penult.joint.relinearise`).
+    """
+    results: dict[int, RefitResult] = {}
+    head = None
+    selection = select_curvature(loss, ks, moments=moments, temperature=temperature)
+    for k, subspaces in selection.items():
+        result = fit(loss, subspaces, start=head, tolerance=tolerance)
+        results[k] = relinearise(loss, result)
+        head = results[k].head
+    return results
+
+
+def _candidates(
+    loss: Distillation, k: int, moments: Moments | None, memory_limit: int
+) -> Tensor:
+    """Features that each class considers, (n_classes, m), in rising order."""
+    n_classes, n_features = loss.n_classes, loss.n_features
+    m = n_features if n_features <= ALL_FEATURES else min(n_features, max(4 * k, 32))
+    m = min(m, int((memory_limit / (8 * n_classes)) ** 0.5) - 2)
+    if m < k:
+        needed = 8 * n_classes * (k + 2) ** 2
+        raise InputError(
+            f"curvature selection of k = {k} features for {n_classes} classes needs "
+            f"{needed / 2**20:.0f} MiB, and the memory limit is {memory_limit / 2**20:.0f} MiB: "
+            "raise it, or select by moments"
+        )
+    device = loss.weight.device
+    if m == n_features:
+        return torch.arange(m, device=device).expand(n_classes, m)
+    if moments is None:
+        moments = _moments(loss)
+    best = select_moments(moments, loss.weight, [k])[k].indices.reshape(n_classes, k).to(device)
+    scores = (loss.weight.double() - loss.weight.double().mean(0)).abs() * loss.std
+    scores.masked_fill_(loss.constant, 0.0)
+    scores.scatter_(1, best, float("inf"))
+    order = scores.argsort(dim=1, descending=True, stable=True)
+    return order[:, :m].sort(dim=1).values
+
+
+def _moments(loss: Distillation) -> Moments:
+    moments = Moments.zeros(1, loss.n_features, loss.weight.device)
+    for tile in loss.tiles():
+        z = tile.features.T
+        moments.update(z, torch.zeros(len(z), dtype=torch.int64, device=z.device))
+    sums = moments.sums / loss.n_classes
+    counts = torch.zeros(loss.n_classes, dtype=torch.int64, device=sums.device)
+    counts[0] = loss.n_samples
+    return Moments(counts, sums.repeat(loss.n_classes, 1), moments.products)
+
+
+def _weighted_sums(loss: Distillation, candidates: Tensor, temperature: float) -> Tensor:
+    """Σ weight · x xᵀ per class with x = (candidate features, target, 1), float64."""
+    n_classes, m = candidates.shape
+    device = candidates.device
+    sums = torch.zeros(n_classes, m + 2, m + 2, dtype=torch.float64, device=device)
+    part = min(1.0, max(WORK / (n_classes * m * m * loss.n_samples), 2048 / loss.n_samples))
+    for tile in loss.tiles():
+        z = loss.standardised(tile)
+        logits = loss.dense_logits(tile.features)
+        p = (logits / temperature).softmax(0)
+        weights = p.mul_(1 - p)
+        logits -= logits.mean(0)
+        n = z.shape[1]
+        n_taken = n if part > 0.5 else min(n, max(8, int(n * part)))
+        group = max(1, GROUP // ((m + 2) * n_taken))
+        for c in range(0, n_classes, group):
+            g = slice(c, c + group)
+            x = _Rows(z, logits[g], weights[g], candidates[g]).taken(n_taken)
+            sums[g] += x
+    return sums
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """Samples of a tile as a group of classes sees them."""
+
+    features: Tensor
+    targets: Tensor
+    weights: Tensor
+    candidates: Tensor
+
+    def taken(self, n_taken: int) -> Tensor:
+        """Products of `n_taken` samples per class, (n_classes, m + 2, m + 2).
+
+        Half are those with the largest weights. The other half are an even part of all samples,
+        where not among the first; they stand for the rest, so their weights are raised.
+        """
+        n = self.features.shape[1]
+        if n_taken == n:
+            x = self.features[self.candidates]
+            return _products(x, self.targets, self.weights)
+        top = self.weights.topk(n_taken // 2, dim=1)
+        stride = max(1, n // (n_taken - n_taken // 2))
+        even = torch.arange(0, n, stride, device=top.indices.device)
+        rest = self.weights[:, even] * stride
+        rest = rest.masked_fill(self.weights[:, even] >= top.values[:, -1:], 0.0)
+        at = torch.cat([top.indices, even.expand(len(rest), -1)], 1)
+        x = self.features[self.candidates[:, :, None], at[:, None, :]]
+        return _products(x, self.targets.gather(1, at), torch.cat([top.values, rest], 1))
+
+
+def _products(x: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    ones = torch.ones_like(targets)
+    x = torch.cat([x, targets[:, None], ones[:, None]], 1)
+    return (x * weights[:, None]) @ x.transpose(1, 2)
+
+
+def _select(
+    sums: Tensor, candidates: Tensor, ks: Sequence[int], n_features: int
+) -> dict[int, Subspaces]:
+    m = candidates.shape[1]
+    paths: dict[int, list[Tensor]] = {k: [] for k in ks}
+    size = max(1, 2**20 // (ks[-1] * m))
+    for part, own in zip(sums.split(size), candidates.split(size), strict=True):
+        total = part[:, -1:, -1:].clamp(min=1e-300)
+        mean = part[:, :-1, -1:] / total
+        spread = part[:, :-1, :-1] / total - mean * mean.transpose(1, 2)
+        variance = spread[:, :m, :m].diagonal(dim1=1, dim2=2)
+        known = variance > 1e-9
+        scale = torch.where(known, variance, 1).rsqrt() * known
+        covariance = spread[:, :m, :m] * scale[:, None] * scale[:, :, None]
+        products = spread[:, :m, m] * scale
+        for k, support in support_path(covariance, products, ks).items():
+            paths[k].append(own.gather(1, support))
+    return {k: as_subspaces(torch.cat(parts), n_features) for k, parts in paths.items()}

@@ -1,0 +1,210 @@
+"""Joint selection: the features of all classes together, in a quadratic of the softmax loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from penult.distill import Distillation, Support
+from penult.hessian import Point, joint_hessian
+from penult.refit import Objective, RefitResult, fit
+from penult.select import Subspaces
+from penult.tableau import Tableau
+
+# n_classes × n_features up to which all classes are taken together.
+JOINT_FEATURES = 1_600
+# Samples × (n_classes × n_features)² that are worth one quadratic.
+WORK = 5e9
+RIDGE = 1e-6
+LEAST_GAIN = 1e-7
+
+
+@dataclass(frozen=True, eq=False)
+class Quadratic:
+    """Second-order model of a distillation loss by the weights of all classes on all features.
+
+    One regression whose features are the (class, feature) pairs, class by class; the biases are
+    always free and already eliminated. Unlike the curvature of single classes it knows that one
+    class can make good what another lost.
+
+    Attributes:
+        covariance: (n_pairs, n_pairs) with a diagonal of 1.
+        products: (n_pairs,).
+        n_features: pairs of one class.
+    """
+
+    covariance: Tensor
+    products: Tensor
+    n_features: int
+
+    @classmethod
+    def of(
+        cls, loss: Distillation, weight: Tensor, bias: Tensor, temperature: float, slope: bool
+    ) -> Quadratic:
+        """Expand at a head, weight (n_classes, n_features) and bias (n_classes,).
+
+        Args:
+            loss: over the samples.
+            weight: of the head.
+            bias: of the head.
+            temperature: softens the probabilities that weigh the samples.
+            slope: whether the loss has a slope here; it has none at the dense head itself.
+        """
+        n_classes, n_features = weight.shape
+        pairs = [range(n_features)] * n_classes
+        support = Support(Subspaces.of(pairs, n_features), weight.device)
+        point = Point(support, weight.double().flatten(), bias.double())
+        work = max(WORK, 10.0 * weight.numel() ** 3)
+        hessian = joint_hessian(loss, point, temperature, work, torch.float32)
+        n = weight.numel()
+        objective = Objective(loss, support)
+        x = objective.pack(point.values, point.bias)
+        free = hessian[n:, n:]
+        free.diagonal().add_(1e-9 * free.diagonal().mean() + 1e-300)
+        through = torch.linalg.solve(free, hessian[n:, :n])
+        curvature = hessian[:n, :n] - hessian[:n, n:] @ through
+        products = curvature @ x[:n]
+        if slope:
+            gradient = objective(x)[1]
+            products -= gradient[:n] - through.T @ gradient[n:]
+        variance = curvature.diagonal().clamp(min=0)
+        known = variance > 1e-12 * variance.max()
+        scale = torch.where(known, variance, 1).rsqrt() * known
+        covariance = curvature * scale * scale[:, None]
+        covariance.diagonal().add_(RIDGE)
+        return cls(covariance, products * scale, n_features)
+
+    def tableau(self, support: Tensor) -> Tableau:
+        """The regression on a support of pairs, (nnz,)."""
+        return Tableau.of(self.covariance, self.products[None], support[None])
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes."""
+        return len(self.products) // self.n_features
+
+    def class_of(self, pairs: Tensor) -> Tensor:
+        """Class of each pair."""
+        return pairs // self.n_features
+
+    def counts(self, tableau: Tableau) -> Tensor:
+        """Features that each class keeps, (n_classes,)."""
+        return torch.bincount(self.class_of(tableau.support[0]), minlength=self.n_classes)
+
+    def grow(self, tableau: Tableau, k: int) -> None:
+        """Add pairs, the one that explains most first, until every class keeps k features."""
+        counts = self.counts(tableau)
+        while int(counts.min()) < k:
+            gains = tableau.gains().reshape(self.n_classes, self.n_features)
+            pair = gains.masked_fill((counts >= k)[:, None], -2.0).argmax()[None]
+            tableau.add(pair)
+            counts[self.class_of(pair)] += 1
+
+    def shrink(self, tableau: Tableau, k: int) -> None:
+        """Remove pairs, the one that costs least first, until every class keeps k features."""
+        counts = self.counts(tableau)
+        while int(counts.max()) > k:
+            classes = self.class_of(tableau.support[0])
+            losses = tableau.losses()[0].masked_fill((counts <= k)[classes], float("inf"))
+            place = losses.argmin()[None]
+            counts[classes[place]] -= 1
+            tableau.remove(place)
+
+    def improve(self, tableau: Tableau, limit: int = 1000) -> int:
+        """Make at most `limit` swaps within classes, best first, until none helps; their number."""
+        tableau.refresh()
+        own = torch.arange(self.n_features, device=self.products.device)
+        for n_swaps in range(limit):
+            pairs = tableau.support[0]
+            columns = (self.class_of(pairs) * self.n_features)[:, None] + own
+            coefficients = (tableau.inverse[0] @ self.covariance[pairs]).gather(1, columns)
+            gains = tableau.swap_gains_of(coefficients[None], columns[None])[0]
+            best = int(gains.argmax())
+            if not float(gains.flatten()[best]) > LEAST_GAIN * float(tableau.explained[0]):
+                return n_swaps
+            place, column = divmod(best, self.n_features)
+            tableau.swap(torch.tensor([place], device=own.device), columns[place, column][None])
+        return limit
+
+    def subspaces(self, tableau: Tableau) -> Subspaces:
+        """Features per class, the one whose removal costs most first."""
+        order = tableau.losses()[0].argsort(descending=True, stable=True)
+        pairs = tableau.support[0][order].tolist()
+        kept: list[list[int]] = [[] for _ in range(self.n_classes)]
+        for pair in pairs:
+            kept[pair // self.n_features].append(pair % self.n_features)
+        return Subspaces.of(kept, self.n_features)
+
+
+def is_small(loss: Distillation) -> bool:
+    """Whether all classes can be taken together."""
+    return loss.n_classes * loss.n_features <= JOINT_FEATURES
+
+
+def select_joint(
+    loss: Distillation, ks: Sequence[int], temperature: float
+) -> dict[int, Subspaces]:
+    """Features of all classes that keep the softmax nearest to the dense head's, to second order.
+
+    From k to k + 1 every class gains the feature that explains most, up to the largest k; then,
+    on the way back, loses the one that costs least. At each k of `ks`, both ways, swaps within
+    classes follow until none helps, and the better of the two is kept.
+    """
+    quadratic = Quadratic.of(loss, loss.weight, loss.bias, temperature, slope=False)
+    tableau = Tableau.empty(quadratic.covariance, quadratic.products[None])
+    supports, explained = {}, {}
+    largest = max(ks)
+    for k in range(1, largest + 1):
+        quadratic.grow(tableau, k)
+        if k in ks:
+            quadratic.improve(tableau)
+            supports[k], explained[k] = tableau.support[0], float(tableau.explained[0])
+    for k in range(largest - 1, 0, -1):
+        quadratic.shrink(tableau, k)
+        if k in ks:
+            quadratic.improve(tableau)
+            if float(tableau.explained[0]) > explained[k]:
+                supports[k] = tableau.support[0]
+            tableau = quadratic.tableau(supports[k])
+    return {k: quadratic.subspaces(quadratic.tableau(supports[k])) for k in sorted(ks)}
+
+
+def relinearise(
+    loss: Distillation, result: RefitResult, *, least_loss: float = 0.02, max_rounds: int = 3
+) -> RefitResult:
+    """Swap features in the quadratic at a refitted head itself, and refit, while the loss falls.
+
+    Pays where the head is still far from the dense one: below `least_loss` nats the quadratic at
+    the dense head has said it all. With too many classes and features to take them together the
+    result comes back as it is.
+    """
+    if not is_small(loss):
+        return result
+    for _ in range(max_rounds):
+        if result.loss <= least_loss:
+            break
+        better = _swapped(loss, result)
+        if better is None:
+            break
+        result = better
+    return result
+
+
+def _swapped(loss: Distillation, result: RefitResult) -> RefitResult | None:
+    head, device = result.head, loss.weight.device
+    weight, bias = head.dense_weight().detach().to(device), head.bias.detach().to(device)
+    quadratic = Quadratic.of(loss, weight, bias, loss.temperature, slope=True)
+    subspaces = head.subspaces
+    support = (subspaces.classes() * subspaces.n_features + subspaces.indices).to(device)
+    # The quadratic holds near the head only: where all its swaps together miss, the first may not.
+    for limit in (1000, 3, 1):
+        tableau = quadratic.tableau(support)
+        if quadratic.improve(tableau, limit) == 0:
+            return None
+        moved = fit(loss, quadratic.subspaces(tableau), start=head, tolerance=result.tolerance)
+        if moved.loss < result.loss * (1 - 1e-4):
+            return moved
+    return None

@@ -1,0 +1,79 @@
+"""Minimise a smooth convex function, given an approximate Hessian."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Map = Callable[[Tensor], Tensor]
+Function = Callable[[Tensor], tuple[float, Tensor]]
+
+
+def minimise(
+    function: Function,
+    start: Tensor,
+    precondition: Map,
+    done: Callable[[Tensor], bool],
+    max_evaluations: int,
+    history: int = 10,
+) -> tuple[float, Tensor, Tensor]:
+    """Limited-memory BFGS whose first inverse Hessian is `precondition`; no step size to choose.
+
+    A step is cut until the function falls enough. Where the fall is lost in rounding, the slope at
+    its end decides (the approximate Wolfe condition of Hager and Zhang 2005, equation 4.1).
+
+    Args:
+        function: value and gradient of a convex function of x, (n,).
+        start: (n,).
+        precondition: an approximate inverse Hessian times a vector, symmetric and positive.
+        done: whether a gradient is small enough.
+        max_evaluations: bound on calls of `function`.
+
+    Returns:
+        Value, the point and its gradient.
+    """
+    x = start
+    value, g = function(x)
+    pairs: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=history)
+    n_evaluations = 1
+    while not done(g) and n_evaluations < max_evaluations:
+        direction = -_inverse_hessian(g, pairs, precondition)
+        slope = float(g @ direction)
+        step = 1.0
+        while True:
+            moved = x + step * direction
+            new_value, new_g = function(moved)
+            n_evaluations += 1
+            end_slope = float(new_g @ direction)
+            fell = new_value <= value + 1e-4 * step * slope
+            flat = new_value <= value + 1e-7 * abs(value) + 1e-9 and end_slope <= -0.8 * slope
+            if fell or flat or n_evaluations >= max_evaluations:
+                break
+            step *= min(max(slope / (slope - end_slope), 0.1), 0.6)
+        if new_value > value + 1e-7 * abs(value) + 1e-9:
+            break
+        s, y = moved - x, new_g - g
+        curvature = s @ y
+        if float(curvature) > 0:
+            pairs.append((s, y, curvature))
+        x, g, value = moved, new_g, new_value
+    return value, x, g
+
+
+def _inverse_hessian(
+    g: Tensor, pairs: deque[tuple[Tensor, Tensor, Tensor]], precondition: Map
+) -> Tensor:
+    """The two-loop recursion (Nocedal and Wright, Numerical Optimization, algorithm 7.4)."""
+    q = g.clone()
+    shares = []
+    for s, y, curvature in reversed(pairs):
+        share = (s @ q) / curvature
+        q -= share * y
+        shares.append(share)
+    q = precondition(q)
+    for (s, y, curvature), share in zip(pairs, reversed(shares), strict=True):
+        q += s * (share - (y @ q) / curvature)
+    return q

@@ -1,0 +1,336 @@
+"""HeadPath: sparse heads from few features to many, fitted, measured, and one of them picked."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from scipy.stats import norm
+
+from penult.curvature import select_curvature
+from penult.distill import Distillation
+from penult.errors import InputError
+from penult.features import Features
+from penult.head import SparseHead, accuracies
+from penult.influence import SCORES, Evidence, influence
+from penult.moments import Moments
+from penult.refit import fit as fit_softmax
+from penult.refit import refit_least_squares
+from penult.select import Subspaces, top_k
+from penult.sparse_regression import check_sizes, select_moments
+from penult.storage import write_json
+from penult.tap import Head
+
+SIZES = (1, 2, 3, 5, 8, 10, 15, 20)
+SELECTIONS = ("curvature", "moments", *SCORES)
+REFITS = ("softmax", "least-squares", "none")
+HELD_OUT = 0.2
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which heads are fitted, and how.
+
+    Attributes:
+        ks: features per class.
+        select: one of `SELECTIONS`: how the features are chosen.
+        refit: one of `REFITS`: how their weights are.
+        labels: refit to the labels rather than to the dense head's probabilities.
+        seed: of the random control and of the split that `HeadPath.pick` makes.
+    """
+
+    ks: tuple[int, ...] = SIZES
+    select: str = "curvature"
+    refit: str = "softmax"
+    labels: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.select not in SELECTIONS:
+            raise InputError(
+                f"no selection is called {self.select!r}; there are {', '.join(SELECTIONS)}"
+            )
+        if self.refit not in REFITS:
+            raise InputError(f"no refit is called {self.refit!r}; there are {', '.join(REFITS)}")
+        if self.labels and self.refit != "softmax":
+            raise InputError("labels are fitted by the softmax refit only")
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One head of a path.
+
+    Attributes:
+        k: features per class.
+        head: the sparse head.
+        seconds: what its selection and refit took; the selection of a whole path is shared out.
+        accuracy: fraction right on the evaluation features, or None before they are measured.
+    """
+
+    k: int
+    head: SparseHead
+    seconds: float
+    accuracy: float | None = None
+
+    @property
+    def n_features_used(self) -> int:
+        """How many different features all classes read together."""
+        return len(torch.unique(self.head.indices))
+
+
+@dataclass(frozen=True)
+class Pick:
+    """The head that `HeadPath.pick` chose, and why.
+
+    Attributes:
+        k: features per class.
+        head: fitted to all the samples.
+        loss: how much lower its accuracy is than the dense one's, on samples held out of the fit.
+        interval: confidence interval of that loss; its upper end is within the tolerance.
+        n_samples: held out.
+    """
+
+    k: int
+    head: SparseHead
+    loss: float
+    interval: tuple[float, float]
+    n_samples: int
+
+    def document(self, tolerance: float) -> dict[str, Any]:
+        """As `penult fit --json` prints it."""
+        return {
+            "k": self.k,
+            "loss": self.loss,
+            "interval": list(self.interval),
+            "n_samples": self.n_samples,
+            "tolerance": tolerance,
+        }
+
+
+@dataclass(eq=False)
+class HeadPath:
+    """Sparse heads from few features to many, of one dense head and its features.
+
+    Attributes:
+        steps: in the order of k.
+        plan: how they were fitted.
+        features: what they were fitted to.
+        dense_accuracy: the dense network's on the evaluation features.
+    """
+
+    steps: list[Step]
+    plan: Plan
+    features: Features
+    dense_accuracy: float
+    _trials: list[Trial] = field(default_factory=list)
+
+    def __getitem__(self, k: int) -> SparseHead:
+        """The head with k features per class."""
+        for step in self.steps:
+            if step.k == k:
+                return step.head
+        found = ", ".join(str(step.k) for step in self.steps)
+        raise InputError(f"the path has no k = {k}; it has {found}")
+
+    def pick(self, tolerance: float = 0.005) -> Pick:
+        """The smallest head that is as good as the dense one, but for `tolerance`.
+
+        A seeded fifth of the samples is held out, the path is fitted to the others and each head is
+        compared with the dense network sample by sample on the held-out ones. A head passes if the
+        whole 95 % interval of its loss of accuracy lies below the tolerance: a paired test, with
+        the interval of Agresti and Min 2005, which holds for few samples too. The head given back
+        is the one fitted to all samples. The evaluation features play no part.
+
+        Args:
+            tolerance: fraction of accuracy that may be lost, above 0.
+
+        Raises:
+            InputError: no head passes (says which comes nearest).
+        """
+        if not 0 < tolerance < 1:
+            raise InputError(f"the tolerance must lie in (0, 1), found {tolerance}")
+        if not self._trials:
+            self._trials = trials(self.features, self.plan)
+        for trial in self._trials:
+            if trial.interval[1] <= tolerance:
+                head = self[trial.k]
+                return Pick(trial.k, head, trial.loss, trial.interval, trial.n_samples)
+        best = min(self._trials, key=lambda trial: trial.interval[1])
+        low, high = (100 * end for end in best.interval)
+        raise InputError(
+            f"no head is within {100 * tolerance:.2f} points of the dense one on {best.n_samples} "
+            f"held-out samples: k = {best.k} comes nearest, it loses {100 * best.loss:.2f} points "
+            f"(95 % interval {low:.2f} to {high:.2f}); raise the tolerance, k or the samples"
+        )
+
+    def document(self) -> dict[str, Any]:
+        """What `penult fit --json` prints."""
+        return {
+            "format": "penult-path/1",
+            "dense": {"accuracy": self.dense_accuracy},
+            "path": [
+                {
+                    "k": step.k,
+                    "select": self.plan.select,
+                    "refit": self.plan.refit,
+                    "accuracy": step.accuracy,
+                    "nnz": len(step.head.indices),
+                    "n_features_used": step.n_features_used,
+                    "seconds": step.seconds,
+                }
+                for step in self.steps
+            ],
+        }
+
+    def save(self, folder: Path) -> None:
+        """Write `heads/k005.safetensors` and so on, then `path.json`."""
+        for step in self.steps:
+            notes = {
+                "select": self.plan.select,
+                "refit": self.plan.refit,
+                "accuracy": repr(step.accuracy),
+                "dense_accuracy": repr(self.dense_accuracy),
+            }
+            path = folder / "heads" / f"k{step.k:03d}.safetensors"
+            step.head.save(path, self.features.names(), notes)
+        write_json(folder / "path.json", self.document())
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A head of the path, fitted to a part of the samples and compared on the others."""
+
+    k: int
+    loss: float
+    interval: tuple[float, float]
+    n_samples: int
+
+
+def fit_path(
+    features: Features,
+    evaluation: Features | None = None,
+    plan: Plan | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> HeadPath:
+    """Fit sparse heads of several sizes to features with their dense head.
+
+    Args:
+        features: what the heads are fitted to.
+        evaluation: what their accuracy is measured on; `features` where None.
+        plan: sizes, selection and refit.
+        progress: called with (heads done, heads in all).
+
+    Raises:
+        InputError: a k out of range, features without a head, evaluation features that do not fit.
+    """
+    plan = plan or Plan()
+    head = features.require_head()
+    if evaluation is not None and evaluation.n_features != features.n_features:
+        raise InputError(
+            f"n_features is {features.n_features} in the features and {evaluation.n_features} in "
+            "those for evaluation: expected features of the same network"
+        )
+    steps = _fit(features, head, plan, progress)
+    measured_on = evaluation or features
+    found = accuracies([step.head for step in steps], measured_on)
+    steps = [
+        Step(step.k, step.head, step.seconds, accuracy)
+        for step, accuracy in zip(steps, found, strict=True)
+    ]
+    return HeadPath(steps, plan, features, measured_on.dense_accuracy(head))
+
+
+def trials(features: Features, plan: Plan) -> list[Trial]:
+    """Fit a path to four fifths of the samples; compare its heads with the dense on the rest."""
+    generator = torch.Generator().manual_seed(plan.seed)
+    held_out = torch.rand(features.n_samples, generator=generator) < HELD_OUT
+    if not bool(held_out.any()) or bool(held_out.all()):
+        raise InputError(f"{features.n_samples} samples are too few to hold some of them out")
+    head = features.require_head()
+    steps = _fit(features.subset(~held_out), head, plan, None)
+    rest = features.subset(held_out)
+    n_lost, n_won = [0] * len(steps), [0] * len(steps)
+    with torch.no_grad():
+        for block in rest.blocks():
+            dense = block.dense_classes(head) == block.labels
+            for i, step in enumerate(steps):
+                sparse = step.head(block.features).argmax(1) == block.labels
+                n_lost[i] += int((dense & ~sparse).sum())
+                n_won[i] += int((sparse & ~dense).sum())
+    n = rest.n_samples
+    return [
+        Trial(step.k, (lost - won) / n, paired_interval(lost, won, n), n)
+        for step, lost, won in zip(steps, n_lost, n_won, strict=True)
+    ]
+
+
+def paired_interval(lost: int, won: int, n: int) -> tuple[float, float]:
+    """Interval of a difference of paired proportions: Agresti and Min 2005, adjusted Wald.
+
+    Args:
+        lost: samples that only the first of the pair has right.
+        won: samples that only the second has right.
+        n: samples in all.
+    """
+    b, c, m = lost + 0.5, won + 0.5, n + 2
+    middle = (b - c) / m
+    half = float(norm.ppf(0.5 + CONFIDENCE / 2)) * math.sqrt(b + c - (b - c) ** 2 / m) / m
+    return middle - half, middle + half
+
+
+def _fit(
+    features: Features, head: Head, plan: Plan, progress: Callable[[int, int], None] | None
+) -> list[Step]:
+    ks = check_sizes(plan.ks, features.n_features)
+    start = time.perf_counter()
+    evidence = Evidence.zeros(head.weight, ks, seed=plan.seed)
+    for z, labels in features.blocks():
+        evidence.update(z, labels)
+    loss = Distillation(features, head.weight, head.bias, labels=plan.labels)
+    chosen = select(plan.select, evidence, loss, ks)
+    shared = (time.perf_counter() - start) / len(ks)
+    steps: list[Step] = []
+    for k in ks:
+        start = time.perf_counter()
+        last = steps[-1].head if steps else None
+        sparse = refit(plan.refit, chosen[k], evidence.moments, loss, head, last)
+        steps.append(Step(k, sparse, shared + time.perf_counter() - start))
+        if progress is not None:
+            progress(len(steps), len(ks))
+    return steps
+
+
+def select(
+    name: str, evidence: Evidence, loss: Distillation, ks: Sequence[int]
+) -> dict[int, Subspaces]:
+    """Subspaces of each size by one of `SELECTIONS`."""
+    if name == "curvature":
+        return select_curvature(loss, ks)
+    if name == "moments":
+        return select_moments(evidence.moments, evidence.weight, ks)
+    return {k: top_k(influence(name, evidence, k), k) for k in ks}
+
+
+def refit(
+    name: str,
+    subspaces: Subspaces,
+    moments: Moments,
+    loss: Distillation,
+    head: Head,
+    last: SparseHead | None,
+) -> SparseHead:
+    """Weights on subspaces by one of `REFITS`; `last` is the path's head before, to start from."""
+    if name == "softmax":
+        sparse = fit_softmax(loss, subspaces, start=last).head
+    elif name == "least-squares":
+        sparse = refit_least_squares(subspaces, moments, head.weight, head.bias)
+    else:
+        sparse = SparseHead.from_dense(head.weight, head.bias, subspaces)
+    sparse.layer = head.name
+    return sparse
