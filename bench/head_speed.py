@@ -10,6 +10,7 @@ least, since other work on the machine can only add.
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import statistics
 import time
@@ -199,7 +200,8 @@ def page(rows: list[Row], build: float, rounds: int) -> str:
         "from it more than one. Bold: the fastest of the row. *form* is what `SparseHead` chose "
         "from the sizes alone (`penult.kernels.choose`): `rows` and `tiles` are compiled loops, "
         "`dense` is the dense product, taken where it wins.",
-        f"{processor()}, {platform.system()}, torch {torch.__version__}; building the compiled "
+        f"{processor()}, {platform.system()}, torch {torch.__version__}, OMP_WAIT_POLICY="
+        f"{os.environ.get('OMP_WAIT_POLICY', 'unset')}; building the compiled "
         f"loops, once in a process at the first call: {build:.2f} s.",
     ]
     for n_threads in sorted({row.n_threads for row in rows}):

@@ -342,8 +342,10 @@ def test_the_choice_follows_the_sizes() -> None:
     assert choose(256, 512, 512, 512 * 512, 2, True).form == DENSE
     assert choose(1, 2048, 1000, 50_000, 1, True).form == ROWS
     assert choose(256, 2048, 1000, 50_000, 1, True) == Choice("tiles32", 32, 1008, 1)
-    assert choose(32, 2048, 1000, 10_000, 2, True) == Choice("tiles16", 16, 1008, 2)
-    assert choose(8, 768, 21841, 218_410, 2, True).n_threads == 2
+    assert choose(256, 2048, 1000, 50_000, 2, True) == Choice("tiles32", 32, 1008, 2)
+    assert choose(64, 2048, 1000, 50_000, 4, True).n_threads < 4
+    assert choose(32, 4096, 1000, 50_000, 2, True) == Choice("tiles16", 16, 1008, 2)
+    assert choose(8, 768, 21841, 218_410, 2, True) == Choice("tiles8", 8, 10928, 2)
     assert choose(256, 70_000, 1000, 50_000, 2, True).form == BAG
     assert choose(1, 2048, 1000, 50_000, 1, False).form == GATHER
     assert choose(32, 2048, 1000, 50_000, 1, False).form == BAG

@@ -11,29 +11,32 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from filelock import FileLock
+from PIL import Image
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import penult.demo
 import penult.training
-from penult.analyze import analyze_features
+from penult.analyze import analyze_features, analyze_network
 from penult.augment import augmentations_of, augmented, crop, flip, harmless
 from penult.cli import main
 from penult.collect import Progress
+from penult.data import open_data
 from penult.errors import InputError
 from penult.features import Features
 from penult.head import SparseHead
 from penult.models import load_model
-from penult.reopen import Sources, reopen_network
+from penult.reopen import Sources, reopen_images, reopen_network
 from penult.run import Run
 from penult.select import Subspaces
 from penult.storage import read_json, write_json
-from penult.training import Recipe
+from penult.training import Recipe, Training
 from penult.tune import split, tune
 from penult.tuned import Tuned
 
@@ -59,6 +62,16 @@ def run(demo_run: Path, tmp_path: Path) -> Run:
 def hashes(folder: Path) -> dict[str, bytes]:
     found = [p for p in folder.rglob("*") if p.is_file() and "tuned" not in p.parts]
     return {str(p.relative_to(folder)): p.read_bytes() for p in found if p.name != ".lock"}
+
+
+def rebuilt(run: Run, source: str) -> Run:
+    """The run as if the digits network had come from a factory of other source."""
+    Path("net.py").write_text(source)
+    about = read_json(run.folder / "run.json")
+    loaded = load_model("net.py:net", weights=run.folder / "network.safetensors")
+    about["network"] |= {"spec": "net.py:net", "fingerprint": loaded.fingerprint}
+    write_json(run.folder / "run.json", about)
+    return Run.open(run.folder)
 
 
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
@@ -156,6 +169,8 @@ def test_the_head_alone_ends_at_the_optimum(run: Run) -> None:
 def test_a_killed_tuning_ends_with_the_same_bits(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = rebuilt(run, DROPOUT)
     recipe = Recipe(epochs=2, augment=("flip", "crop"), loss="labels")
     whole = tune(run, 3, select="frequency", recipe=recipe)
     shutil.copytree(run.folder, tmp_path / "cut")
@@ -185,6 +200,37 @@ def test_a_killed_tuning_ends_with_the_same_bits(
     assert resumed.document["after"] == whole.document["after"]
     for one, other in zip(resumed.document["epochs"], whole.document["epochs"], strict=True):
         assert one | {"seconds": 0} == other | {"seconds": 0}
+
+
+DROPOUT = """
+from torch import nn
+from penult.demo import DigitsCNN
+
+def net():
+    network = DigitsCNN()
+    network.last.append(nn.Dropout(0.3))
+    return network
+"""
+
+
+def test_a_checkpoint_of_something_else_is_not_gone_on_with(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def heard(name: str) -> Progress:
+        def tell(done: int, total: int) -> None:
+            if done > 4 * 128:
+                raise KeyboardInterrupt
+
+        return tell
+
+    other = replace(QUICK, seed=1)
+    whole = tune(run, 5, select="mass", recipe=other).document
+    shutil.rmtree(run.folder / "tuned")
+    monkeypatch.setattr(penult.training, "CHECKPOINT_SECONDS", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        tune(run, 5, select="mass", recipe=QUICK, progress=heard)
+    (run.folder / "tuned" / "mass-k005" / "tune.json").unlink()
+    assert tune(run, 5, select="mass", recipe=other).document["files"] == whole["files"]
 
 
 def test_kill_9_leaves_something_to_go_on_with(run: Run, tmp_path: Path) -> None:
@@ -327,29 +373,53 @@ def test_small_data_get_more_epochs() -> None:
     assert Recipe(epochs=2).n_epochs(10) == 2
 
 
+def test_the_rate_follows_the_number_of_steps() -> None:
+    assert Recipe().rate_over(1) == Recipe().rate_over(100) == pytest.approx(0.01)
+    assert Recipe().rate_over(10_000) == pytest.approx(0.001)
+    assert Recipe(rate=0.5).rate_over(10_000) == 0.5
+
+
+def test_a_network_that_is_scaled_is_trained_alike(run: Run, tmp_path: Path) -> None:
+    # The first convolution a thousand times larger, undone by the BatchNorm after it.
+    weights = load_file(run.folder / "network.safetensors")
+    weights["stem.0.weight"] *= 1000
+    weights["stem.1.running_mean"] *= 1000
+    weights["stem.1.running_var"] *= 1000**2
+    save_file(weights, tmp_path / "scaled.safetensors")
+    plain = tune(run, 3, select="frequency", recipe=QUICK).document
+    loaded = load_model("penult.demo:DigitsCNN", weights=tmp_path / "scaled.safetensors")
+    about = read_json(run.folder / "run.json")
+    about["network"]["fingerprint"] = loaded.fingerprint
+    write_json(run.folder / "run.json", about)
+    sources = Sources(weights=tmp_path / "scaled.safetensors")
+    shutil.rmtree(run.folder / "tuned")
+    scaled = tune(run.folder, 3, select="frequency", recipe=QUICK, sources=sources).document
+    assert scaled["epochs"][0]["loss"] == pytest.approx(plain["epochs"][0]["loss"], rel=0.05)
+    assert scaled["after"]["accuracy"] == pytest.approx(plain["after"]["accuracy"], abs=0.02)
+
+
 def test_frozen_parameters_are_said(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Path(tmp_path / "net.py").write_text(
-        "from penult.demo import DigitsCNN\n"
-        "def frozen():\n"
-        "    network = DigitsCNN()\n"
-        "    network.stem[0].weight.requires_grad_(False)\n"
-        "    return network\n"
-    )
     monkeypatch.chdir(tmp_path)
-    about = read_json(run.folder / "run.json")
-    about["network"]["spec"] = "net.py:frozen"
-    write_json(run.folder / "run.json", about)
-    with pytest.warns(
-        UserWarning, match=r"the network itself freezes stem\.0\.weight: not trained"
-    ):
-        tuned = tune(run.folder, 5, recipe=QUICK)
+    run = rebuilt(run, FROZEN)
+    with pytest.warns(UserWarning, match=r"network itself freezes stem\.0\.weight: not trained"):
+        tuned = tune(run, 5, recipe=QUICK)
     assert tuned.document["frozen"] == ["stem.0.weight"]
     before = load_file(run.folder / "network.safetensors")
     after = load_file(tuned.folder / "network.safetensors")
     same = {name for name in before if before[name].equal(after[name])}
     assert same == {"stem.0.weight"}, "everything else is trained"
+
+
+FROZEN = """
+from penult.demo import DigitsCNN
+
+def net():
+    network = DigitsCNN()
+    network.stem[0].weight.requires_grad_(False)
+    return network
+"""
 
 
 def test_bfloat16_trains(run: Run) -> None:
@@ -364,6 +434,12 @@ def test_a_rate_that_is_too_large_is_found_out(run: Run) -> None:
     with pytest.warns(UserWarning, match="on held-out images tuning made the head worse"):
         tuned = tune(run, 5, recipe=replace(QUICK, rate=0.5)).document
     assert tuned["after"]["held_out"] < tuned["before"]["held_out"]
+
+
+def test_a_loss_that_is_not_finite_stops(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Training, "_loss", lambda self, logits, *rest: logits.sum() * torch.nan)
+    with pytest.raises(InputError, match="the loss became nan in epoch 1: give a smaller --rate"):
+        tune(run, 5, recipe=QUICK)
 
 
 def test_digits_are_neither_mirrored_nor_cropped(run: Run) -> None:
@@ -474,3 +550,33 @@ def test_the_command_line_prints_a_page_or_one_document(
         assert len(lines) == 1
         assert lines[0].startswith("penult: error: ")
         assert message in lines[0]
+
+
+def test_images_that_the_run_left_out_are_left_out_again(demo_run: Path, tmp_path: Path) -> None:
+    data = open_data("digits:test")
+    for i in range(30):
+        folder = tmp_path / "data" / str(i % 3)
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.asarray(data.load(i))).save(folder / f"{i:02d}.png")
+    for name in ("0/03.png", "1/28.png"):
+        (tmp_path / "data" / name).write_bytes(b"no image")
+    model = load_model("penult.demo:DigitsCNN", weights=demo_run / "network.safetensors").model
+    images = open_data(tmp_path / "data")
+    run = analyze_network(
+        model,
+        Run.open(demo_run).train().require_head(),
+        images,
+        None,
+        tmp_path / "run",
+        transform=penult.demo.TRANSFORM,
+        class_names=[str(i) for i in range(10)],
+        network={"spec": "", "weights": None, "set": [], "fingerprint": ""},
+    )
+    found = reopen_images(run, "data")
+    wanted = [images.id(i) for i in range(30) if images.id(i) not in ("0/03.png", "1/28.png")]
+    assert [found.id(i) for i in range(len(found))] == wanted
+    assert np.asarray(found.load(3)).tolist() == np.asarray(data.load(12)).tolist()
+    assert found.labels is not None
+    assert found.labels.tolist() == [int(name[0]) for name in wanted]
+    part = found.part(torch.tensor([20, 3]))
+    assert [part.id(0), part.id(1)] == [wanted[20], wanted[3]]

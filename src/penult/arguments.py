@@ -112,6 +112,13 @@ HeadOnly = Annotated[
 ]
 Epochs = Annotated[int | None, _option("Passes over the images: 3, or more where they are few.")]
 StepSize = Annotated[int, _option("Images in one step.", "--batch-size")]
+Rate = Annotated[
+    float | None,
+    _option(
+        "How far a parameter moves in a step at most, as a fraction of its tensor's size; by the "
+        "number of steps where not given."
+    ),
+]
 Loss = Annotated[
     str, _option("`distill`: the dense network's probabilities; `labels`: the labels.")
 ]

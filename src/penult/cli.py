@@ -224,6 +224,7 @@ def tune(
     head_only: given.HeadOnly = False,
     epochs: given.Epochs = None,
     batch_size: given.StepSize = 128,
+    rate: given.Rate = None,
     loss: given.Loss = "distill",
     augment: given.Augment = "auto",
     dtype: given.TrainDtype = "float32",
@@ -242,6 +243,7 @@ def tune(
     recipe = Recipe(
         epochs,
         batch_size,
+        rate,
         loss=loss,
         augment=augmentations_of(augment),
         dtype=given.dtype_of(dtype),

@@ -257,7 +257,7 @@ class Distillation:
             errors /= total
             errors -= tile.targets
             by_value += support.gradient(tile.features, errors)
-            by_bias += errors.sum(1, dtype=torch.float64)
+            by_bias += errors.sum(1)
         scale = self.temperature / self.n_samples
         loss = self.temperature**2 * (loss / self.n_samples - self.target_entropy)
         return loss, by_value * scale, by_bias * scale

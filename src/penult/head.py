@@ -94,7 +94,9 @@ class SparseHead(nn.Module):
         z = features if features.dim() == 2 else features.reshape(-1, self.n_features)
         indptr, indices, values, bias = self.indptr, self.indices, self.values, self.bias
         if traces or torch.compiler.is_compiling():
-            if traces or torch.compiler.is_exporting():
+            # torch 2.6 cannot tell an export from a compilation; exporting is then the safe guess.
+            exports = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+            if traces or exports():
                 logits = traced(z, indptr, indices, values, bias, self._k)
             else:
                 logits = summed(z, indptr, indices, values, bias)

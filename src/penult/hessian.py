@@ -12,8 +12,10 @@ from penult.lbfgs import Map
 
 # Above this many weights, classes are taken one by one instead of together.
 JOINT_LIMIT = 700
-# Samples × weights² that are worth one preconditioner.
-WORK_LIMIT = 5e8
+# Samples × weights² that are worth one preconditioner of all classes together.
+JOINT_WORK = 5e8
+# Samples × weights that are worth one of single classes.
+BLOCK_WORK = 2e8
 # Part of a variance that is rounding in the float32 products of many samples.
 JITTER = 1e-5
 
@@ -37,12 +39,13 @@ def preconditioner(loss: Distillation, point: Point, ridge: float) -> Map:
     """
     n = len(point.values) + len(point.bias)
     if n <= JOINT_LIMIT:
-        hessian = joint_hessian(loss, point, loss.temperature, WORK_LIMIT, torch.float32)
+        hessian = joint_hessian(loss, point, loss.temperature, JOINT_WORK, torch.float32)
         hessian.diagonal().mul_(1 + JITTER).add_(ridge)
         factor = torch.linalg.cholesky(hessian)
         return lambda g: torch.cholesky_solve(g[:, None], factor)[:, 0]
     blocks, places = _blocks(loss, point)
-    blocks.diagonal(dim1=1, dim2=2).mul_(1 + 1e-3).add_(ridge)
+    floor = ridge + 1e-2 * loss.class_mass
+    blocks.diagonal(dim1=1, dim2=2).mul_(1 + 1e-3).add_(floor[:, None])
     factors = torch.linalg.cholesky(blocks)
 
     def solve(g: Tensor) -> Tensor:
@@ -99,7 +102,8 @@ def joint_hessian(
 def _blocks(loss: Distillation, point: Point) -> tuple[Tensor, Tensor]:
     """Blocks of each class, (n_classes, k + 1, k + 1) float64, and where their variables lie.
 
-    Classes with fewer features are padded with variables that nothing reads.
+    Classes with fewer features are padded with variables that nothing reads. Where few samples
+    weigh on a class, what is off the diagonal is shrunk: it is mostly chance.
     """
     support, device = point.support, point.values.device
     n_values, n_classes = len(point.values), len(point.bias)
@@ -112,11 +116,13 @@ def _blocks(loss: Distillation, point: Point) -> tuple[Tensor, Tensor]:
     features = torch.zeros(n_classes, k, dtype=torch.int64, device=device)
     features[inside] = support.indices
     blocks = torch.zeros(n_classes, k + 1, k + 1, dtype=torch.float64, device=device)
-    stride = _stride(loss.n_samples, 10 * n_classes * (k + 1) ** 2, WORK_LIMIT)
+    stride = _stride(loss.n_samples, n_classes * (k + 1), BLOCK_WORK)
     n_samples = 0
+    total = torch.zeros(2, n_classes, dtype=torch.float64, device=device)
     for tile in loss.strided(stride):
         p = loss.midway(support, point.values, point.bias, tile, loss.temperature)
         spread = (p * (1 - p)).float()
+        total += torch.stack([spread.sum(1), spread.square().sum(1)])
         z = loss.standardised(tile)
         n_samples += z.shape[1]
         group = max(1, 2**21 // ((k + 1) * z.shape[1]))
@@ -125,6 +131,8 @@ def _blocks(loss: Distillation, point: Point) -> tuple[Tensor, Tensor]:
             x = z[features[part]] * inside[part, :, None]
             x = torch.cat([x, x.new_ones(len(x), 1, z.shape[1])], 1)
             blocks[part] += (x * spread[part, None]) @ x.transpose(1, 2)
-    blocks /= n_samples
+    chance = (k + 1) * total[1] / (total[0] ** 2).clamp(min=1e-300)
+    diagonal = torch.diag_embed(blocks.diagonal(dim1=1, dim2=2))
+    blocks = torch.lerp(blocks, diagonal, chance.clamp(max=1)[:, None, None]) / n_samples
     blocks.diagonal(dim1=1, dim2=2)[:, :k].add_((~inside).double())
     return blocks, torch.cat([places, own[:, None]], 1)

@@ -23,7 +23,7 @@ DENSE, BAG, GATHER = "dense", "bag", "gather"
 KINDS = (Tensor, torch.nn.Parameter)
 TYPES = (torch.float32, torch.bfloat16, torch.float16)
 MAX_FEATURES = 1 << 16  # the loops read indices of 16 bits
-THREAD_WORK = 20_000.0  # nanoseconds of work that are worth a further thread
+THREAD_WORK = 60_000.0  # nanoseconds of work that are worth waking a further thread
 
 
 def summed(z: Tensor, indptr: Tensor, indices: Tensor, values: Tensor, bias: Tensor) -> Tensor:

@@ -16,14 +16,16 @@ from penult.moments import Moments
 from penult.select import Subspaces
 from penult.sparse_regression import check_weight, standardised
 
-TOLERANCE = 3e-4
+TOLERANCE = 1e-3
 RIDGE = 1e-8
 # Least squares adds this part of a feature's variance, so that duplicates share their weight.
 LEAST_SQUARES_RIDGE = 1e-9
 # Numbers in the largest array of one group of classes.
 GROUP = 2**22
-# From this many samples on, a part of them is fitted first.
-SAMPLE_FROM = 20_000
+# After this many passes the curvature is taken again, where the fit then stands.
+PASSES_PER_CURVATURE = 12
+# A part of the samples is fitted first where it has this many samples per weight.
+SAMPLES_PER_WEIGHT = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,7 +210,8 @@ def fit(
     dense = loss.weight if start is None else start.dense_weight().detach().to(loss.weight.device)
     bias = loss.bias if start is None else start.bias.detach().to(loss.weight.device)
     point = Point(support, dense[support.classes, support.indices].double(), bias.double())
-    if loss.n_samples >= SAMPLE_FROM:
+    n_weights = subspaces.nnz + subspaces.n_classes
+    if loss.n_samples >= 8 * max(SAMPLES_PER_WEIGHT * n_weights, 1000):
         point, _ = _solve(loss.sample, point, tolerance, max_passes)
     point, result = _solve(loss, point, tolerance, max_passes)
     head = SparseHead(subspaces, point.values.float().cpu(), point.bias.float().cpu())
@@ -220,15 +223,17 @@ def _solve(
 ) -> tuple[Point, tuple[float, float, int]]:
     """Minimise from a point; the optimum, and the loss, the residual and the passes it took."""
     objective = Objective(loss, point.support)
-    x = objective.pack(point.values, point.bias)
-    start = Point(point.support, *objective.unpack(x))
-    value, x, gradient = minimise(
-        objective,
-        x,
-        preconditioner(loss, start, RIDGE),
-        lambda g: objective.residual(g) <= tolerance,
-        max_passes,
-    )
-    best = Point(point.support, *objective.unpack(x))
-    loss_alone = value - RIDGE * float(x @ x) / 2
-    return best, (loss_alone, objective.residual(gradient), objective.n_passes)
+
+    def done(gradient: Tensor) -> bool:
+        return objective.residual(gradient) <= tolerance
+
+    while True:
+        x = objective.pack(point.values, point.bias)
+        point = Point(point.support, *objective.unpack(x))
+        inverse = preconditioner(loss, point, RIDGE)
+        passes = min(PASSES_PER_CURVATURE, max_passes - objective.n_passes)
+        value, x, gradient = minimise(objective, x, inverse, done, passes)
+        point = Point(point.support, *objective.unpack(x))
+        if done(gradient) or objective.n_passes >= max_passes:
+            loss_alone = value - RIDGE * float(x @ x) / 2
+            return point, (loss_alone, objective.residual(gradient), objective.n_passes)

@@ -27,6 +27,8 @@ from penult.transform import Transform
 
 FORMAT = "penult-training/1"
 LOSSES = ("distill", "labels")
+TRAVEL = 0.1
+MOST_RATE = 0.01
 MIN_EPOCHS = 3
 MIN_STEPS = 200
 WARM_UP = 0.15
@@ -43,7 +45,8 @@ class Recipe:
         epochs: passes over the images; 3 where None, or more on few images, up to 200 steps.
         batch_size: images in one step.
         rate: how far a parameter moves in one step at most, as a fraction of the size (root mean
-            square) that its tensor starts with: the same for networks of any scale.
+            square) that its tensor starts with: the same for networks of any scale. Where None, so
+            much that steps in random directions, all together, lead a tenth of the size away.
         loss: "distill", the divergence from the dense network's probabilities on the same image, or
             "labels", the cross-entropy with the labels.
         temperature: softens both probabilities in "distill".
@@ -55,7 +58,7 @@ class Recipe:
 
     epochs: int | None = None
     batch_size: int = 128
-    rate: float = 3e-3
+    rate: float | None = None
     loss: str = "distill"
     temperature: float = 2.0
     augment: tuple[str, ...] | None = None
@@ -68,7 +71,7 @@ class Recipe:
             raise InputError(f"epochs must be at least 1, found {self.epochs}")
         if self.batch_size < 2:
             raise InputError(f"batch size must be at least 2, found {self.batch_size}")
-        if not 0 < self.rate < 1:
+        if self.rate is not None and not 0 < self.rate < 1:
             raise InputError(f"rate is a fraction above 0 and below 1, found {self.rate}")
         if self.loss not in LOSSES:
             raise InputError(f"loss must be one of {', '.join(LOSSES)}, found {self.loss!r}")
@@ -83,6 +86,11 @@ class Recipe:
     def n_epochs(self, steps: int) -> int:
         """Epochs of so many steps each."""
         return self.epochs or max(MIN_EPOCHS, math.ceil(MIN_STEPS / steps))
+
+    def rate_over(self, steps: int) -> float:
+        """The highest rate of a training of so many steps."""
+        # Where gradients are mostly noise, distance grows with the square root of the steps.
+        return self.rate or min(MOST_RATE, TRAVEL / math.sqrt(steps))
 
     def to_json(self) -> dict[str, Any]:
         """All that the result depends on."""
@@ -208,6 +216,7 @@ class Training:
         self.batch_size = min(recipe.batch_size, len(train.data))
         self.steps = len(train.data) // self.batch_size
         self.epochs = recipe.n_epochs(self.steps)
+        self.rate = recipe.rate_over(self.epochs * self.steps)
         groups = [
             {"params": [p], "size": max(float(p.detach().square().mean().sqrt()), LEAST_SIZE)}
             for p in model.parameters()
@@ -262,7 +271,7 @@ class Training:
         if not math.isfinite(value):
             raise InputError(
                 f"the loss became {value} in epoch {self.epoch + 1}: give a smaller --rate than "
-                f"{self.recipe.rate}, or train in float32"
+                f"{self.rate:.2g}, or train in float32"
             )
         self.optimiser.step()
         self.loss += value
@@ -283,7 +292,7 @@ class Training:
         rest = (at - WARM_UP) / (1 - WARM_UP)
         factor = at / WARM_UP if at < WARM_UP else (1 + math.cos(math.pi * rest)) / 2
         for group in self.optimiser.param_groups:
-            group["lr"] = self.recipe.rate * group["size"] * factor
+            group["lr"] = self.rate * group["size"] * factor
 
     def _end_epoch(self) -> None:
         right = correct(self.model, self.head, self.held_out, self.recipe.dtype)
