@@ -22,8 +22,8 @@ RIDGE = 1e-8
 LEAST_SQUARES_RIDGE = 1e-9
 # Numbers in the largest array of one group of classes.
 GROUP = 2**22
-# After this many passes the curvature is taken again, where the fit then stands.
-PASSES_PER_CURVATURE = 12
+# After this many passes the curvature is taken again, where the fit then stands; later more rarely.
+FIRST_PASSES = 12
 # A part of the samples is fitted first where it has this many samples per weight.
 SAMPLES_PER_WEIGHT = 10
 
@@ -36,8 +36,9 @@ class RefitResult:
         head: the sparse head.
         loss: mean distillation loss in nats, 0 for a head that gives the dense probabilities.
         residual: at the optimum, each kept feature has the same mean over the samples of a class
-            whether samples are counted by the head's probability or by the target's. This is the
-            largest difference of these means, in standard deviations of the feature.
+            whether samples are counted by the head's probability or by the target's. This is the root
+            mean square difference of these means, in standard deviations of the feature. A class with
+            less than a tenth of an even share of the samples counts as one with a tenth.
         n_passes: full passes over the samples.
         tolerance: the residual that was asked for.
     """
@@ -66,7 +67,7 @@ class Objective:
         self.support = support
         self.std = loss.std[support.indices]
         self.mean = loss.mean[support.indices]
-        mass = loss.class_mass.clamp(min=1 / loss.n_samples)
+        mass = loss.class_mass.clamp(min=0.1 / loss.n_classes)
         self.mass = torch.cat([mass[support.classes], mass])
         self.n_passes = 0
 
@@ -94,7 +95,7 @@ class Objective:
         return loss + float(x @ ridge) / 2, torch.cat([by_value, by_bias]) + ridge
 
     def residual(self, gradient: Tensor) -> float:
-        return float((gradient.abs() / self.mass).max()) / self.loss.temperature
+        return float((gradient / self.mass).square().mean().sqrt()) / self.loss.temperature
 
 
 def refit_least_squares(
@@ -227,12 +228,14 @@ def _solve(
     def done(gradient: Tensor) -> bool:
         return objective.residual(gradient) <= tolerance
 
+    passes = FIRST_PASSES
     while True:
         x = objective.pack(point.values, point.bias)
         point = Point(point.support, *objective.unpack(x))
         inverse = preconditioner(loss, point, RIDGE)
-        passes = min(PASSES_PER_CURVATURE, max_passes - objective.n_passes)
+        passes = min(passes, max_passes - objective.n_passes)
         value, x, gradient = minimise(objective, x, inverse, done, passes)
+        passes *= 3
         point = Point(point.support, *objective.unpack(x))
         if done(gradient) or objective.n_passes >= max_passes:
             loss_alone = value - RIDGE * float(x @ x) / 2

@@ -69,7 +69,7 @@ class Tableau:
         """Recompute the inverse, the weights and the residuals, without the rounding of updates."""
         inside = self.rows(self.support)
         inside.diagonal(dim1=1, dim2=2).add_(RIDGE)
-        self.inverse = torch.cholesky_inverse(torch.linalg.cholesky(inside))
+        self.inverse = torch.cholesky_inverse(_factor(inside))
         kept = self.products.gather(1, self.support)
         self.weights = (self.inverse @ kept[:, :, None])[:, :, 0]
         self.residuals = self.products - self.combine(self.weights)
@@ -211,3 +211,14 @@ def combine(covariance: Tensor, features: Tensor, shares: Tensor) -> Tensor:
         return F.embedding_bag(features, covariance, per_sample_weights=shares, mode="sum")
     rows = covariance.gather(1, features[:, :, None].expand(-1, -1, covariance.shape[2]))
     return (shares[:, None] @ rows)[:, 0]
+
+
+def _factor(inside: Tensor) -> Tensor:
+    """Cholesky factors (n, k, k); where rounding hides that one exists, with a larger ridge."""
+    factors, failed = torch.linalg.cholesky_ex(inside)
+    ridge = RIDGE
+    while bool(failed.any()):
+        ridge *= 10
+        inside.diagonal(dim1=1, dim2=2).add_(ridge * (failed > 0)[:, None])
+        factors, failed = torch.linalg.cholesky_ex(inside)
+    return factors
