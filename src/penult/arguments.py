@@ -89,11 +89,17 @@ EvalFeatures = Annotated[
 ]
 Sizes = Annotated[str, _option("Features per class: numbers, or ranges like 1-20.", "-k")]
 Selection = Annotated[
-    str, _option("How features are chosen: curvature, moments, or a score.", "--select")
+    str,
+    _option(
+        "How features are chosen: curvature, moments, mean (k is a mean), or a score.", "--select"
+    ),
 ]
 Refit = Annotated[str, _option("How weights are fitted: softmax, least-squares or none.")]
 FitLabels = Annotated[
     bool, _option("Refit to the labels, not to the dense head's probabilities.", "--labels")
+]
+MaxFeatures = Annotated[
+    int | None, _option("Different features for all classes together; with --select moments.")
 ]
 Tolerance = Annotated[
     float | None,

@@ -182,12 +182,13 @@ def fit(
     select: given.Selection = "curvature",
     refit: given.Refit = "softmax",
     labels: given.FitLabels = False,
+    max_features: given.MaxFeatures = None,
     tolerance: given.Tolerance = None,
     seed: given.Seed = 0,
     as_json: given.AsJson = False,
 ) -> None:
     """Fit sparse heads from few features per class to many, and pick one."""
-    plan = Plan(given.sizes_of(k), select, refit, labels, seed)
+    plan = Plan(given.sizes_of(k), select, refit, labels, seed, max_features)
     found = Features.open(features)
     held_out = Features.open(eval_) if eval_ is not None else None
     with _progress() as heard:

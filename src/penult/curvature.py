@@ -88,9 +88,7 @@ def curvature_path(
     return results
 
 
-def _candidates(
-    loss: Distillation, k: int, moments: Moments | None, memory_limit: int
-) -> Tensor:
+def _candidates(loss: Distillation, k: int, moments: Moments | None, memory_limit: int) -> Tensor:
     """Features that each class considers, (n_classes, m), in rising order."""
     n_classes, n_features = loss.n_classes, loss.n_features
     m = n_features if n_features <= ALL_FEATURES else min(n_features, max(4 * k, 32))
@@ -189,7 +187,8 @@ def _select(
     m = candidates.shape[1]
     paths: dict[int, list[Tensor]] = {k: [] for k in ks}
     size = max(1, 2**20 // (ks[-1] * m))
-    for part, own in zip(sums.split(size), candidates.split(size), strict=True):
+    for start in range(0, len(sums), size):
+        part, own = sums[start : start + size], candidates[start : start + size]
         total = part[:, -1:, -1:].clamp(min=1e-300)
         mean = part[:, :-1, -1:] / total
         spread = part[:, :-1, :-1] / total - mean * mean.transpose(1, 2)

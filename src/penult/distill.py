@@ -142,7 +142,7 @@ class Distillation:
         return self.weight.shape[1]
 
     def _survey(self, memory_limit: int) -> None:
-        """Read the samples once: count, mean, deviation, mass of the classes, and keep what fits."""
+        """Read the samples once: count, mean, deviation, class mass; and keep what fits."""
         kept: list[Tile] = []
         n, held, fits = 0, 0, True
         origin = sums = squares = mass = torch.zeros(())

@@ -144,9 +144,7 @@ def is_small(loss: Distillation) -> bool:
     return loss.n_classes * loss.n_features <= JOINT_FEATURES
 
 
-def select_joint(
-    loss: Distillation, ks: Sequence[int], temperature: float
-) -> dict[int, Subspaces]:
+def select_joint(loss: Distillation, ks: Sequence[int], temperature: float) -> dict[int, Subspaces]:
     """Features of all classes that keep the softmax nearest to the dense head's, to second order.
 
     From k to k + 1 every class gains the feature that explains most, up to the largest k; then,

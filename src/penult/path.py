@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from scipy.stats import norm
 
+from penult.budget import select_mean, select_shared
 from penult.curvature import select_curvature
 from penult.distill import Distillation
 from penult.errors import InputError
@@ -27,7 +28,7 @@ from penult.storage import write_json
 from penult.tap import Head
 
 SIZES = (1, 2, 3, 5, 8, 10, 15, 20)
-SELECTIONS = ("curvature", "moments", *SCORES)
+SELECTIONS = ("curvature", "moments", "mean", *SCORES)
 REFITS = ("softmax", "least-squares", "none")
 HELD_OUT = 0.2
 CONFIDENCE = 0.95
@@ -39,10 +40,12 @@ class Plan:
 
     Attributes:
         ks: features per class.
-        select: one of `SELECTIONS`: how the features are chosen.
+        select: one of `SELECTIONS`: how the features are chosen. With "mean", k is the mean over
+            the classes, and those that need more get more.
         refit: one of `REFITS`: how their weights are.
         labels: refit to the labels rather than to the dense head's probabilities.
         seed: of the random control and of the split that `HeadPath.pick` makes.
+        max_features: how many different features all classes may use together; with "moments".
     """
 
     ks: tuple[int, ...] = SIZES
@@ -50,6 +53,7 @@ class Plan:
     refit: str = "softmax"
     labels: bool = False
     seed: int = 0
+    max_features: int | None = None
 
     def __post_init__(self) -> None:
         if self.select not in SELECTIONS:
@@ -60,6 +64,10 @@ class Plan:
             raise InputError(f"no refit is called {self.refit!r}; there are {', '.join(REFITS)}")
         if self.labels and self.refit != "softmax":
             raise InputError("labels are fitted by the softmax refit only")
+        if self.max_features is not None and self.select != "moments":
+            raise InputError(
+                f"a bound on all features needs the selection moments, found {self.select}"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -293,7 +301,7 @@ def _fit(
     for z, labels in features.blocks():
         evidence.update(z, labels)
     loss = Distillation(features, head.weight, head.bias, labels=plan.labels)
-    chosen = select(plan.select, evidence, loss, ks)
+    chosen = select(plan, evidence, loss, ks)
     shared = (time.perf_counter() - start) / len(ks)
     steps: list[Step] = []
     for k in ks:
@@ -307,13 +315,18 @@ def _fit(
 
 
 def select(
-    name: str, evidence: Evidence, loss: Distillation, ks: Sequence[int]
+    plan: Plan, evidence: Evidence, loss: Distillation, ks: Sequence[int]
 ) -> dict[int, Subspaces]:
-    """Subspaces of each size by one of `SELECTIONS`."""
+    """Subspaces of each size by the plan's selection."""
+    name, moments, weight = plan.select, evidence.moments, evidence.weight
     if name == "curvature":
-        return select_curvature(loss, ks)
+        return select_curvature(loss, ks, moments=moments)
+    if name == "mean":
+        return {k: select_mean(moments, weight, k) for k in ks}
+    if plan.max_features is not None:
+        return select_shared(moments, weight, plan.max_features, ks)
     if name == "moments":
-        return select_moments(evidence.moments, evidence.weight, ks)
+        return select_moments(moments, weight, ks)
     return {k: top_k(influence(name, evidence, k), k) for k in ks}
 
 

@@ -16,13 +16,13 @@ from penult.moments import Moments
 from penult.select import Subspaces
 from penult.sparse_regression import check_weight, standardised
 
-TOLERANCE = 1e-3
+TOLERANCE = 2e-4
 RIDGE = 1e-8
 # Least squares adds this part of a feature's variance, so that duplicates share their weight.
 LEAST_SQUARES_RIDGE = 1e-9
 # Numbers in the largest array of one group of classes.
 GROUP = 2**22
-# After this many passes the curvature is taken again, where the fit then stands; later more rarely.
+# After so many passes the curvature is taken again, where the fit then stands; later more rarely.
 FIRST_PASSES = 12
 # A part of the samples is fitted first where it has this many samples per weight.
 SAMPLES_PER_WEIGHT = 10
@@ -36,9 +36,9 @@ class RefitResult:
         head: the sparse head.
         loss: mean distillation loss in nats, 0 for a head that gives the dense probabilities.
         residual: at the optimum, each kept feature has the same mean over the samples of a class
-            whether samples are counted by the head's probability or by the target's. This is the root
-            mean square difference of these means, in standard deviations of the feature. A class with
-            less than a tenth of an even share of the samples counts as one with a tenth.
+            whether samples are counted by the head's probability or by the target's. This is the
+            root mean square difference of these means, in standard deviations of the feature. A
+            class with less than a tenth of an even share of the samples counts as one with a tenth.
         n_passes: full passes over the samples.
         tolerance: the residual that was asked for.
     """
@@ -72,6 +72,7 @@ class Objective:
         self.n_passes = 0
 
     def pack(self, values: Tensor, bias: Tensor) -> Tensor:
+        """Coordinates (nnz + n_classes,) of values and bias."""
         shift = torch.zeros_like(bias, dtype=torch.float64)
         shift.index_add_(0, self.support.classes, values.double() * self.mean)
         scaled = values.double() * self.std
@@ -79,6 +80,7 @@ class Objective:
         return torch.cat([scaled, bias.double() + shift])
 
     def unpack(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Values and bias of coordinates."""
         n = len(self.support.indices)
         values = x[:n] / self.std
         shift = torch.zeros_like(x[n:])
@@ -95,13 +97,14 @@ class Objective:
         return loss + float(x @ ridge) / 2, torch.cat([by_value, by_bias]) + ridge
 
     def residual(self, gradient: Tensor) -> float:
+        """How far a gradient is from 0, as `RefitResult` states it."""
         return float((gradient / self.mass).square().mean().sqrt()) / self.loss.temperature
 
 
 def refit_least_squares(
     subspaces: Subspaces, moments: Moments, weight: Tensor, bias: Tensor
 ) -> SparseHead:
-    """Weights on fixed subspaces nearest to the dense logits in the mean square, from moments alone.
+    """Weights on fixed subspaces that come nearest to the dense logits, from moments alone.
 
     Softmax ignores what is common to all classes, so the target of a class is its dense logit less
     the mean over classes. Constant features get the weight 0; their share is in the bias.
@@ -179,7 +182,7 @@ def refit_softmax(
         start: a head to start from; its features may be others.
         labels: fit the labels instead of the dense head's probabilities.
         temperature: softens the probabilities of both heads.
-        tolerance: residual at which to stop, see `RefitResult`.
+        tolerance: root mean square residual at which to stop, see `RefitResult`.
         memory_limit: bytes that features and targets may take to stay in memory.
 
     Raises:

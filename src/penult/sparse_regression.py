@@ -49,7 +49,7 @@ def select_moments(moments: Moments, weight: Tensor, ks: Sequence[int]) -> dict[
     products = ((centred - centred.mean(0)) * std) @ covariance
     paths: dict[int, list[Tensor]] = {k: [] for k in ks}
     size = max(1, TILE // moments.n_features)
-    for part in products.split(size):
+    for part in torch.split(products, size):
         for k, support in support_path(covariance, part, ks).items():
             paths[k].append(support)
     return {k: as_subspaces(torch.cat(parts), moments.n_features) for k, parts in paths.items()}

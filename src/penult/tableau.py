@@ -210,7 +210,7 @@ def combine(covariance: Tensor, features: Tensor, shares: Tensor) -> Tensor:
     if covariance.ndim == 2:
         return F.embedding_bag(features, covariance, per_sample_weights=shares, mode="sum")
     rows = covariance.gather(1, features[:, :, None].expand(-1, -1, covariance.shape[2]))
-    return (shares[:, None] @ rows)[:, 0]
+    return torch.bmm(shares[:, None], rows)[:, 0]
 
 
 def _factor(inside: Tensor) -> Tensor:
