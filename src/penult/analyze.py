@@ -27,6 +27,7 @@ from penult.errors import InputError, some
 from penult.features import Features
 from penult.head import SparseHead, accuracies
 from penult.influence import SCORES, Evidence, Top, check_top, influence, sizes_within
+from penult.path import SIZES, Plan, fit_path
 from penult.run import SUMMARY_FORMAT, Run, claim
 from penult.select import Subspaces, top_k
 from penult.shards import Block
@@ -46,12 +47,14 @@ class Options:
             activation, or None for as many as the subspace keeps.
         overwrite: replace a run of something else.
         device: where the sums over the features are computed.
+        fit: also fit a path of sparse heads, see `penult.path`.
     """
 
     seed: int = 0
     top: Top | None = None
     overwrite: bool = False
     device: str = "cpu"
+    fit: bool = True
 
 
 @dataclass(frozen=True)
@@ -251,6 +254,7 @@ def _analyze(
         "class names": hashlib.blake2b("\n".join(class_names).encode(), digest_size=8).hexdigest(),
         "seed": options.seed,
         "frequency top": options.top,
+        "fit": options.fit,
     }
     described = {
         "head": {
@@ -273,7 +277,8 @@ def _analyze(
             run, head, class_names, train, evaluation, whole, store, options
         )
         evidence.moments.save(run.moments_file)
-        _finish(run, head, class_names, evidence, train_accuracy, faults)
+        path = _fit(run, head, class_names, options) if options.fit else []
+        _finish(run, head, class_names, evidence, train_accuracy, faults, path)
     return run
 
 
@@ -313,6 +318,21 @@ def _fill(
     return evidence.to("cpu"), n_correct / evidence.moments.n_samples, faults
 
 
+def _fit(
+    run: Run, head: Head, class_names: Sequence[str], options: Options
+) -> list[dict[str, Any]]:
+    """Fit a path of sparse heads and write them; gives its rows for the summary."""
+    ks = tuple(k for k in SIZES if k <= head.n_features)
+    held_out = run.evaluation() if run.eval_folder.exists() else None
+    path = fit_path(run.train(), held_out, Plan(ks, seed=options.seed))
+    path.save_heads(lambda k: run.head_file(path.plan.select, k), class_names)
+    # Times differ from run to run, and the same run is to give the same bytes.
+    return [
+        {name: value for name, value in row.items() if name != "seconds"}
+        for row in path.document()["path"]
+    ]
+
+
 def _finish(
     run: Run,
     head: Head,
@@ -320,6 +340,7 @@ def _finish(
     evidence: Evidence,
     train_accuracy: float,
     faults: Mapping[str, Faults],
+    path: list[dict[str, Any]],
 ) -> None:
     """Score, restrict the dense weights, measure, and write all of it."""
     sizes = sizes_within(head.n_features)
@@ -360,6 +381,7 @@ def _finish(
         "n_eval_samples": evaluation.n_samples,
         "dense": {"accuracy": dense, "train_accuracy": train_accuracy},
         "faults": {name: found.to_json() for name, found in faults.items()},
+        "path": path,
         "influence": {
             name: {
                 str(k): {

@@ -77,6 +77,7 @@ FrequencyTop = Annotated[
 Strict = Annotated[bool, _option("Stop at the first image that cannot be used.", "--strict")]
 Seed = Annotated[int, _option("Seed of the random control.")]
 Overwrite = Annotated[bool, _option("Replace a run of something else in --out.", "--overwrite")]
+NoFit = Annotated[bool, _option("Leave out the path of refitted sparse heads.", "--no-fit")]
 AsJson = Annotated[
     bool, _option("Print one JSON document to standard output, nothing else.", "--json")
 ]

@@ -45,7 +45,16 @@ from penult.tune import tune as run_tune
 from penult.tuned import tuned_page
 
 INTERRUPTED = 130
-FEATURES_OPTIONS = ("out", "eval_", "device", "frequency_top", "seed", "overwrite", "as_json")
+FEATURES_OPTIONS = (
+    "out",
+    "eval_",
+    "device",
+    "frequency_top",
+    "no_fit",
+    "seed",
+    "overwrite",
+    "as_json",
+)
 
 app = typer.Typer(
     name="penult",
@@ -106,6 +115,7 @@ def analyze(
     store: given.Store = "float32",
     frequency_top: given.FrequencyTop = None,
     strict: given.Strict = False,
+    no_fit: given.NoFit = False,
     seed: given.Seed = 0,
     overwrite: given.Overwrite = False,
     as_json: given.AsJson = False,
@@ -115,7 +125,7 @@ def analyze(
     where = given.device_of(device)
     # The sums are float64, which not every accelerator has.
     sums_on = str(where) if where.type == "cuda" else "cpu"
-    options = Options(seed, given.top_of(frequency_top), overwrite, sums_on)
+    options = Options(seed, given.top_of(frequency_top), overwrite, sums_on, not no_fit)
     if data is None or _is_features(data):
         if data is not None:
             raise InputError(f"features need no network: penult analyze {data} --out {out}")

@@ -198,6 +198,12 @@ class HeadPath:
 
     def save(self, folder: Path) -> None:
         """Write `heads/k005.safetensors` and so on, then `path.json`."""
+        names = self.features.names()
+        self.save_heads(lambda k: folder / "heads" / f"k{k:03d}.safetensors", names)
+        write_json(folder / "path.json", self.document())
+
+    def save_heads(self, place: Callable[[int], Path], class_names: Sequence[str]) -> None:
+        """Write a head file for every k, where `place` says."""
         for step in self.steps:
             notes = {
                 "select": self.plan.select,
@@ -205,9 +211,7 @@ class HeadPath:
                 "accuracy": repr(step.accuracy),
                 "dense_accuracy": repr(self.dense_accuracy),
             }
-            path = folder / "heads" / f"k{step.k:03d}.safetensors"
-            step.head.save(path, self.features.names(), notes)
-        write_json(folder / "path.json", self.document())
+            step.head.save(place(step.k), class_names, notes)
 
 
 @dataclass(frozen=True)

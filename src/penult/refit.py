@@ -88,6 +88,7 @@ class Objective:
         return values, x[n:] - shift
 
     def __call__(self, x: Tensor) -> tuple[float, Tensor]:
+        """Loss, with the ridge, and its gradient at x."""
         values, bias = self.unpack(x)
         loss, by_value, by_bias = self.loss.evaluate(self.support, values, bias)
         self.n_passes += 1

@@ -118,8 +118,11 @@ class Run:
                 index = read_json(folder / "index.json")
                 if not all((folder / shard["file"]).is_file() for shard in index["shards"]):
                     return False
-        found = self.summary()["influence"]
-        return all(self.head_file(name, int(k)).is_file() for name in found for k in found[name])
+        summary = self.summary()
+        found = summary["influence"]
+        heads = [self.head_file(name, int(k)) for name in found for k in found[name]]
+        heads += [self.head_file(row["select"], row["k"]) for row in summary["path"]]
+        return all(path.is_file() for path in heads)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write what was found, then mark the run complete."""

@@ -92,7 +92,11 @@ def _accuracy_table(summary: Mapping[str, Any], marked: str) -> RenderableType:
         cells = [percent(row[k]["accuracy"]) for k in sizes]
         style = "bold" if name == marked else ""
         table.add_row(name, *cells, percent(summary["dense"]["accuracy"]), style=style)
-    title = "Accuracy (%) with the dense weights restricted to k features per class"
+    if path := summary["path"]:
+        fitted = {str(row["k"]): percent(row["accuracy"]) for row in path}
+        label = f"{path[0]['select']}, refitted"
+        table.add_row(label, *(fitted.get(k, "") for k in sizes), style="green")
+    title = "Accuracy (%) with k features per class, by the dense weights where not refitted"
     return Group(Text(title, style="bold"), table)
 
 

@@ -215,6 +215,7 @@ def combine(covariance: Tensor, features: Tensor, shares: Tensor) -> Tensor:
 
 def _factor(inside: Tensor) -> Tensor:
     """Cholesky factors (n, k, k); where rounding hides that one exists, with a larger ridge."""
+    factors: Tensor
     factors, failed = torch.linalg.cholesky_ex(inside)
     ridge = RIDGE
     while bool(failed.any()):
