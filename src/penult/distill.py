@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +15,7 @@ from penult.errors import InputError
 from penult.select import Subspaces
 
 Blocks = Iterable[Iterable[Tensor]]
+Gradient = Callable[[Tensor], Tensor]
 MEMORY_LIMIT = 2 << 30
 
 
@@ -66,16 +67,18 @@ class Support:
             include_last_offset=True,
         )
 
-    def gradient(self, features: Tensor, errors: Tensor) -> Tensor:
-        """Σ over samples of error × feature for each kept pair, (nnz,), errors (n_classes, n)."""
+    def forward(self, features: Tensor, values: Tensor) -> tuple[Tensor, Gradient]:
+        """Logits without bias, and how errors of them (n_classes, n) become errors of the values.
+
+        The gradient of a kept pair is Σ over samples of error × feature.
+        """
         if self.dense:
-            return (errors @ features.T)[self.classes, self.indices]
-        zeros = torch.zeros(
-            len(self.indices), dtype=features.dtype, device=features.device, requires_grad=True
-        )
+            weight = self.matrix(values)
+            return weight @ features, lambda e: (e @ features.T)[self.classes, self.indices]
+        leaf = values.detach().requires_grad_()
         with torch.enable_grad():
-            logits = self.logits(features, zeros)
-        return torch.autograd.grad(logits, zeros, errors)[0]
+            logits = self.logits(features, leaf)
+        return logits.detach(), lambda errors: torch.autograd.grad(logits, leaf, errors)[0]
 
 
 class Distillation:
@@ -248,7 +251,8 @@ class Distillation:
         low, low_bias = values.float(), bias.float()[:, None] / self.temperature
         low = low / self.temperature
         for tile in self.tiles():
-            logits = support.logits(tile.features, low).add_(low_bias)
+            logits, gradient = support.forward(tile.features, low)
+            logits += low_bias
             logits -= logits.amax(0)
             matched = (logits * tile.targets).sum(0)
             errors = logits.exp_()
@@ -256,7 +260,7 @@ class Distillation:
             loss += float((total.log() - matched).sum(dtype=torch.float64))
             errors /= total
             errors -= tile.targets
-            by_value += support.gradient(tile.features, errors)
+            by_value += gradient(errors)
             by_bias += errors.sum(1)
         scale = self.temperature / self.n_samples
         loss = self.temperature**2 * (loss / self.n_samples - self.target_entropy)
