@@ -80,7 +80,7 @@ def check_result(result: RefitResult, z: Tensor, target: Tensor, temperature: fl
     x = packed(head)
     loss = float(loss_of(x, z, target, subspaces, temperature))
     assert result.loss == pytest.approx(loss, abs=1e-6)
-    p = ((z.double() @ head.dense_weight().detach().double().T + x[subspaces.nnz :]) / temperature)
+    p = (z.double() @ head.dense_weight().detach().double().T + x[subspaces.nnz :]) / temperature
     errors = p.softmax(1) - target
     mass = target.mean(0).clamp(min=0.1 / subspaces.n_classes)
     standard = (z.double() - z.double().mean(0)) / z.double().std(0, correction=0)

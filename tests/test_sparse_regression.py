@@ -200,7 +200,7 @@ def test_gains_losses_and_swaps_are_what_they_say(seed: int) -> None:
     products = weight.double() @ correlation
     support = torch.tensor([[0, 3, 5]] * 4)
     tableau = Tableau.of(correlation, products, support)
-    scale = products.abs().max() ** 2
+    scale = float(products.abs().max() ** 2)
 
     def value(kept: list[int]) -> Tensor:
         return Tableau.of(correlation, products, torch.tensor([kept] * 4)).explained

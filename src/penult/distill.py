@@ -177,7 +177,7 @@ class Distillation:
         self._cache = kept if fits else None
 
     def _read(self) -> Iterator[Tile]:
-        size = 2**22 // max(self.n_classes, self.n_features, 1)
+        size = 2**20 // max(self.n_classes, self.n_features, 1)
         size = min(max(size, 256), 8192)
         device = self.weight.device
         for features, labels in self._blocks:

@@ -79,7 +79,7 @@ class Quadratic:
 
     def tableau(self, support: Tensor) -> Tableau:
         """The regression on a support of pairs, (nnz,)."""
-        return Tableau.of(self.covariance, self.products[None], support[None])
+        return Tableau.of(self.covariance, self.products[None], support[None], 10 * RIDGE)
 
     @property
     def n_classes(self) -> int:
@@ -152,7 +152,7 @@ def select_joint(loss: Distillation, ks: Sequence[int], temperature: float) -> d
     classes follow until none helps, and the better of the two is kept.
     """
     quadratic = Quadratic.of(loss, loss.weight, loss.bias, temperature, slope=False)
-    tableau = Tableau.empty(quadratic.covariance, quadratic.products[None])
+    tableau = quadratic.tableau(torch.zeros(0, dtype=torch.int64, device=loss.weight.device))
     supports, explained = {}, {}
     largest = max(ks)
     for k in range(1, largest + 1):

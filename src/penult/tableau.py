@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# A feature whose variance given the kept ones is below this part of its own adds nothing new.
+# Part of a feature's variance below which it counts as a combination of the kept ones.
 LEAST_VARIANCE = 1e-8
 # Added to the variances of kept features, so that duplicates among them can be told apart.
 RIDGE = 1e-9
@@ -30,6 +30,7 @@ class Tableau:
         weights: (n, k), G_SS⁻¹ g_S.
         residuals: (n, n_features), what each feature still shares with the target.
         variances: (n, n_features), what of each feature the kept ones leave open.
+        least_variance: a feature with less than this left open adds nothing: it is collinear.
     """
 
     covariance: Tensor
@@ -39,9 +40,12 @@ class Tableau:
     weights: Tensor
     residuals: Tensor
     variances: Tensor
+    least_variance: float = LEAST_VARIANCE
 
     @classmethod
-    def empty(cls, covariance: Tensor, products: Tensor) -> Tableau:
+    def empty(
+        cls, covariance: Tensor, products: Tensor, least_variance: float = LEAST_VARIANCE
+    ) -> Tableau:
         """Regressions on no feature yet: products (n, n_features)."""
         n = len(products)
         return cls(
@@ -52,12 +56,19 @@ class Tableau:
             products.new_zeros(n, 0),
             products.clone(),
             covariance.diagonal(dim1=-2, dim2=-1).expand_as(products).clone(),
+            least_variance,
         )
 
     @classmethod
-    def of(cls, covariance: Tensor, products: Tensor, support: Tensor) -> Tableau:
+    def of(
+        cls,
+        covariance: Tensor,
+        products: Tensor,
+        support: Tensor,
+        least_variance: float = LEAST_VARIANCE,
+    ) -> Tableau:
         """Regressions on a support (n, k), factorised from scratch."""
-        made = cls.empty(covariance, products)
+        made = cls.empty(covariance, products, least_variance)
         made.support = support
         made.refresh()
         columns = torch.arange(products.shape[1], device=products.device)
@@ -93,7 +104,7 @@ class Tableau:
 
     def gains(self) -> Tensor:
         """What adding each feature would explain more, (n, n_features); -1 for those kept."""
-        usable = self.variances > LEAST_VARIANCE
+        usable = self.variances > self.least_variance
         gains = torch.where(usable, self.residuals**2 / self.variances.clamp(min=1e-300), 0)
         return gains.scatter(1, self.support, -1.0)
 
@@ -109,7 +120,7 @@ class Tableau:
         the s whose loss is least.
         """
         least = self.losses().min(1, keepdim=True).values
-        size, open_ = self.residuals.abs(), self.variances.clamp(min=LEAST_VARIANCE)
+        size, open_ = self.residuals.abs(), self.variances.clamp(min=self.least_variance)
         reach = (1 - open_).clamp(min=0).sqrt()
         root = least.sqrt()
         at_reach = size**2 + 2 * size * root * reach - least * open_
@@ -136,7 +147,7 @@ class Tableau:
         residuals = self.residuals[:, None].expand(wide).gather(2, columns)
         variances = variances + coefficients**2 / own
         gains = (residuals + coefficients * pull) ** 2 / variances.clamp(min=1e-300)
-        gains = gains.masked_fill(variances <= LEAST_VARIANCE, 0.0)
+        gains = gains.masked_fill(variances <= self.least_variance, 0.0)
         gains -= self.weights[:, :, None] * pull
         kept = torch.zeros_like(self.variances, dtype=torch.bool).scatter_(1, self.support, True)
         return gains.masked_fill(kept[:, None].expand(wide).gather(2, columns), -1.0)
@@ -192,6 +203,7 @@ class Tableau:
             self.weights[targets],
             self.residuals[targets],
             self.variances[targets],
+            self.least_variance,
         )
 
     def put(self, targets: Tensor, part: Tableau) -> None:
