@@ -15,6 +15,7 @@ from penult.joint import Quadratic, relinearise, select_joint
 from penult.moments import Moments
 from penult.refit import RefitResult, fit
 from penult.select import Subspaces, top_k
+from penult.tableau import Tableau
 
 Samples = tuple[Tensor, Tensor]
 
@@ -111,6 +112,26 @@ def test_relinearised_heads_are_never_worse_and_sometimes_better() -> None:
         assert fit(loss, end.head.subspaces).loss == pytest.approx(end.loss, rel=1e-2)
         gains.append(1 - end.loss / start.loss)
     assert max(gains) > 0.05
+
+
+def test_relinearise_refuses_swaps_that_make_the_loss_worse(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    samples, weight, bias = problem(0)
+    loss = Distillation([samples], weight, bias)
+    start = fit(loss, select_curvature(loss, [2])[2])
+
+    def worst_swap(quadratic: Quadratic, tableau: Tableau, limit: int) -> int:
+        inside = torch.arange(8, 16).expand(1, -1)
+        place = int((tableau.support[0] // 8 == 1).nonzero()[0])
+        worst = tableau.swap_gains(inside)[0, place].masked_fill(
+            torch.isin(inside[0], tableau.support[0]), float("inf")
+        )
+        tableau.swap(torch.tensor([place]), 8 + worst.argmin()[None])
+        return 1
+
+    monkeypatch.setattr(Quadratic, "improve", worst_swap)
+    assert relinearise(loss, start, least_loss=0) is start
 
 
 def test_relinearise_leaves_a_head_that_is_close_enough() -> None:

@@ -19,6 +19,7 @@ from penult.errors import InputError
 from penult.features import Features
 from penult.head import SparseHead, accuracies
 from penult.influence import SCORES, Evidence, influence
+from penult.joint import relinearise
 from penult.moments import Moments
 from penult.refit import fit as fit_softmax
 from penult.refit import refit_least_squares
@@ -311,7 +312,7 @@ def _fit(
     for k in ks:
         start = time.perf_counter()
         last = steps[-1].head if steps else None
-        sparse = refit(plan.refit, chosen[k], evidence.moments, loss, head, last)
+        sparse = refit(plan, chosen[k], evidence.moments, loss, head, last)
         steps.append(Step(k, sparse, shared + time.perf_counter() - start))
         if progress is not None:
             progress(len(steps), len(ks))
@@ -335,17 +336,21 @@ def select(
 
 
 def refit(
-    name: str,
+    plan: Plan,
     subspaces: Subspaces,
     moments: Moments,
     loss: Distillation,
     head: Head,
     last: SparseHead | None,
 ) -> SparseHead:
-    """Weights on subspaces by one of `REFITS`; `last` is the path's head before, to start from."""
-    if name == "softmax":
-        sparse = fit_softmax(loss, subspaces, start=last).head
-    elif name == "least-squares":
+    """Weights on subspaces by the plan's refit; `last` is the path's head before, to start from.
+
+    With few classes and features, a selection by curvature is improved at the refitted head.
+    """
+    if plan.refit == "softmax":
+        result = fit_softmax(loss, subspaces, start=last)
+        sparse = (relinearise(loss, result) if plan.select == "curvature" else result).head
+    elif plan.refit == "least-squares":
         sparse = refit_least_squares(subspaces, moments, head.weight, head.bias)
     else:
         sparse = SparseHead.from_dense(head.weight, head.bias, subspaces)
