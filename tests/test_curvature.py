@@ -6,16 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from penult import joint
-from penult.curvature import _weighted_sums, curvature_path, select_curvature
+from penult import alternating, joint
+from penult.curvature import _weighted_sums, select_curvature
 from penult.distill import Distillation, Support
 from penult.errors import InputError
 from penult.hessian import Point, joint_hessian
-from penult.joint import Quadratic, relinearise, select_joint
+from penult.joint import select_joint
 from penult.moments import Moments
-from penult.refit import RefitResult, fit
-from penult.select import Subspaces, top_k
-from penult.tableau import Tableau
+from penult.refit import fit
+from penult.select import Subspaces
 
 Samples = tuple[Tensor, Tensor]
 
@@ -44,6 +43,15 @@ def planted(
     weight = torch.randn(n_classes, n_features, generator=generator) * 1e-3
     weight.scatter_add_(1, support, values)
     return (z, (z @ weight.T).argmax(1)), weight, support.sort(1).values
+
+
+def only(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every size be selected one way: all classes jointly, alternating, or one by one."""
+    monkeypatch.setattr(joint, "JOINT_FEATURES", 10**9 if way == "joint" else 0)
+    monkeypatch.setattr(alternating, "MOST_LOGITS", 0 if way == "single" else 10**9)
+
+
+WAYS = pytest.mark.parametrize("way", ["joint", "alternating", "single"])
 
 
 def kept(subspaces: Subspaces) -> list[list[int]]:
@@ -101,76 +109,13 @@ def test_joint_selection_against_exhaustive_search() -> None:
     assert better <= len(values) * 0.005
 
 
-def test_relinearised_heads_are_never_worse_and_sometimes_better() -> None:
-    gains = []
-    for seed in range(4):
-        samples, weight, bias = problem(seed, n_classes=4)
-        loss = Distillation([samples], weight, bias)
-        start = fit(loss, top_k(weight, 1))
-        end = relinearise(loss, start)
-        assert end.loss <= start.loss
-        assert fit(loss, end.head.subspaces).loss == pytest.approx(end.loss, rel=1e-2)
-        gains.append(1 - end.loss / start.loss)
-    assert max(gains) > 0.05
-
-
-def test_relinearise_refuses_swaps_that_make_the_loss_worse(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    samples, weight, bias = problem(0)
-    loss = Distillation([samples], weight, bias)
-    start = fit(loss, select_curvature(loss, [2])[2])
-
-    def worst_swap(quadratic: Quadratic, tableau: Tableau, limit: int) -> int:
-        inside = torch.arange(8, 16).expand(1, -1)
-        place = int((tableau.support[0] // 8 == 1).nonzero()[0])
-        worst = tableau.swap_gains(inside)[0, place].masked_fill(
-            torch.isin(inside[0], tableau.support[0]), float("inf")
-        )
-        tableau.swap(torch.tensor([place]), 8 + worst.argmin()[None])
-        return 1
-
-    monkeypatch.setattr(Quadratic, "improve", worst_swap)
-    assert relinearise(loss, start, least_loss=0) is start
-
-
-def test_relinearise_leaves_a_head_that_is_close_enough() -> None:
-    samples, weight, bias = problem(0)
-    loss = Distillation([samples], weight, bias)
-    close = fit(loss, select_curvature(loss, [7])[7])
-    assert relinearise(loss, close, least_loss=close.loss) is close
-
-
-def test_quadratic_at_a_head_has_the_slope_of_the_loss() -> None:
-    """Near a head, the model's change of the loss is the true one to second order."""
-    samples, weight, bias = problem(1)
-    loss = Distillation([samples], weight, bias)
-    subspaces = top_k(weight, 3)
-    head = fit(loss, subspaces, tolerance=1e-6).head
-    dense, offset = head.dense_weight().detach(), head.bias.detach()
-    quadratic = Quadratic.of(loss, dense, offset, 1.0, slope=True)
-    pairs = subspaces.classes() * 8 + subspaces.indices
-    tableau = quadratic.tableau(pairs)
-    # A head at its optimum has no slope on its own support: the model's optimum there is itself.
-    scaled = (dense * loss.std.float()).flatten()[pairs].double()
-    at_head = quadratic.tableau(pairs)
-    ratio = at_head.weights[0] / scaled
-    spread = (ratio / ratio.abs()).sum()
-    assert float(spread) == len(pairs)
-    gains = tableau.gains()[0]
-    best = int(gains.argmax())
-    added = [features.tolist() for features in subspaces]
-    added[best // 8].append(best % 8)
-    fall = fit(loss, subspaces, tolerance=1e-6).loss - fit(loss, Subspaces.of(added, 8)).loss
-    assert fall > 0
-
-
+@pytest.mark.parametrize("way", ["alternating", "single"])
 @pytest.mark.parametrize("n_features", [40, 300])
 def test_single_classes_find_a_planted_support(
-    n_features: int, monkeypatch: pytest.MonkeyPatch
+    n_features: int, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whether each class considers all features, or candidates only."""
-    monkeypatch.setattr(joint, "JOINT_FEATURES", 0)
+    only(way, monkeypatch)
     samples, weight, support = planted(0, 3000, n_features, 12, 4)
     loss = Distillation([samples], weight, torch.zeros(12))
     path = select_curvature(loss, [2, 4, 6])
@@ -198,7 +143,7 @@ def naive_class_quadratic(loss: Distillation, z: Tensor, c: int, features: list[
 
 
 def test_single_classes_have_no_better_swap(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(joint, "JOINT_FEATURES", 0)
+    only("single", monkeypatch)
     samples, weight, bias = problem(5, n_classes=4)
     loss = Distillation([samples], weight, bias)
     for c, features in enumerate(kept(select_curvature(loss, [3])[3])):
@@ -212,7 +157,7 @@ def test_single_classes_have_no_better_swap(monkeypatch: pytest.MonkeyPatch) -> 
 def test_samples_that_matter_select_what_all_samples_select(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(joint, "JOINT_FEATURES", 0)
+    only("single", monkeypatch)
     samples, weight, bias = problem(6, n_samples=30_000, n_features=30, n_classes=10)
     loss = Distillation([samples], weight, bias)
     everything = select_curvature(loss, [5])[5]
@@ -229,7 +174,7 @@ def test_samples_that_matter_select_what_all_samples_select(
 
 
 def test_groups_of_classes_do_not_change_the_selection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(joint, "JOINT_FEATURES", 0)
+    only("single", monkeypatch)
     samples, weight, bias = problem(7, n_features=12, n_classes=9)
     loss = Distillation([samples], weight, bias)
     whole = select_curvature(loss, [3])[3]
@@ -238,45 +183,30 @@ def test_groups_of_classes_do_not_change_the_selection(monkeypatch: pytest.Monke
 
 
 def test_moments_given_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(joint, "JOINT_FEATURES", 0)
+    only("single", monkeypatch)
     samples, weight, _ = planted(2, 1000, 280, 5, 3)
     loss = Distillation([samples], weight, torch.zeros(5))
     given = select_curvature(loss, [3], moments=Moments.of(*samples, 5))[3]
     assert torch.equal(given.indices, select_curvature(loss, [3])[3].indices)
 
 
-def test_path_is_fitted_and_falls() -> None:
-    samples, weight, bias = problem(8, n_classes=5)
-    loss = Distillation([samples], weight, bias)
-    results = curvature_path(loss, [4, 1, 2, 8])
-    assert list(results) == [1, 2, 4, 8]
-    losses = [result.loss for result in results.values()]
-    assert losses == sorted(losses, reverse=True)
-    assert losses[-1] < 1e-4
-    for k, result in results.items():
-        assert isinstance(result, RefitResult)
-        assert result.converged
-        assert [len(features) for features in result.head.subspaces] == [k] * 5
-
-
-@pytest.mark.parametrize("limit", [0, 1600])
-def test_same_bits_twice(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(joint, "JOINT_FEATURES", limit)
+@WAYS
+def test_same_bits_twice(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    only(way, monkeypatch)
     samples, weight, bias = problem(9)
     runs = []
     for _ in range(2):
         loss = Distillation([samples], weight, bias)
-        runs.append(curvature_path(loss, [1, 3]))
+        runs.append(select_curvature(loss, [1, 3]))
     for k in (1, 3):
-        assert torch.equal(runs[0][k].head.indices, runs[1][k].head.indices)
-        assert torch.equal(runs[0][k].head.values, runs[1][k].head.values)
+        assert torch.equal(runs[0][k].indices, runs[1][k].indices)
 
 
-@pytest.mark.parametrize("limit", [0, 1600])
+@WAYS
 def test_constant_duplicated_and_collinear_features(
-    limit: int, monkeypatch: pytest.MonkeyPatch
+    way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(joint, "JOINT_FEATURES", limit)
+    only(way, monkeypatch)
     (z, labels), weight, bias = problem(10)
     z[:, 1] = 2.0
     z[:, 2] = z[:, 0]
@@ -293,19 +223,19 @@ def test_constant_duplicated_and_collinear_features(
     assert fit(loss, path[5]).loss < 1e-3
 
 
-@pytest.mark.parametrize("limit", [0, 1600])
+@WAYS
 def test_one_class_and_a_class_that_no_sample_has(
-    limit: int, monkeypatch: pytest.MonkeyPatch
+    way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(joint, "JOINT_FEATURES", limit)
+    only(way, monkeypatch)
     (z, labels), weight, bias = problem(11)
     alone = Distillation([(z, torch.zeros_like(labels))], weight[:1], bias[:1])
     assert select_curvature(alone, [2])[2].nnz == 2
     bias[2] = -1e4
     loss = Distillation([(z, labels.clamp(max=1))], weight, bias)
-    results = curvature_path(loss, [1, 2])
-    assert [len(features) for features in results[2].head.subspaces] == [2, 2, 2]
-    assert results[2].converged
+    found = select_curvature(loss, [1, 2])
+    assert [len(features) for features in found[2]] == [2, 2, 2]
+    assert fit(loss, found[2]).converged
 
 
 def test_float16_features_whose_sums_overflow() -> None:
@@ -324,7 +254,7 @@ def test_bad_input(monkeypatch: pytest.MonkeyPatch) -> None:
         select_curvature(loss, [9])
     with pytest.raises(InputError, match="temperature must be a number above 0, found nan"):
         select_curvature(loss, [1], temperature=float("nan"))
-    monkeypatch.setattr(joint, "JOINT_FEATURES", 0)
+    only("single", monkeypatch)
     message = r"k = 5 features for 3 classes needs 0.* the memory limit is 0.* select by moments"
     with pytest.raises(InputError, match=message):
         select_curvature(loss, [5], memory_limit=600)

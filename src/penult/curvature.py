@@ -8,16 +8,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from penult.alternating import (
+    ALL_FEATURES,
+    choose_candidates,
+    is_affordable,
+    select_alternating,
+)
 from penult.distill import MEMORY_LIMIT, Distillation, check_temperature
 from penult.errors import InputError
-from penult.joint import is_small, relinearise, select_joint
+from penult.joint import is_small, select_joint
 from penult.moments import Moments
-from penult.refit import TOLERANCE, RefitResult, fit
 from penult.select import Subspaces
 from penult.sparse_regression import as_subspaces, check_sizes, select_moments, support_path
 
-# Up to this many features each class considers all of them.
-ALL_FEATURES = 256
 # Classes × samples × candidates² that are worth one selection.
 WORK = 4e10
 # Numbers in the largest array of one group of classes.
@@ -41,7 +44,8 @@ def select_curvature(
     With n_classes × n_features up to 1,600 all classes are taken together, with the curvature
     between them (see `penult.joint`). Otherwise class by class; each then considers all features up
     to 256, else the best 4 × k by moments and weights, and reads the samples that weigh most and an
-    even part of the others. One pass over the samples.
+    even part of the others. With n_samples × n_classes up to 20 million each class then makes good
+    what the others miss (see `penult.alternating`). One pass over the samples.
 
     Args:
         loss: the samples and the dense head.
@@ -61,56 +65,31 @@ def select_curvature(
     if is_small(loss):
         return select_joint(loss, ks, temperature)
     candidates = _candidates(loss, ks[-1], moments, memory_limit)
+    if is_affordable(loss):
+        return select_alternating(loss, ks, candidates, temperature)
     sums = _weighted_sums(loss, candidates, temperature)
     return _select(sums, candidates, ks, loss.n_features)
 
 
-def curvature_path(
-    loss: Distillation,
-    ks: Sequence[int],
-    *,
-    moments: Moments | None = None,
-    temperature: float = 3.0,
-    tolerance: float = TOLERANCE,
-) -> dict[int, RefitResult]:
-    """Select by curvature and refit by softmax for every k, each refit started from the last.
-
-    See `select_curvature` and `penult.refit.fit` for the arguments. With few classes and features
-    the selection is improved at the refitted heads (`penult.joint.relinearise`).
-    """
-    results: dict[int, RefitResult] = {}
-    head = None
-    selection = select_curvature(loss, ks, moments=moments, temperature=temperature)
-    for k, subspaces in selection.items():
-        result = fit(loss, subspaces, start=head, tolerance=tolerance)
-        results[k] = relinearise(loss, result)
-        head = results[k].head
-    return results
-
-
 def _candidates(loss: Distillation, k: int, moments: Moments | None, memory_limit: int) -> Tensor:
-    """Features that each class considers, (n_classes, m), in rising order."""
-    n_classes, n_features = loss.n_classes, loss.n_features
-    m = n_features if n_features <= ALL_FEATURES else min(n_features, max(4 * k, 32))
-    m = min(m, int((memory_limit / (8 * n_classes)) ** 0.5) - 2)
-    if m < k:
+    """Features that each class considers, (n_classes, m): the best by moments and by weights."""
+    n_classes, device = loss.n_classes, loss.weight.device
+    most = int((memory_limit / (8 * n_classes)) ** 0.5) - 2
+    if most < k:
         needed = 8 * n_classes * (k + 2) ** 2
         raise InputError(
             f"curvature selection of k = {k} features for {n_classes} classes needs "
             f"{needed / 2**20:.0f} MiB, and the memory limit is {memory_limit / 2**20:.0f} MiB: "
             "raise it, or select by moments"
         )
-    device = loss.weight.device
-    if m == n_features:
-        return torch.arange(m, device=device).expand(n_classes, m)
-    if moments is None:
-        moments = _moments(loss)
-    best = select_moments(moments, loss.weight, [k])[k].indices.reshape(n_classes, k).to(device)
     scores = (loss.weight.double() - loss.weight.double().mean(0)).abs() * loss.std
     scores.masked_fill_(loss.constant, 0.0)
-    scores.scatter_(1, best, float("inf"))
-    order = scores.argsort(dim=1, descending=True, stable=True)
-    return order[:, :m].sort(dim=1).values
+    kept = torch.zeros(n_classes, 0, dtype=torch.int64, device=device)
+    if min(ALL_FEATURES, most) < loss.n_features:
+        moments = _moments(loss) if moments is None else moments
+        best = select_moments(moments, loss.weight, [k])[k]
+        kept = best.indices.reshape(n_classes, k).to(device)
+    return choose_candidates(scores, kept, most)
 
 
 def _moments(loss: Distillation) -> Moments:

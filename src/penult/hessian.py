@@ -10,8 +10,9 @@ from torch import Tensor
 from penult.distill import Distillation, Support
 from penult.lbfgs import Map
 
-# Above this many weights, classes are taken one by one instead of together.
-JOINT_LIMIT = 700
+# Above this many weights, classes are taken one by one instead of together: `JOINT_WORK` then
+# leaves fewer than 20 samples a weight, and the curvature is mostly chance.
+JOINT_LIMIT = 300
 # Samples × weights² that are worth one preconditioner of all classes together.
 JOINT_WORK = 5e8
 # Samples × weights that are worth one of single classes.
@@ -44,7 +45,7 @@ def preconditioner(loss: Distillation, point: Point, ridge: float) -> Map:
         factor = torch.linalg.cholesky(hessian)
         return lambda g: torch.cholesky_solve(g[:, None], factor)[:, 0]
     blocks, places = _blocks(loss, point)
-    floor = ridge + 1e-2 * loss.class_mass
+    floor = ridge + 1e-2 * loss.class_mass.clamp(min=0.1 / loss.n_classes)
     blocks.diagonal(dim1=1, dim2=2).mul_(1 + 1e-3).add_(floor[:, None])
     factors = torch.linalg.cholesky(blocks)
 
@@ -103,7 +104,8 @@ def _blocks(loss: Distillation, point: Point) -> tuple[Tensor, Tensor]:
     """Blocks of each class, (n_classes, k + 1, k + 1) float64, and where their variables lie.
 
     Classes with fewer features are padded with variables that nothing reads. Where few samples
-    weigh on a class, what is off the diagonal is shrunk: it is mostly chance.
+    weigh on a class its block is mostly chance, and is drawn towards what a class of its mass has
+    on average if its features were independent.
     """
     support, device = point.support, point.values.device
     n_values, n_classes = len(point.values), len(point.bias)
@@ -131,8 +133,10 @@ def _blocks(loss: Distillation, point: Point) -> tuple[Tensor, Tensor]:
             x = z[features[part]] * inside[part, :, None]
             x = torch.cat([x, x.new_ones(len(x), 1, z.shape[1])], 1)
             blocks[part] += (x * spread[part, None]) @ x.transpose(1, 2)
-    chance = (k + 1) * total[1] / (total[0] ** 2).clamp(min=1e-300)
-    diagonal = torch.diag_embed(blocks.diagonal(dim1=1, dim2=2))
-    blocks = torch.lerp(blocks, diagonal, chance.clamp(max=1)[:, None, None]) / n_samples
+    n_effective = total[0] ** 2 / total[1].clamp(min=1e-300)
+    trust = (n_effective / (n_effective + k + 1))[:, None]
+    usual = loss.class_mass * total[0].sum() / n_samples
+    blocks *= trust[:, :, None] / n_samples
+    blocks.diagonal(dim1=1, dim2=2).add_((1 - trust) * usual[:, None])
     blocks.diagonal(dim1=1, dim2=2)[:, :k].add_((~inside).double())
     return blocks, torch.cat([places, own[:, None]], 1)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from penult.distill import Distillation, Support
 from penult.hessian import Point, joint_hessian
-from penult.refit import Objective, RefitResult, fit
+from penult.refit import Objective
 from penult.select import Subspaces
 from penult.tableau import Tableau
 
@@ -41,18 +41,9 @@ class Quadratic:
     n_features: int
 
     @classmethod
-    def of(
-        cls, loss: Distillation, weight: Tensor, bias: Tensor, temperature: float, slope: bool
-    ) -> Quadratic:
-        """Expand at a head, weight (n_classes, n_features) and bias (n_classes,).
-
-        Args:
-            loss: over the samples.
-            weight: of the head.
-            bias: of the head.
-            temperature: softens the probabilities that weigh the samples.
-            slope: whether the loss has a slope here; it has none at the dense head itself.
-        """
+    def of(cls, loss: Distillation, temperature: float) -> Quadratic:
+        """Expand at the dense head; the temperature softens the probabilities of the samples."""
+        weight, bias = loss.weight, loss.bias
         n_classes, n_features = weight.shape
         pairs = [range(n_features)] * n_classes
         support = Support(Subspaces.of(pairs, n_features), weight.device)
@@ -60,16 +51,12 @@ class Quadratic:
         work = max(WORK, 10.0 * weight.numel() ** 3)
         hessian = joint_hessian(loss, point, temperature, work, torch.float32)
         n = weight.numel()
-        objective = Objective(loss, support)
-        x = objective.pack(point.values, point.bias)
+        x = Objective(loss, support).pack(point.values, point.bias)
         free = hessian[n:, n:]
         free.diagonal().add_(1e-9 * free.diagonal().mean() + 1e-300)
         through = torch.linalg.solve(free, hessian[n:, :n])
         curvature = hessian[:n, :n] - hessian[:n, n:] @ through
         products = curvature @ x[:n]
-        if slope:
-            gradient = objective(x)[1]
-            products -= gradient[:n] - through.T @ gradient[n:]
         variance = curvature.diagonal().clamp(min=0)
         known = variance > 1e-12 * variance.max()
         scale = torch.where(known, variance, 1).rsqrt() * known
@@ -113,21 +100,20 @@ class Quadratic:
             counts[classes[place]] -= 1
             tableau.remove(place)
 
-    def improve(self, tableau: Tableau, limit: int = 1000) -> int:
-        """Make at most `limit` swaps within classes, best first, until none helps; their number."""
+    def improve(self, tableau: Tableau, limit: int = 1000) -> None:
+        """Make swaps within classes, best first, until none helps; at most `limit`."""
         tableau.refresh()
         own = torch.arange(self.n_features, device=self.products.device)
-        for n_swaps in range(limit):
+        for _ in range(limit):
             pairs = tableau.support[0]
             columns = (self.class_of(pairs) * self.n_features)[:, None] + own
             coefficients = (tableau.inverse[0] @ self.covariance[pairs]).gather(1, columns)
             gains = tableau.swap_gains_of(coefficients[None], columns[None])[0]
             best = int(gains.argmax())
             if not float(gains.flatten()[best]) > LEAST_GAIN * float(tableau.explained[0]):
-                return n_swaps
+                return
             place, column = divmod(best, self.n_features)
             tableau.swap(torch.tensor([place], device=own.device), columns[place, column][None])
-        return limit
 
     def subspaces(self, tableau: Tableau) -> Subspaces:
         """Features per class, the one whose removal costs most first."""
@@ -151,7 +137,7 @@ def select_joint(loss: Distillation, ks: Sequence[int], temperature: float) -> d
     on the way back, loses the one that costs least. At each k of `ks`, both ways, swaps within
     classes follow until none helps, and the better of the two is kept.
     """
-    quadratic = Quadratic.of(loss, loss.weight, loss.bias, temperature, slope=False)
+    quadratic = Quadratic.of(loss, temperature)
     tableau = quadratic.tableau(torch.zeros(0, dtype=torch.int64, device=loss.weight.device))
     supports, explained = {}, {}
     largest = max(ks)
@@ -168,41 +154,3 @@ def select_joint(loss: Distillation, ks: Sequence[int], temperature: float) -> d
                 supports[k] = tableau.support[0]
             tableau = quadratic.tableau(supports[k])
     return {k: quadratic.subspaces(quadratic.tableau(supports[k])) for k in sorted(ks)}
-
-
-def relinearise(
-    loss: Distillation, result: RefitResult, *, least_loss: float = 0.02, max_rounds: int = 3
-) -> RefitResult:
-    """Swap features in the quadratic at a refitted head itself, and refit, while the loss falls.
-
-    Pays where the head is still far from the dense one: below `least_loss` nats the quadratic at
-    the dense head has said it all. With too many classes and features to take them together the
-    result comes back as it is.
-    """
-    if not is_small(loss):
-        return result
-    for _ in range(max_rounds):
-        if result.loss <= least_loss:
-            break
-        better = _swapped(loss, result)
-        if better is None:
-            break
-        result = better
-    return result
-
-
-def _swapped(loss: Distillation, result: RefitResult) -> RefitResult | None:
-    head, device = result.head, loss.weight.device
-    weight, bias = head.dense_weight().detach().to(device), head.bias.detach().to(device)
-    quadratic = Quadratic.of(loss, weight, bias, loss.temperature, slope=True)
-    subspaces = head.subspaces
-    support = (subspaces.classes() * subspaces.n_features + subspaces.indices).to(device)
-    # The quadratic holds near the head only: where all its swaps together miss, the first may not.
-    for limit in (1000, 3, 1):
-        tableau = quadratic.tableau(support)
-        if quadratic.improve(tableau, limit) == 0:
-            return None
-        moved = fit(loss, quadratic.subspaces(tableau), start=head, tolerance=result.tolerance)
-        if moved.loss < result.loss * (1 - 1e-4):
-            return moved
-    return None

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from scipy.stats import norm
 
+from penult.alternating import relinearise
 from penult.budget import select_mean, select_shared
 from penult.curvature import select_curvature
 from penult.distill import Distillation
@@ -19,7 +20,6 @@ from penult.errors import InputError
 from penult.features import Features
 from penult.head import SparseHead, accuracies
 from penult.influence import SCORES, Evidence, influence
-from penult.joint import relinearise
 from penult.moments import Moments
 from penult.refit import fit as fit_softmax
 from penult.refit import refit_least_squares
@@ -345,7 +345,7 @@ def refit(
 ) -> SparseHead:
     """Weights on subspaces by the plan's refit; `last` is the path's head before, to start from.
 
-    With few classes and features, a selection by curvature is improved at the refitted head.
+    A selection by curvature is improved at the refitted head, where that pays.
     """
     if plan.refit == "softmax":
         result = fit_softmax(loss, subspaces, start=last)

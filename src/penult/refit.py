@@ -17,7 +17,8 @@ from penult.select import Subspaces
 from penult.sparse_regression import check_weight, standardised
 
 TOLERANCE = 2e-4
-RIDGE = 1e-8
+# Times the squared standardised weights, per class: what fixes them where nothing else does.
+RIDGE = 1e-7
 # Least squares adds this part of a feature's variance, so that duplicates share their weight.
 LEAST_SQUARES_RIDGE = 1e-9
 # Numbers in the largest array of one group of classes.
@@ -69,6 +70,7 @@ class Objective:
         self.mean = loss.mean[support.indices]
         mass = loss.class_mass.clamp(min=0.1 / loss.n_classes)
         self.mass = torch.cat([mass[support.classes], mass])
+        self.ridge = RIDGE / loss.n_classes
         self.n_passes = 0
 
     def pack(self, values: Tensor, bias: Tensor) -> Tensor:
@@ -94,7 +96,7 @@ class Objective:
         self.n_passes += 1
         by_value = (by_value - self.mean * by_bias[self.support.classes]) / self.std
         by_value[self.loss.constant[self.support.indices]] = 0
-        ridge = RIDGE * x
+        ridge = self.ridge * x
         return loss + float(x @ ridge) / 2, torch.cat([by_value, by_bias]) + ridge
 
     def residual(self, gradient: Tensor) -> float:
@@ -236,11 +238,11 @@ def _solve(
     while True:
         x = objective.pack(point.values, point.bias)
         point = Point(point.support, *objective.unpack(x))
-        inverse = preconditioner(loss, point, RIDGE)
+        inverse = preconditioner(loss, point, objective.ridge)
         passes = min(passes, max_passes - objective.n_passes)
         value, x, gradient = minimise(objective, x, inverse, done, passes)
         passes *= 3
         point = Point(point.support, *objective.unpack(x))
         if done(gradient) or objective.n_passes >= max_passes:
-            loss_alone = value - RIDGE * float(x @ x) / 2
+            loss_alone = value - objective.ridge * float(x @ x) / 2
             return point, (loss_alone, objective.residual(gradient), objective.n_passes)
