@@ -18,7 +18,7 @@ from penult import kernels
 from penult.errors import InputError
 from penult.head import SparseHead
 from penult.kernels import BAG, DENSE, GATHER, Choice, choose, plain
-from penult.machine import FIELDS, ROWS, TILES, machine, scratch_bytes
+from penult.machine import ROWS, TILES, arguments, copied, machine, scratch_bytes
 from penult.select import Subspaces
 
 pytest.importorskip("llvmlite")
@@ -93,13 +93,13 @@ def test_tiles_that_are_not_full_write_nothing_beside_the_logits(n_samples: int)
         size = scratch_bytes(width, 37)
         scratch = torch.full((size + 64 + 64,), 9, dtype=torch.uint8)
         start = (scratch.data_ptr() + 63) // 64 * 64
-        fields = (
-            z.data_ptr(), n_samples, 37, 45, head.indptr.data_ptr(), indices.data_ptr(),
-            head.values.data_ptr(), head.bias.data_ptr(), logits[margin:].data_ptr(),
-            start, size, 48,
+        prepared = arguments(
+            n_samples=n_samples, n_features=37, n_classes=45, scratch_bytes=size, chunk=48,
+            indptr=head.indptr.data_ptr(), indices=indices.data_ptr(),
+            values=head.values.data_ptr(), bias=head.bias.data_ptr(),
         )  # fmt: skip
-        assert len(fields) == len(FIELDS) - 2
-        loops.run(f"tiles{width}", fields, 1)
+        own = copied(prepared, z.data_ptr(), logits[margin:].data_ptr(), start)
+        loops.run(f"tiles{width}", own, 1)
         assert bool((logits[:margin] == 7).all())
         assert bool((logits[-margin:] == 7).all())
         assert bool((scratch[start - scratch.data_ptr() + size :] == 9).all())
@@ -228,6 +228,41 @@ def test_copies_and_pickles_are_independent() -> None:
             )
         assert torch.equal(head(z), logits)
     assert list(head.state_dict()) == ["values", "bias", "indptr", "indices"]
+
+
+def test_a_call_like_the_last_one_sees_every_change() -> None:
+    """The arguments that are kept from call to call are kept only while they hold."""
+    head = random_head(3, 40, [5] * 64)
+    z = random_samples(3, 1, 40)
+
+    def check(z: Tensor = z) -> None:
+        torch.testing.assert_close(head(z), naive_logits(head, z).float(), atol=1e-4, rtol=1e-4)
+
+    with torch.no_grad():
+        for _ in range(2):
+            check()
+        assert head._inference.again(z, head._buffers, head._parameters) is not None
+        head.values.data = head.values.data * 2  # another place
+        check()
+        head.values.data.mul_(3)  # in place, without a new version
+        check()
+        head.bias.data = torch.zeros(64)
+        check()
+        check(z[:, torch.randperm(40)].T.contiguous().T)  # other strides
+        check(random_samples(4, 3, 40))
+        head.indices.copy_((head.indices + 1) % 40)
+        check()
+        head.values = torch.nn.Parameter(torch.ones(5 * 64))
+        check()
+        head.double()
+        assert head(z.double()).dtype is torch.float64
+        head.float()
+        check()
+    assert head(z).requires_grad
+    assert head._inference.again(z, head._buffers, head._parameters) is None
+    with torch.no_grad(), forward_ad.dual_level():
+        dual = forward_ad.make_dual(z, torch.ones_like(z))
+        assert head._inference.again(dual, head._buffers, head._parameters) is None
 
 
 def test_a_subspace_made_in_inference_mode() -> None:

@@ -38,7 +38,22 @@ FIELDS = (
     "n_scratch",  # parts of the scratch memory taken so far, 0 at the start
     "n_drawn",  # tasks drawn so far, 0 at the start
 )
-Arguments = ctypes.c_int64 * len(FIELDS)
+Arguments = ctypes.Array[ctypes.c_int64]
+ARGUMENTS = ctypes.c_int64 * len(FIELDS)
+FEATURES, LOGITS, SCRATCH = (FIELDS.index(name) for name in ("features", "logits", "scratch"))
+
+
+def arguments(**fields: int) -> Arguments:
+    """Arguments of a loop, by the names of `FIELDS`; what is not named is 0."""
+    return ARGUMENTS(*(fields.get(name, 0) for name in FIELDS))
+
+
+def copied(prepared: Arguments, features: int, logits: int, scratch: int) -> Arguments:
+    """The same arguments for one call more, with the addresses that are its own."""
+    own = ARGUMENTS.from_buffer_copy(prepared)
+    own[FEATURES], own[LOGITS], own[SCRATCH] = features, logits, scratch
+    return own
+
 
 ROWS = "rows"
 TILES = {8: (8, 1), 16: (16, 1), 32: (16, 2)}  # samples in a tile: (lanes, vectors)
@@ -258,12 +273,11 @@ class Machine:
         self._fork = _torch_threads()
         self.has_threads = self._fork is not None  # `run` may be asked for several
 
-    def run(self, name: str, fields: Sequence[int], n_threads: int) -> None:
-        """Run a loop over `fields` (all of `FIELDS` but the counters), without the lock of Python.
+    def run(self, name: str, arguments: Arguments, n_threads: int) -> None:
+        """Run a loop without the lock of Python; its counters must be 0.
 
         The caller answers for every address and size: nothing is checked here.
         """
-        arguments = Arguments(*fields)
         address = ctypes.addressof(arguments)
         if n_threads == 1:
             self._function[name](address)
