@@ -261,7 +261,7 @@ def test_a_call_like_the_last_one_sees_every_change() -> None:
     assert head(z).requires_grad
     assert head._inference.again(z, head._buffers, head._parameters) is None
     with torch.no_grad(), forward_ad.dual_level():
-        dual = forward_ad.make_dual(z, torch.ones_like(z))
+        dual = forward_ad.make_dual(z, torch.ones_like(z))  # type: ignore[no-untyped-call]
         assert head._inference.again(dual, head._buffers, head._parameters) is None
 
 

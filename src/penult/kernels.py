@@ -78,7 +78,7 @@ def traced(
 def tracing() -> bool:
     """Whether `torch.jit.trace` looks on: sizes are then no numbers to compare."""
     # What torch.jit.is_tracing asks, without its detours: every call of a head asks it.
-    found: object = torch._C._get_tracing_state()  # type: ignore[attr-defined]
+    found: object = torch._C._get_tracing_state()
     return found is not None
 
 
