@@ -73,7 +73,7 @@ def test_the_weights_of_a_turn_are_the_best_for_its_class() -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_sweeps_end_where_no_class_has_a_better_swap(seed: int) -> None:
     at = expansion(problem(seed), seed)
-    alternation = Alternation(at, Alternation(at).path([2])[2])
+    alternation = Alternation(at, Alternation(at).path([2])[2][0])
     values: list[float] = []
     while len(values) < 30 and (alternation.sweep() or len(values) < 10):
         values.append(model(at, alternation.change))
@@ -163,17 +163,28 @@ def test_relinearise_refuses_swaps_that_make_the_loss_worse(
     assert relinearise(loss, start, least_loss=0) is start
 
 
-def test_relinearise_leaves_what_is_close_enough_uneven_or_too_large(
+def test_relinearise_leaves_what_is_close_enough_or_too_large(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     loss = problem(0)
     start = fit(loss, top_k(loss.weight, 1))
     assert relinearise(loss, start) is not start
     assert relinearise(loss, start, least_loss=start.loss) is start
-    uneven = fit(loss, top_k(loss.weight, [1, 2, 1, 1]))
-    assert relinearise(loss, uneven) is uneven
     monkeypatch.setattr(alternating, "MOST_LOGITS", 4 * 500 - 1)
     assert relinearise(loss, start) is start
+
+
+def test_relinearise_keeps_sizes_and_stays_within_what_is_allowed() -> None:
+    loss = problem(1)
+    start = fit(loss, top_k(loss.weight, [1, 2, 3, 1]))
+    end = relinearise(loss, start)
+    assert end.loss < start.loss
+    assert end.head.subspaces.indptr.diff().tolist() == [1, 2, 3, 1]
+    allowed = torch.unique(start.head.indices)
+    assert 3 <= len(allowed) < 7
+    bounded = relinearise(loss, start, allowed=allowed)
+    assert set(bounded.head.indices.tolist()) <= set(allowed.tolist())
+    assert end.loss <= bounded.loss <= start.loss
 
 
 def test_samples_that_matter_stand_for_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:

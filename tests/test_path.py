@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy.stats import binom
 
+from penult import alternating, joint
 from penult.cli import main
 from penult.errors import InputError
 from penult.features import Features, save_features
@@ -49,9 +50,7 @@ def test_every_selection_and_refit_gives_heads_of_the_asked_sizes() -> None:
         for refit in ("none", "least-squares", "softmax"):
             path = fit_path(features, None, Plan((2, 4), select, refit))
             for step in path.steps:
-                sizes = step.head.subspaces.indptr.diff()
-                assert float(sizes.double().mean()) == step.k
-                assert select == "mean" or sizes.tolist() == [step.k] * N_CLASSES
+                assert step.head.subspaces.indptr.diff().tolist() == [step.k] * N_CLASSES
                 assert step.head.values.isfinite().all(), (select, refit)
 
 
@@ -70,14 +69,61 @@ def test_a_refit_is_nearer_to_the_dense_head_than_its_own_weights() -> None:
     assert divergence(kept["softmax"]) < divergence(kept["none"])
 
 
-def test_features_in_all_are_bounded() -> None:
+WAYS = pytest.mark.parametrize("way", ["moments", "curvature", "many"])
+
+
+def limit(way: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The selection to ask for; "many" is curvature where there are too many classes."""
+    if way == "many":
+        monkeypatch.setattr(alternating, "MOST_LOGITS", 0)
+        monkeypatch.setattr(joint, "JOINT_FEATURES", 0)
+    return "moments" if way == "moments" else "curvature"
+
+
+@WAYS
+def test_features_in_all_are_bounded(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    select = limit(way, monkeypatch)
     features, _ = planted(600)
-    path = fit_path(features, None, Plan((1, 3), "moments", max_features=7))
-    assert len(torch.unique(path[3].indices)) <= 7
-    with pytest.raises(InputError, match="needs the selection moments, found curvature"):
-        Plan((1, 3), max_features=7)
+    for bound in (4, 7):
+        path = fit_path(features, None, Plan((1, 3), select, max_features=bound))
+        for step in path.steps:
+            assert step.n_features_used <= bound
+            assert step.head.indptr.diff().tolist() == [step.k] * N_CLASSES
+    free = fit_path(features, None, Plan((3,), select))
+    bounded = fit_path(
+        features, None, Plan((3,), select, max_features=free.steps[0].n_features_used)
+    )
+    assert bounded.steps[0].accuracy == pytest.approx(free.steps[0].accuracy, abs=0.03)
     with pytest.raises(InputError, match=r"different features must lie in \[3, 30\]"):
-        fit_path(features, None, Plan((1, 3), "moments", max_features=2))
+        fit_path(features, None, Plan((1, 3), select, max_features=2))
+
+
+@WAYS
+def test_a_mean_budget_goes_where_it_is_needed(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Classes 0 and 1 read five features each, the others one: a mean fits what a k does not."""
+    select = limit(way, monkeypatch)
+    z = torch.rand(3000, 20, generator=torch.Generator().manual_seed(0))
+    weight = torch.zeros(6, 20)
+    weight[0, :5], weight[1, 5:10] = 5.0, 5.0
+    for c in range(2, 6):
+        weight[c, 8 + c] = 11.0
+    labels = (z @ weight.T).argmax(1)
+    features = Features.of(z, labels, weight, torch.zeros(6))
+    path = fit_path(features, None, Plan((3,), select, budget="mean"))
+    sizes = path[3].indptr.diff().tolist()
+    assert sum(sizes) == 18
+    assert min(sizes[:2]) > max(sizes[2:])
+    even = fit_path(features, None, Plan((3,), select))
+    assert (path.steps[0].accuracy or 0) > (even.steps[0].accuracy or 0) + 0.03
+
+
+def test_budgets_that_nobody_can_fit_are_refused() -> None:
+    with pytest.raises(InputError, match="need the selection curvature or moments, found wanda"):
+        Plan((1, 3), "wanda", max_features=7)
+    with pytest.raises(InputError, match="do not go together"):
+        Plan((1, 3), max_features=7, budget="mean")
+    with pytest.raises(InputError, match="budget must be one of each, mean, found some"):
+        Plan((1, 3), budget="some")
 
 
 def test_the_same_seed_gives_the_same_bits() -> None:

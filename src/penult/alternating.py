@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from penult.budget import share_out
 from penult.distill import Distillation
 from penult.head import SparseHead
 from penult.refit import RefitResult, fit
 from penult.select import Subspaces
-from penult.sparse_regression import as_subspaces, improve, support_path
+from penult.sparse_regression import improve, support_path
 from penult.tableau import Tableau
 
 # Samples × classes, and samples × features, up to which every class is told what the others miss.
@@ -90,33 +91,45 @@ class Alternation:
     """Subspaces of all classes in an expansion, improved in turns.
 
     Attributes:
-        support: (n_classes, k) places in the candidates; after a sweep those whose loss would cost
-            most come first.
+        support: (n_classes, largest k) places in the candidates; after a sweep those whose loss
+            would cost most come first. A class reads the first `sizes` of its row.
+        sizes: (n_classes,) int64.
+        costs: (n_classes, largest k), what the second-order loss of each kept feature would be.
         change: (n_classes, n_samples), e of the subspaces' best weights.
     """
 
-    def __init__(self, at: Expansion, support: Tensor | None = None) -> None:
+    def __init__(
+        self, at: Expansion, support: Tensor | None = None, sizes: Tensor | None = None
+    ) -> None:
         self.at = at
-        n_classes = len(at.p)
+        n_classes, device = len(at.p), at.p.device
         total = at.sums[:, -1, -1].clamp(min=1e-300)
         self._bias = total
         self._edge = at.sums[:, :-1, -1]
-        inner = (
-            at.sums[:, :-1, :-1] - self._edge[:, :, None] * (self._edge / total[:, None])[:, None]
-        )
+        shared = self._edge[:, :, None] * (self._edge / total[:, None])[:, None]
+        inner = at.sums[:, :-1, :-1] - shared
         variance = inner.diagonal(dim1=1, dim2=2)
         known = variance > 1e-9 * total[:, None]
         self._scale = torch.where(known, variance, 1).rsqrt() * known
         self._covariance = inner * self._scale[:, None] * self._scale[:, :, None]
         self.change = torch.zeros_like(at.p)
         self._mean_change = torch.zeros_like(at.p[0])
-        none = torch.zeros(n_classes, 0, dtype=torch.int64, device=at.p.device)
+        none = torch.zeros(n_classes, 0, dtype=torch.int64, device=device)
         self.support = none if support is None else support
+        self.sizes = (
+            torch.full((n_classes,), self.support.shape[1], device=device)
+            if sizes is None
+            else sizes
+        )
+        self.costs = torch.zeros_like(self.support, dtype=torch.float64)
 
-    def path(self, ks: Sequence[int]) -> dict[int, Tensor]:
-        """Supports of each size, every class by itself, the others as they are."""
-        everyone = torch.arange(len(self.support), device=self.support.device)
-        return support_path(self._covariance, self._products(everyone)[0], ks)
+    def path(self, ks: Sequence[int]) -> dict[int, tuple[Tensor, Tensor]]:
+        """Supports of each size and what they explain, every class by itself."""
+        products = self._products(torch.arange(len(self.support), device=self.support.device))[0]
+        found = {}
+        for k, support in support_path(self._covariance, products, ks).items():
+            found[k] = support, Tableau.of(self._covariance, products, support).explained
+        return found
 
     def improve(self, max_sweeps: int = 3) -> int:
         """Sweep until no class changes, `max_sweeps` times at most; how many changes there were."""
@@ -130,24 +143,32 @@ class Alternation:
 
     def sweep(self) -> int:
         """Let each class swap features until none helps; how many classes changed."""
-        n_classes = len(self.support)
-        n_changed = 0
+        n_classes, n_changed = len(self.support), 0
         for turn in range(min(TURNS, n_classes)):
             classes = torch.arange(turn, n_classes, TURNS, device=self.support.device)
             products, level = self._products(classes)
-            tableau = Tableau.of(self._covariance[classes], products, self.support[classes].clone())
-            improve(tableau)
-            before = self.support[classes].sort(1).values
-            n_changed += int((tableau.support.sort(1).values != before).any(1).sum())
-            order = tableau.losses().argsort(dim=1, descending=True, stable=True)
-            self.support[classes] = tableau.support.gather(1, order)
-            self._put(classes, tableau, level)
+            for k in torch.unique(self.sizes[classes]).tolist():
+                of = (self.sizes[classes] == k).nonzero()[:, 0]
+                n_changed += self._swap(classes[of], products[of], level[of], k)
         return n_changed
+
+    def _swap(self, classes: Tensor, products: Tensor, level: Tensor, k: int) -> int:
+        """The turn of some classes with k features each; how many of them changed."""
+        before = self.support[classes, :k]
+        tableau = Tableau.of(self._covariance[classes], products, before.clone())
+        improve(tableau)
+        losses, order = tableau.losses().sort(dim=1, descending=True, stable=True)
+        self.support[classes, :k] = tableau.support.gather(1, order)
+        self.costs[classes, :k] = losses
+        self._put(classes, tableau, level)
+        return int((tableau.support.sort(1).values != before.sort(1).values).any(1).sum())
 
     def subspaces(self) -> Subspaces:
         """The features, of each class the one whose loss would cost most first."""
         kept = self.at.candidates.gather(1, self.support)
-        return as_subspaces(kept, len(self.at.features) - 1)
+        inside = torch.arange(kept.shape[1], device=kept.device) < self.sizes[:, None]
+        indptr = torch.cat([self.sizes.new_zeros(1), self.sizes.cumsum(0)])
+        return Subspaces(indptr.cpu(), kept[inside].cpu(), len(self.at.features) - 1)
 
     def _products(self, classes: Tensor) -> tuple[Tensor, Tensor]:
         """Products of the candidates with the classes' targets, and Σ weight · target."""
@@ -191,16 +212,66 @@ def select_alternating(
     Each class first selects by itself; then classes swap features in turns, each making good what
     the others still miss.
     """
-    features, logits = _samples(loss)
-    p = (logits / temperature).softmax(0)
-    logits = logits - logits.mean(0)
-    expansion = Expansion.of(features, p, torch.zeros_like(p), logits, candidates)
+    expansion = expand(loss, candidates, temperature)
     found = {}
-    for k, support in Alternation(expansion).path(ks).items():
+    for k, (support, _) in Alternation(expansion).path(ks).items():
         alternation = Alternation(expansion, support)
         alternation.improve()
         found[k] = alternation.subspaces()
     return found
+
+
+def select_mean_alternating(
+    loss: Distillation, ks: Sequence[int], candidates: Tensor, temperature: float
+) -> dict[int, Subspaces]:
+    """The same for a mean of k features, more for the classes whose loss falls most by them.
+
+    Sizes follow from what each class explains by itself, see `penult.budget.share_out`.
+    """
+    expansion = expand(loss, candidates, temperature)
+    most = min(candidates.shape[1], 4 * (max(ks) + 1))
+    path = Alternation(expansion).path(range(1, most + 1))
+    explained = torch.stack([value for _, value in path.values()], 1)
+    found = {}
+    for k in ks:
+        sizes = share_out(explained, k).to(candidates.device)
+        support = path[most][0].clone()
+        for size in torch.unique(sizes).tolist():
+            support[sizes == size, :size] = path[size][0][sizes == size]
+        alternation = Alternation(expansion, support[:, : int(sizes.max())], sizes)
+        alternation.improve()
+        found[k] = alternation.subspaces()
+    return found
+
+
+def select_shared_alternating(
+    loss: Distillation, k: int, n_shared: int, candidates: Tensor, temperature: float
+) -> Subspaces:
+    """The same where all classes together may use `n_shared` different features.
+
+    Backward elimination: the features that cost least over all classes are barred, a quarter of
+    those in use at most, and all classes select anew, until few enough are in use.
+    """
+    while True:
+        expansion = expand(loss, candidates, temperature)
+        alternation = Alternation(expansion, Alternation(expansion).path([k])[k][0])
+        alternation.improve()
+        kept = expansion.candidates.gather(1, alternation.support)
+        costs = alternation.costs.new_zeros(loss.n_features)
+        costs.index_add_(0, kept.flatten(), alternation.costs.flatten())
+        n_used = len(torch.unique(kept))
+        if n_used <= n_shared:
+            return alternation.subspaces()
+        n_left = max(n_shared, min(n_used - 1, 3 * n_used // 4))
+        allowed = costs.argsort(descending=True, stable=True)[:n_left].sort().values
+        candidates = allowed.expand(loss.n_classes, -1).contiguous()
+
+
+def expand(loss: Distillation, candidates: Tensor, temperature: float) -> Expansion:
+    """The expansion at the dense head, its probabilities softened."""
+    features, logits = _samples(loss)
+    p = (logits / temperature).softmax(0)
+    return Expansion.of(features, p, torch.zeros_like(p), logits - logits.mean(0), candidates)
 
 
 def relinearise(
@@ -209,22 +280,22 @@ def relinearise(
     *,
     least_loss: float = LEAST_LOSS,
     max_rounds: int = 2,
+    allowed: Tensor | None = None,
 ) -> RefitResult:
     """Swap features in the expansion at a refitted head itself, and refit, while the loss falls.
 
     The expansion is that of the loss at a temperature of 2, midway between the head's and the
     dense head's probabilities: training images are too sure to tell much at 1. The result comes
-    back as it is where its loss is below `least_loss`, where classes keep different numbers of
-    features, and where there are too many samples and classes.
+    back as it is where its loss is below `least_loss` and where there are too many samples and
+    classes. With `allowed`, features in rising order, no others come in.
     """
     sizes = result.head.subspaces.indptr.diff()
-    k = int(sizes[0])
-    if result.loss <= least_loss or not is_affordable(loss) or bool((sizes != k).any()):
+    if result.loss <= least_loss or not is_affordable(loss) or int(sizes.min()) == 0:
         return result
     features, dense = _samples(loss)
     best = result
     for _ in range(max_rounds):
-        subspaces = _improved(loss, best.head, features, dense, k)
+        subspaces = _improved(loss, best.head, features, dense, allowed)
         if subspaces is None:
             break
         moved = fit(loss, subspaces, start=best.head, tolerance=max(TRIAL, result.tolerance))
@@ -237,7 +308,7 @@ def relinearise(
 
 
 def _improved(
-    loss: Distillation, head: SparseHead, features: Tensor, dense: Tensor, k: int
+    loss: Distillation, head: SparseHead, features: Tensor, dense: Tensor, allowed: Tensor | None
 ) -> Subspaces | None:
     """Subspaces after swaps in the expansion at a head; None where no swap helps."""
     weight = head.dense_weight().detach().to(dense.device)
@@ -246,10 +317,14 @@ def _improved(
     own = (logits / TEMPERATURE).softmax(0)
     targets = (dense / TEMPERATURE).softmax(0)
     slope = (own - targets).mul_(TEMPERATURE)
-    kept = head.indices.to(dense.device).reshape(-1, k)
-    candidates = choose_candidates((slope @ features[:-1].T).abs(), kept)
+    sizes = head.indptr.diff().to(dense.device)
+    places = torch.arange(int(sizes.max()), device=dense.device)
+    # Where a class reads fewer features its first stands in for those it lacks.
+    places = torch.where(places < sizes[:, None], places, 0) + head.indptr[:-1, None].to(sizes)
+    kept = head.indices.to(dense.device)[places]
+    candidates = choose_candidates((slope @ features[:-1].T).abs(), kept, allowed=allowed)
     expansion = Expansion.of(features, (own + targets) / 2, slope, logits, candidates)
-    alternation = Alternation(expansion, torch.searchsorted(candidates, kept))
+    alternation = Alternation(expansion, torch.searchsorted(candidates, kept), sizes)
     return alternation.subspaces() if alternation.improve() else None
 
 
@@ -273,7 +348,9 @@ def _taken(weights: Tensor, n_taken: int) -> Tensor:
     return taken.masked_fill_(weights >= top.values[:, -1:], 1.0)
 
 
-def choose_candidates(scores: Tensor, kept: Tensor, most: int | None = None) -> Tensor:
+def choose_candidates(
+    scores: Tensor, kept: Tensor, most: int | None = None, allowed: Tensor | None = None
+) -> Tensor:
     """Features that each class considers, (n_classes, m), in rising order.
 
     All up to 256 features; else the kept ones and those that score highest, 4 × k or 32 at least.
@@ -282,11 +359,14 @@ def choose_candidates(scores: Tensor, kept: Tensor, most: int | None = None) -> 
         scores: (n_classes, n_features).
         kept: (n_classes, k) features that must be among them.
         most: bound on m.
+        allowed: features in rising order; no others are considered.
     """
-    n_features, k = scores.shape[1], kept.shape[1]
-    m = n_features if n_features <= ALL_FEATURES else min(n_features, max(4 * k, 32))
+    scores = scores.scatter(1, kept, float("inf"))
+    names = torch.arange(scores.shape[1], device=kept.device) if allowed is None else allowed
+    n, k = len(names), kept.shape[1]
+    m = n if n <= ALL_FEATURES else min(n, max(4 * k, 32))
     m = m if most is None else min(m, most)
-    if m == n_features:
-        return torch.arange(m, device=kept.device).expand(len(scores), m).contiguous()
-    order = scores.scatter(1, kept, float("inf")).argsort(dim=1, descending=True, stable=True)
-    return order[:, :m].sort(dim=1).values
+    if m == n:
+        return names.expand(len(scores), m).contiguous()
+    order = scores[:, names].argsort(dim=1, descending=True, stable=True)
+    return names[order[:, :m].sort(dim=1).values]

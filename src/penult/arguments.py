@@ -91,17 +91,14 @@ EvalFeatures = Annotated[
 Sizes = Annotated[str, _option("Features per class: numbers, or ranges like 1-20.", "-k")]
 Selection = Annotated[
     str,
-    _option(
-        "How features are chosen: curvature, moments, mean (k is a mean), or a score.", "--select"
-    ),
+    _option("How features are chosen: curvature, moments, or a score.", "--select"),
 ]
+Budget = Annotated[str, _option("What k is: what each class gets, or the mean over the classes.")]
 Refit = Annotated[str, _option("How weights are fitted: softmax, least-squares or none.")]
 FitLabels = Annotated[
     bool, _option("Refit to the labels, not to the dense head's probabilities.", "--labels")
 ]
-MaxFeatures = Annotated[
-    int | None, _option("Different features for all classes together; with --select moments.")
-]
+MaxFeatures = Annotated[int | None, _option("Different features for all classes together.")]
 Tolerance = Annotated[
     float | None,
     _option("Pick the smallest head that surely loses at most this fraction of accuracy."),

@@ -30,7 +30,7 @@ def select_mean(
         most: the largest k of a class; 4 × mean_k where None.
     """
     check_weight(weight, moments)
-    n_classes, n_features = weight.shape
+    n_features = weight.shape[1]
     if not 1 <= mean_k <= n_features:
         raise InputError(f"the mean k must lie in [1, {n_features}] (n_features), found {mean_k}")
     most = min(n_features, most or 4 * int(mean_k + 1))
@@ -39,13 +39,25 @@ def select_mean(
     explained = torch.stack(
         [Tableau.of(covariance, products, supports[k]).explained for k in range(1, most + 1)], 1
     )
+    kept = [supports[int(k)][c].tolist() for c, k in enumerate(share_out(explained, mean_k))]
+    return Subspaces.of(kept, n_features)
+
+
+def share_out(explained: Tensor, mean_k: float) -> Tensor:
+    """How many features each class gets of mean_k on average, (n_classes,) int64, at least one.
+
+    The next feature always goes to the class that explains most more by it.
+
+    Args:
+        explained: (n_classes, most), what each class explains with 1, 2, … features.
+        mean_k: in [1, most].
+    """
+    n_classes = len(explained)
     gains = _concave_steps(explained)
     n_more = round(mean_k * n_classes) - n_classes
     sizes = torch.ones(n_classes, dtype=torch.int64)
-    taken = gains.flatten().sort(descending=True, stable=True).indices[:n_more]
-    sizes.index_add_(0, taken // gains.shape[1], torch.ones_like(taken))
-    kept = [supports[int(k)][c].tolist() for c, k in enumerate(sizes)]
-    return Subspaces.of(kept, n_features)
+    taken = gains.flatten().sort(descending=True, stable=True).indices[:n_more].cpu()
+    return sizes.index_add_(0, taken // gains.shape[1], torch.ones_like(taken))
 
 
 def select_shared(

@@ -192,13 +192,14 @@ def fit(
     select: given.Selection = "curvature",
     refit: given.Refit = "softmax",
     labels: given.FitLabels = False,
+    budget: given.Budget = "each",
     max_features: given.MaxFeatures = None,
     tolerance: given.Tolerance = None,
     seed: given.Seed = 0,
     as_json: given.AsJson = False,
 ) -> None:
     """Fit sparse heads from few features per class to many, and pick one."""
-    plan = Plan(given.sizes_of(k), select, refit, labels, seed, max_features)
+    plan = Plan(given.sizes_of(k), select, refit, labels, seed, budget, max_features)
     found = Features.open(features)
     held_out = Features.open(eval_) if eval_ is not None else None
     with _progress() as heard:

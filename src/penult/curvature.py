@@ -13,7 +13,10 @@ from penult.alternating import (
     choose_candidates,
     is_affordable,
     select_alternating,
+    select_mean_alternating,
+    select_shared_alternating,
 )
+from penult.budget import select_mean, select_shared
 from penult.distill import MEMORY_LIMIT, Distillation, check_temperature
 from penult.errors import InputError
 from penult.joint import is_small, select_joint
@@ -21,6 +24,8 @@ from penult.moments import Moments
 from penult.select import Subspaces
 from penult.sparse_regression import as_subspaces, check_sizes, select_moments, support_path
 
+# Softens the dense probabilities that weigh the samples.
+TEMPERATURE = 3.0
 # Classes × samples × candidates² that are worth one selection.
 WORK = 4e10
 # Numbers in the largest array of one group of classes.
@@ -32,7 +37,7 @@ def select_curvature(
     ks: Sequence[int],
     *,
     moments: Moments | None = None,
-    temperature: float = 3.0,
+    temperature: float = TEMPERATURE,
     memory_limit: int = MEMORY_LIMIT,
 ) -> dict[int, Subspaces]:
     """Features of each class that keep the softmax nearest to the dense head's, to second order.
@@ -64,14 +69,74 @@ def select_curvature(
     check_temperature(temperature)
     if is_small(loss):
         return select_joint(loss, ks, temperature)
-    candidates = _candidates(loss, ks[-1], moments, memory_limit)
+    candidates = find_candidates(loss, ks[-1], moments, memory_limit)
     if is_affordable(loss):
         return select_alternating(loss, ks, candidates, temperature)
     sums = _weighted_sums(loss, candidates, temperature)
     return _select(sums, candidates, ks, loss.n_features)
 
 
-def _candidates(loss: Distillation, k: int, moments: Moments | None, memory_limit: int) -> Tensor:
+def select_by_need(
+    loss: Distillation, ks: Sequence[int], moments: Moments, *, curvature: bool
+) -> dict[int, Subspaces]:
+    """Features for a mean of k per class, more for the classes that need them most.
+
+    By moments see `penult.budget.select_mean`. By curvature, where each class can be told what the
+    others miss, see `penult.alternating.select_mean_alternating`; otherwise the classes' sizes are
+    those of the moments, and their features those that curvature selects at that size.
+    """
+    ks = check_sizes(ks, loss.n_features)
+    if curvature and is_affordable(loss):
+        candidates = find_candidates(loss, ks[-1], moments)
+        return select_mean_alternating(loss, ks, candidates, TEMPERATURE)
+    found = {k: select_mean(moments, loss.weight, k) for k in ks}
+    if not curvature:
+        return found
+    sizes = {k: subspaces.indptr.diff().tolist() for k, subspaces in found.items()}
+    path = select_curvature(loss, sorted(set().union(*sizes.values())), moments=moments)
+    return {
+        k: Subspaces.of(
+            [path[size][c].tolist() for c, size in enumerate(sizes[k])], loss.n_features
+        )
+        for k in ks
+    }
+
+
+def select_within(
+    loss: Distillation, ks: Sequence[int], n_shared: int, moments: Moments, *, curvature: bool
+) -> dict[int, Subspaces]:
+    """Subspaces of each size, `n_shared` different features at most in all classes together.
+
+    By moments see `penult.budget.select_shared`. By curvature, where each class can be told what
+    the others miss, see `penult.alternating.select_shared_alternating`; otherwise the shared
+    features are those of the moments, and each class selects among them by its curvature.
+    """
+    ks = check_sizes(ks, loss.n_features)
+    shared = select_shared(moments, loss.weight, n_shared, ks)
+    if not curvature:
+        return shared
+    if is_affordable(loss):
+        candidates = find_candidates(loss, ks[-1], moments)
+        return {
+            k: select_shared_alternating(loss, k, n_shared, candidates, TEMPERATURE) for k in ks
+        }
+    found: dict[int, Subspaces] = {}
+    for k, subspaces in shared.items():
+        allowed = torch.unique(subspaces.indices).to(loss.weight.device)
+        candidates = choose_candidates(
+            _scores(loss), allowed[:0].expand(loss.n_classes, 0), 4 * k, allowed
+        )
+        sums = _weighted_sums(loss, candidates, TEMPERATURE)
+        found |= _select(sums, candidates, [k], loss.n_features)
+    return found
+
+
+def find_candidates(
+    loss: Distillation,
+    k: int,
+    moments: Moments | None = None,
+    memory_limit: int = MEMORY_LIMIT,
+) -> Tensor:
     """Features that each class considers, (n_classes, m): the best by moments and by weights."""
     n_classes, device = loss.n_classes, loss.weight.device
     most = int((memory_limit / (8 * n_classes)) ** 0.5) - 2
@@ -82,14 +147,19 @@ def _candidates(loss: Distillation, k: int, moments: Moments | None, memory_limi
             f"{needed / 2**20:.0f} MiB, and the memory limit is {memory_limit / 2**20:.0f} MiB: "
             "raise it, or select by moments"
         )
-    scores = (loss.weight.double() - loss.weight.double().mean(0)).abs() * loss.std
-    scores.masked_fill_(loss.constant, 0.0)
+    scores = _scores(loss)
     kept = torch.zeros(n_classes, 0, dtype=torch.int64, device=device)
     if min(ALL_FEATURES, most) < loss.n_features:
         moments = _moments(loss) if moments is None else moments
         best = select_moments(moments, loss.weight, [k])[k]
         kept = best.indices.reshape(n_classes, k).to(device)
     return choose_candidates(scores, kept, most)
+
+
+def _scores(loss: Distillation) -> Tensor:
+    """Spread of what each feature gives to each class's centred logit, (n_classes, n_features)."""
+    weight = loss.weight.double()
+    return ((weight - weight.mean(0)).abs() * loss.std).masked_fill_(loss.constant, 0.0)
 
 
 def _moments(loss: Distillation) -> Moments:

@@ -13,8 +13,7 @@ import torch
 from scipy.stats import norm
 
 from penult.alternating import relinearise
-from penult.budget import select_mean, select_shared
-from penult.curvature import select_curvature
+from penult.curvature import select_by_need, select_curvature, select_within
 from penult.distill import Distillation
 from penult.errors import InputError
 from penult.features import Features
@@ -29,7 +28,8 @@ from penult.storage import write_json
 from penult.tap import Head
 
 SIZES = (1, 2, 3, 5, 8, 10, 15, 20)
-SELECTIONS = ("curvature", "moments", "mean", *SCORES)
+SELECTIONS = ("curvature", "moments", *SCORES)
+BUDGETS = ("each", "mean")
 REFITS = ("softmax", "least-squares", "none")
 HELD_OUT = 0.2
 CONFIDENCE = 0.95
@@ -41,12 +41,14 @@ class Plan:
 
     Attributes:
         ks: features per class.
-        select: one of `SELECTIONS`: how the features are chosen. With "mean", k is the mean over
-            the classes, and those that need more get more.
+        select: one of `SELECTIONS`: how the features are chosen.
         refit: one of `REFITS`: how their weights are.
         labels: refit to the labels rather than to the dense head's probabilities.
         seed: of the random control and of the split that `HeadPath.pick` makes.
-        max_features: how many different features all classes may use together; with "moments".
+        budget: one of `BUDGETS`: whether k is what each class gets, or, with "curvature" and
+            "moments", the mean over the classes, and those that need more get more.
+        max_features: how many different features all classes may use together; with "curvature"
+            and "moments", and what each class gets.
     """
 
     ks: tuple[int, ...] = SIZES
@@ -54,6 +56,7 @@ class Plan:
     refit: str = "softmax"
     labels: bool = False
     seed: int = 0
+    budget: str = "each"
     max_features: int | None = None
 
     def __post_init__(self) -> None:
@@ -65,10 +68,16 @@ class Plan:
             raise InputError(f"no refit is called {self.refit!r}; there are {', '.join(REFITS)}")
         if self.labels and self.refit != "softmax":
             raise InputError("labels are fitted by the softmax refit only")
-        if self.max_features is not None and self.select != "moments":
+        if self.budget not in BUDGETS:
+            raise InputError(f"the budget must be one of {', '.join(BUDGETS)}, found {self.budget}")
+        special = self.budget == "mean" or self.max_features is not None
+        if special and self.select not in ("curvature", "moments"):
             raise InputError(
-                f"a bound on all features needs the selection moments, found {self.select}"
+                "a mean k and a bound on all features need the selection curvature or moments, "
+                f"found {self.select}"
             )
+        if self.budget == "mean" and self.max_features is not None:
+            raise InputError("a mean k and a bound on all features do not go together: drop one")
 
 
 @dataclass(frozen=True, eq=False)
@@ -324,12 +333,12 @@ def select(
 ) -> dict[int, Subspaces]:
     """Subspaces of each size by the plan's selection."""
     name, moments, weight = plan.select, evidence.moments, evidence.weight
+    if plan.max_features is not None:
+        return select_within(loss, ks, plan.max_features, moments, curvature=name == "curvature")
+    if plan.budget == "mean":
+        return select_by_need(loss, ks, moments, curvature=name == "curvature")
     if name == "curvature":
         return select_curvature(loss, ks, moments=moments)
-    if name == "mean":
-        return {k: select_mean(moments, weight, k) for k in ks}
-    if plan.max_features is not None:
-        return select_shared(moments, weight, plan.max_features, ks)
     if name == "moments":
         return select_moments(moments, weight, ks)
     return {k: top_k(influence(name, evidence, k), k) for k in ks}
@@ -349,7 +358,11 @@ def refit(
     """
     if plan.refit == "softmax":
         result = fit_softmax(loss, subspaces, start=last)
-        sparse = (relinearise(loss, result) if plan.select == "curvature" else result).head
+        if plan.select == "curvature":
+            bounded = plan.max_features is not None
+            allowed = torch.unique(subspaces.indices).to(loss.weight.device) if bounded else None
+            result = relinearise(loss, result, allowed=allowed)
+        sparse = result.head
     elif plan.refit == "least-squares":
         sparse = refit_least_squares(subspaces, moments, head.weight, head.bias)
     else:
