@@ -27,6 +27,7 @@ from safetensors.torch import save_file
 from penult.distill import Distillation
 from penult.features import Features
 from penult.influence import Evidence
+from penult.memory import memory_needed
 from penult.path import Plan, refit, select
 
 
@@ -126,8 +127,8 @@ def report(found: dict[str, dict[str, Any]]) -> str:
         "in a file; every class of the dense head reads 10 features strongly. Curvature, refitted "
         "by softmax at every k, as `penult fit` does it; seconds.",
         "",
-        "| n_samples × n_features, n_classes | k | read | select | refit | all | peak memory, GB "
-        "| planted features found, % |",
+        "| n_samples × n_features, n_classes | k | read | select | refit | all "
+        "| peak memory (said before), GB | planted features found, % |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     said = []
@@ -137,7 +138,10 @@ def report(found: dict[str, dict[str, Any]]) -> str:
         ks = f"{case.ks[0]}…{case.ks[-1]}" if len(case.ks) > 1 else str(case.ks[0])
         times = " | ".join(f"{row[part]:.0f}" for part in ("read", "select", "refit", "all"))
         gigabytes = row["peak"] / 1e9
-        lines.append(f"| {size} | {ks} | {times} | {gigabytes:.1f} | {100 * row['found']:.2f} |")
+        sizes = case.n_samples, case.n_features, case.n_classes
+        bound = memory_needed(*sizes, max(case.ks), "curvature") / 1e9
+        memory = f"{gigabytes:.1f} ({bound:.1f})"
+        lines.append(f"| {size} | {ks} | {times} | {memory} | {100 * row['found']:.2f} |")
         asked = [
             ("selection", row["select"], case.select_seconds, "s"),
             ("everything", row["all"], case.all_seconds, "s"),

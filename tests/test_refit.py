@@ -230,16 +230,24 @@ class Streamed:
             yield self.z[part].clone(), self.labels[part].clone()
 
 
-def test_streamed_samples_give_what_samples_in_memory_give() -> None:
-    z, labels, weight, bias = problem(9)
-    whole = refit_softmax(UNEVEN, [(z, labels)], weight, bias, tolerance=1e-5)
-    stream = Streamed(z, labels, 150)
-    streamed = refit_softmax(UNEVEN, stream, weight, bias, tolerance=1e-5, memory_limit=1000)
-    assert stream.n_readings > streamed.n_passes
-    assert streamed.loss == pytest.approx(whole.loss, abs=1e-6)
-    kept = Streamed(z, labels, 150)
-    refit_softmax(UNEVEN, kept, weight, bias)
-    assert kept.n_readings == 1
+@pytest.mark.parametrize("labels", [False, True])
+def test_streamed_samples_give_what_samples_in_memory_give(labels: bool) -> None:
+    """Whether nothing is kept in memory, the features alone, or the targets too."""
+    z, y, weight, bias = problem(9)
+    features, targets = 4 * z.numel(), 4 * len(z) * 4
+    heads, readings = [], []
+    for limit in (1000, features + targets // 2, features + targets):
+        stream = Streamed(z, y, 150)
+        loss = Distillation(stream, weight, bias, labels=labels, memory_limit=limit)
+        assert loss.keeps_targets == (limit >= features + targets)
+        found = fit(loss, UNEVEN, tolerance=1e-5)
+        heads.append(found)
+        readings.append(stream.n_readings)
+    assert readings[0] > heads[0].n_passes
+    assert readings[1:] == [1, 1]
+    for found in heads[:2]:
+        assert found.loss == pytest.approx(heads[2].loss, abs=1e-6)
+        torch.testing.assert_close(found.head.values, heads[2].head.values, rtol=1e-3, atol=1e-3)
 
 
 def test_same_bits_twice() -> None:

@@ -195,10 +195,9 @@ class Alternation:
         self.change[classes] = change
 
 
-def is_affordable(loss: Distillation) -> bool:
+def is_affordable(n_samples: int, n_features: int, n_classes: int) -> bool:
     """Whether each class can be told what the others miss."""
-    n = loss.n_samples
-    return n * loss.n_classes <= MOST_LOGITS and n * loss.n_features <= MOST_FEATURES
+    return n_samples * n_classes <= MOST_LOGITS and n_samples * n_features <= MOST_FEATURES
 
 
 def select_alternating(
@@ -290,7 +289,7 @@ def relinearise(
     classes. With `allowed`, features in rising order, no others come in.
     """
     sizes = result.head.subspaces.indptr.diff()
-    if result.loss <= least_loss or not is_affordable(loss) or int(sizes.min()) == 0:
+    if result.loss <= least_loss or not is_affordable(*loss.sizes) or int(sizes.min()) == 0:
         return result
     features, dense = _samples(loss)
     best = result
@@ -348,6 +347,11 @@ def _taken(weights: Tensor, n_taken: int) -> Tensor:
     return taken.masked_fill_(weights >= top.values[:, -1:], 1.0)
 
 
+def n_considered(n_features: int, k: int) -> int:
+    """How many candidates a class has for k features."""
+    return n_features if n_features <= ALL_FEATURES else min(n_features, max(4 * k, 32))
+
+
 def choose_candidates(
     scores: Tensor, kept: Tensor, most: int | None = None, allowed: Tensor | None = None
 ) -> Tensor:
@@ -363,8 +367,8 @@ def choose_candidates(
     """
     scores = scores.scatter(1, kept, float("inf"))
     names = torch.arange(scores.shape[1], device=kept.device) if allowed is None else allowed
-    n, k = len(names), kept.shape[1]
-    m = n if n <= ALL_FEATURES else min(n, max(4 * k, 32))
+    n = len(names)
+    m = n_considered(n, kept.shape[1])
     m = m if most is None else min(m, most)
     if m == n:
         return names.expand(len(scores), m).contiguous()

@@ -34,6 +34,7 @@ from penult.data import check_data, open_data
 from penult.demo import demo as run_demo
 from penult.errors import InputError
 from penult.features import Features
+from penult.memory import memory_needed
 from penult.models import load_model
 from penult.path import Plan, fit_path
 from penult.reopen import Sources
@@ -202,6 +203,10 @@ def fit(
     plan = Plan(given.sizes_of(k), select, refit, labels, seed, budget, max_features)
     found = Features.open(features)
     held_out = Features.open(eval_) if eval_ is not None else None
+    needed = memory_needed(
+        found.n_samples, found.n_features, found.require_head().n_classes, max(plan.ks), select
+    )
+    errors.print(f"Memory: {needed / 1e9:.1f} GB at most, about")
     with _progress() as heard:
         path = fit_path(found, held_out, plan, heard("heads"))
     document = path.document()

@@ -12,6 +12,7 @@ from penult.alternating import (
     ALL_FEATURES,
     choose_candidates,
     is_affordable,
+    n_considered,
     select_alternating,
     select_mean_alternating,
     select_shared_alternating,
@@ -70,7 +71,7 @@ def select_curvature(
     if is_small(loss):
         return select_joint(loss, ks, temperature)
     candidates = find_candidates(loss, ks[-1], moments, memory_limit)
-    if is_affordable(loss):
+    if is_affordable(*loss.sizes):
         return select_alternating(loss, ks, candidates, temperature)
     sums = _weighted_sums(loss, candidates, temperature)
     return _select(sums, candidates, ks, loss.n_features)
@@ -86,7 +87,7 @@ def select_by_need(
     those of the moments, and their features those that curvature selects at that size.
     """
     ks = check_sizes(ks, loss.n_features)
-    if curvature and is_affordable(loss):
+    if curvature and is_affordable(*loss.sizes):
         candidates = find_candidates(loss, ks[-1], moments)
         return select_mean_alternating(loss, ks, candidates, TEMPERATURE)
     found = {k: select_mean(moments, loss.weight, k) for k in ks}
@@ -115,7 +116,7 @@ def select_within(
     shared = select_shared(moments, loss.weight, n_shared, ks)
     if not curvature:
         return shared
-    if is_affordable(loss):
+    if is_affordable(*loss.sizes):
         candidates = find_candidates(loss, ks[-1], moments)
         return {
             k: select_shared_alternating(loss, k, n_shared, candidates, TEMPERATURE) for k in ks
@@ -139,7 +140,7 @@ def find_candidates(
 ) -> Tensor:
     """Features that each class considers, (n_classes, m): the best by moments and by weights."""
     n_classes, device = loss.n_classes, loss.weight.device
-    most = int((memory_limit / (8 * n_classes)) ** 0.5) - 2
+    most = _most_candidates(n_classes, memory_limit)
     if most < k:
         needed = 8 * n_classes * (k + 2) ** 2
         raise InputError(
@@ -154,6 +155,15 @@ def find_candidates(
         best = select_moments(moments, loss.weight, [k])[k]
         kept = best.indices.reshape(n_classes, k).to(device)
     return choose_candidates(scores, kept, most)
+
+
+def n_candidates(n_features: int, n_classes: int, k: int) -> int:
+    """How many features each class considers for k of them, within the memory limit."""
+    return min(n_considered(n_features, k), _most_candidates(n_classes, MEMORY_LIMIT))
+
+
+def _most_candidates(n_classes: int, memory_limit: int) -> int:
+    return int((memory_limit / (8 * n_classes)) ** 0.5) - 2
 
 
 def _scores(loss: Distillation) -> Tensor:

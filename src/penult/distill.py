@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -21,10 +21,22 @@ MEMORY_LIMIT = 2 << 30
 
 @dataclass(frozen=True, eq=False)
 class Tile:
-    """Some samples, one per column: features (n_features, n) and target probabilities."""
+    """Some samples, one per column.
+
+    Attributes:
+        features: (n_features, n).
+        targets: probabilities (n_classes, n), or None where they are not kept.
+        labels: (n,) int64.
+    """
 
     features: Tensor
-    targets: Tensor
+    targets: Tensor | None
+    labels: Tensor
+
+    def n_bytes(self) -> int:
+        """Memory of the features and the targets that are kept."""
+        kept = 0 if self.targets is None else self.targets.numel()
+        return 4 * (self.features.numel() + kept)
 
 
 class Support:
@@ -41,6 +53,7 @@ class Support:
 
     def __init__(self, subspaces: Subspaces, device: torch.device) -> None:
         self.subspaces = subspaces
+        self.device = device
         self.indptr = subspaces.indptr.to(device)
         self.indices = subspaces.indices.to(device)
         self.classes = subspaces.classes().to(device)
@@ -88,7 +101,10 @@ class Distillation:
     label instead of the dense head's probabilities, and the loss is the cross-entropy.
 
     The samples are read once at the start. Features and targets stay in memory, transposed, where
-    they fit in `memory_limit`; otherwise every evaluation reads the blocks again.
+    they fit in `memory_limit`. Otherwise the features alone, where these fit, or nothing, and every
+    evaluation reads the blocks again. It then does without the targets, whose part of the loss is
+    linear and is summed up once for each support: a sparse head's own logits cost far less than the
+    dense ones.
 
     Args:
         blocks: iterable several times; gives features (n, n_features) and labels (n,) int64.
@@ -104,6 +120,8 @@ class Distillation:
         std: (n_features,) float64; 1 for a constant feature.
         constant: (n_features,) bool.
         class_mass: (n_classes,) float64, mean target probability of each class.
+        target_entropy: mean entropy of the targets in nats.
+        keeps_targets: whether the targets are in memory.
 
     Raises:
         InputError: sizes that do not fit, NaN, blocks that can be read only once, no samples.
@@ -132,7 +150,8 @@ class Distillation:
         self.labels = labels
         self._blocks = blocks
         self._cache: list[Tile] | None = None
-        self._survey(memory_limit)
+        self._memory_limit = memory_limit
+        self._survey()
 
     @property
     def n_classes(self) -> int:
@@ -144,27 +163,40 @@ class Distillation:
         """Number of features."""
         return self.weight.shape[1]
 
-    def _survey(self, memory_limit: int) -> None:
-        """Read the samples once: count, mean, deviation, class mass; and keep what fits."""
-        kept: list[Tile] = []
-        n, held, fits = 0, 0, True
-        origin = sums = squares = mass = torch.zeros(())
-        for tile in self._read():
-            z = tile.features.double()
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """(n_samples, n_features, n_classes)."""
+        return self.n_samples, self.n_features, self.n_classes
+
+    def _survey(self) -> None:
+        """Read the samples once: count, mean, deviation, class mass, entropy; keep what fits."""
+        kept: list[Tile] | None = []
+        n, held, with_targets = 0, 0, True
+        origin = sums = squares = mass = entropy = torch.zeros(())
+        for read in self._read():
+            z, targets = read.features.double(), self.targets(read)
             if n == 0:
                 origin = z.mean(1)
                 sums, squares = torch.zeros_like(origin), torch.zeros_like(origin)
                 mass = torch.zeros(self.n_classes, dtype=torch.float64, device=z.device)
+                entropy = torch.zeros((), dtype=torch.float64, device=z.device)
             z -= origin[:, None]
             sums += z.sum(1)
             squares += z.square().sum(1)
-            mass += tile.targets.sum(1, dtype=torch.float64)
+            mass += targets.sum(1, dtype=torch.float64)
+            entropy += torch.special.entr(targets).sum(0).sum(dtype=torch.float64)
             n += z.shape[1]
-            held += 4 * (tile.features.numel() + tile.targets.numel())
-            if fits and held > memory_limit:
-                fits, kept = False, []
-            if fits:
-                kept.append(tile)
+            if kept is None:
+                continue
+            tile = replace(read, targets=targets) if with_targets else read
+            kept.append(tile)
+            held += tile.n_bytes()
+            if with_targets and held > self._memory_limit:
+                with_targets = False
+                kept = [replace(tile, targets=None) for tile in kept]
+                held = sum(tile.n_bytes() for tile in kept)
+            if held > self._memory_limit:
+                kept = None
         if n == 0:
             raise InputError("there are no samples to fit the head to")
         variance = squares / n - (sums / n) ** 2
@@ -174,7 +206,10 @@ class Distillation:
         self.constant = variance <= (1e-6 * self.mean) ** 2
         self.std = torch.where(self.constant, 1.0, variance.clamp(min=0).sqrt())
         self.class_mass = mass / n
-        self._cache = kept if fits else None
+        # The loss, per T², below which no head can come.
+        self.target_entropy = float(entropy) / n
+        self.keeps_targets = with_targets and kept is not None
+        self._cache = kept
 
     def _read(self) -> Iterator[Tile]:
         size = 2**20 // max(self.n_classes, self.n_features, 1)
@@ -195,56 +230,84 @@ class Distillation:
                 z = features[start : start + size].to(device, torch.float32).T.contiguous()
                 if not bool(z.isfinite().all()):
                     raise InputError("the features hold NaN or infinite values")
-                yield Tile(z, self._targets(z, labels[start : start + size].to(device)))
+                yield Tile(z, None, labels[start : start + size].to(device))
 
-    def _targets(self, features: Tensor, labels: Tensor) -> Tensor:
-        if self.labels:
-            if int(labels.min()) < 0 or int(labels.max()) >= self.n_classes:
-                raise InputError(
-                    f"labels must lie in [0, {self.n_classes}) to be fitted, "
-                    f"found {int(labels.min())} … {int(labels.max())}"
-                )
-            targets = torch.zeros(self.n_classes, features.shape[1], device=features.device)
-            return targets.scatter_(0, labels[None], 1.0)
-        return self.dense_logits(features).div_(self.temperature).softmax(0)
+    def targets(self, tile: Tile) -> Tensor:
+        """Target probabilities of a tile (n_classes, n), kept or not."""
+        if tile.targets is not None:
+            return tile.targets
+        if not self.labels:
+            return self.dense_logits(tile.features).div_(self.temperature).softmax(0)
+        if int(tile.labels.min()) < 0 or int(tile.labels.max()) >= self.n_classes:
+            raise InputError(
+                f"labels must lie in [0, {self.n_classes}) to be fitted, "
+                f"found {int(tile.labels.min())} … {int(tile.labels.max())}"
+            )
+        shape = self.n_classes, tile.features.shape[1]
+        targets = torch.zeros(shape, device=tile.features.device)
+        return targets.scatter_(0, tile.labels[None], 1.0)
 
     def tiles(self) -> Iterator[Tile]:
         """The samples, from memory or read again."""
         return self._read() if self._cache is None else iter(self._cache)
 
-    @cached_property
-    def target_entropy(self) -> float:
-        """Mean entropy of the targets in nats: the loss below which no head can come, per T²."""
-        sums = (torch.special.entr(t.targets).sum(0).sum(dtype=torch.float64) for t in self.tiles())
-        return sum(map(float, sums)) / self.n_samples
-
     def strided(self, stride: int) -> Iterator[Tile]:
         """Every `stride`-th sample."""
+        part = slice(None, None, stride)
         for tile in self.tiles():
             if stride == 1:
                 yield tile
             else:
-                part = slice(None, None, stride)
-                yield Tile(tile.features[:, part].contiguous(), tile.targets[:, part].contiguous())
+                targets = None if tile.targets is None else tile.targets[:, part].contiguous()
+                yield Tile(tile.features[:, part].contiguous(), targets, tile.labels[part])
 
     def every(self, stride: int) -> Distillation:
-        """The same loss over every `stride`-th sample, in memory."""
+        """The same loss over every `stride`-th sample, in memory with its targets."""
         part = copy(self)
-        for derived in ("target_entropy", "sample"):
-            part.__dict__.pop(derived, None)
-        part._cache = list(self.strided(stride))
+        part.__dict__.pop("sample", None)
+        tiles = (replace(tile, targets=self.targets(tile)) for tile in self.strided(stride))
+        part._cache, part.keeps_targets = list(tiles), True
         part.n_samples = sum(tile.features.shape[1] for tile in part._cache)
+        entropy = sum(
+            float(torch.special.entr(self.targets(tile)).sum(0).sum(dtype=torch.float64))
+            for tile in part._cache
+        )
+        part.target_entropy = entropy / part.n_samples
         return part
 
     @cached_property
     def sample(self) -> Distillation:
-        """The same loss over an eighth of the samples."""
-        return self.every(8)
+        """The same loss over an eighth of the samples, or as many as fit into the memory limit."""
+        size = 4 * self.n_samples * (self.n_classes + self.n_features)
+        return self.every(max(8, -(-size // self._memory_limit)))
+
+    def matched(self, support: Support) -> tuple[Tensor, Tensor]:
+        """Σ target × feature of every kept pair, and Σ target of every class, float64.
+
+        The part of the loss that is linear in values and bias. Only where targets are not kept:
+        the difference of two large sums has fewer exact digits than the sum of differences.
+        """
+        by_value = torch.zeros(support.subspaces.nnz, dtype=torch.float64, device=support.device)
+        none = torch.zeros(support.subspaces.nnz, device=support.device)
+        for tile in self.tiles():
+            by_value += support.forward(tile.features, none)[1](self.targets(tile))
+        return by_value, self.class_mass * self.n_samples
 
     def evaluate(
-        self, support: Support, values: Tensor, bias: Tensor
+        self,
+        support: Support,
+        values: Tensor,
+        bias: Tensor,
+        matched: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[float, Tensor, Tensor]:
-        """Loss and its gradients by values (nnz,) and bias (n_classes,), in float64."""
+        """Loss and its gradients by values (nnz,) and bias (n_classes,), in float64.
+
+        Args:
+            support: of the head.
+            values: (nnz,).
+            bias: (n_classes,).
+            matched: `self.matched(support)`; else every tile's targets are taken.
+        """
         loss = 0.0
         by_value = torch.zeros(len(values), dtype=torch.float64, device=values.device)
         by_bias = torch.zeros(len(bias), dtype=torch.float64, device=bias.device)
@@ -253,15 +316,25 @@ class Distillation:
         for tile in self.tiles():
             logits, gradient = support.forward(tile.features, low)
             logits += low_bias
-            logits -= logits.amax(0)
-            matched = (logits * tile.targets).sum(0)
+            largest = logits.amax(0)
+            logits -= largest
+            if matched is None:
+                targets = self.targets(tile)
+                loss -= float((logits * targets).sum(0).sum(dtype=torch.float64))
+            else:
+                loss += float(largest.sum(dtype=torch.float64))
             errors = logits.exp_()
             total = errors.sum(0)
-            loss += float((total.log() - matched).sum(dtype=torch.float64))
+            loss += float(total.log().sum(dtype=torch.float64))
             errors /= total
-            errors -= tile.targets
+            if matched is None:
+                errors -= targets
             by_value += gradient(errors)
             by_bias += errors.sum(1)
+        if matched is not None:
+            by_value -= matched[0]
+            by_bias -= matched[1]
+            loss -= float(low.double() @ matched[0] + low_bias[:, 0].double() @ matched[1])
         scale = self.temperature / self.n_samples
         loss = self.temperature**2 * (loss / self.n_samples - self.target_entropy)
         return loss, by_value * scale, by_bias * scale
@@ -274,8 +347,9 @@ class Distillation:
         At a temperature that is not the loss's own, the targets are the dense head's.
         """
         own = support.logits(tile.features, values.float()).double() + bias.double()[:, None]
-        targets = tile.targets
-        if temperature != self.temperature:
+        if temperature == self.temperature:
+            targets = self.targets(tile)
+        else:
             targets = self.dense_logits(tile.features).div_(temperature).softmax(0)
         return own.div_(temperature).softmax(0).add_(targets).div_(2)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -73,6 +74,10 @@ class Objective:
         self.ridge = RIDGE / loss.n_classes
         self.n_passes = 0
 
+    @cached_property
+    def _matched(self) -> tuple[Tensor, Tensor] | None:
+        return None if self.loss.keeps_targets else self.loss.matched(self.support)
+
     def pack(self, values: Tensor, bias: Tensor) -> Tensor:
         """Coordinates (nnz + n_classes,) of values and bias."""
         shift = torch.zeros_like(bias, dtype=torch.float64)
@@ -92,7 +97,7 @@ class Objective:
     def __call__(self, x: Tensor) -> tuple[float, Tensor]:
         """Loss, with the ridge, and its gradient at x."""
         values, bias = self.unpack(x)
-        loss, by_value, by_bias = self.loss.evaluate(self.support, values, bias)
+        loss, by_value, by_bias = self.loss.evaluate(self.support, values, bias, self._matched)
         self.n_passes += 1
         by_value = (by_value - self.mean * by_bias[self.support.classes]) / self.std
         by_value[self.loss.constant[self.support.indices]] = 0
