@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +40,32 @@ EXAMPLES_TRIED = 8
 
 Progress = Callable[[int, int], None]
 OnBlock = Callable[[Block], None]
-ShardSource = Callable[[int], Iterator[tuple["Block", "Faults"]]]
+ShardSource = Callable[[int], Generator[tuple["Block", "Faults"], None, None]]
+
+
+class Tap(Protocol):
+    """What is kept of each run of the network, inside a context: see `FeatureTap`."""
+
+    @property
+    def features(self) -> Tensor:
+        """(n_samples, n_features) of the last run."""
+
+    @property
+    def logits(self) -> Tensor:
+        """(n_samples, n_classes) of the last run."""
+
+    @property
+    def n_features(self) -> int:
+        """How many features a sample has."""
+
+    def feature(self, j: int) -> str:
+        """What messages call a feature."""
+
+    def __enter__(self) -> Self:
+        """Begin to watch."""
+
+    def __exit__(self, *error: Any) -> None:
+        """Take the hooks away."""
 
 
 @dataclass
@@ -126,7 +151,16 @@ def collect(
 
 
 class ShardFolder:
-    """A folder of shards being written: each shard is whole or absent, `complete` comes last."""
+    """A folder of shards being written: each shard is whole or absent, `complete` comes last.
+
+    Args:
+        folder: made where absent.
+        head: the network's; written beside the shards if it reads these features.
+        class_names: in the order of the logits; numbers where None.
+        store: float32 or float16.
+        identity: what the features depend on; a folder of another identity is refused.
+        n_features: of a layer that the head does not read; the head's own where None.
+    """
 
     def __init__(
         self,
@@ -135,10 +169,12 @@ class ShardFolder:
         class_names: Sequence[str] | None,
         store: torch.dtype,
         identity: Mapping[str, Any],
+        n_features: int | None = None,
     ) -> None:
         self.folder = folder
         self.faults = Faults()
-        self._head = head
+        self._head = head if n_features is None else None
+        self._n_features = n_features or head.n_features
         self._names = list(class_names or map(str, range(head.n_classes)))
         self._store = store
         self._identity = dict(identity)
@@ -152,26 +188,36 @@ class ShardFolder:
             on_block: called with every block in order, as a reader finds it (rounded to the store),
                 so that sums over the blocks are the same whether or not the pass was interrupted.
         """
-        complete = self._claim()
-        for block in self._found():
+        complete = self.claim()
+        for block in self.found():
             if on_block is not None:
                 on_block(block)
         if complete:
             return
-        for block, faults in source(len(self._sizes)):
-            block.features = block.features.to(self._store)
-            notes = json.dumps(faults.to_json(), ensure_ascii=False)
-            write_shard(self._path(len(self._sizes)), block, {"faults": notes})
-            self._add(block, faults)
-            block.features = block.features.float()
-            if on_block is not None:
-                on_block(block)
+        # Closed, so that no hook stays on the network where writing a shard fails.
+        with closing(source(len(self._sizes))) as shards:
+            for block, faults in shards:
+                self.write(block, faults)
+                if on_block is not None:
+                    on_block(block)
+        self.finish()
+
+    def write(self, block: Block, faults: Faults) -> None:
+        """Write the next shard; leaves the block as a reader finds it (rounded to the store)."""
+        block.features = block.features.to(self._store)
+        notes = json.dumps(faults.to_json(), ensure_ascii=False)
+        write_shard(self._path(len(self._sizes)), block, {"faults": notes})
+        self._add(block, faults)
+        block.features = block.features.float()
+
+    def finish(self) -> None:
+        """Mark the folder complete; refuse one without a sample."""
         if sum(self._sizes) == 0:
             first = "; ".join(f"{path}: {reason}" for path, reason in self.faults.named[:1])
             raise InputError(f"none of the images could be used ({first})")
         self._write_index(complete=True)
 
-    def _claim(self) -> bool:
+    def claim(self) -> bool:
         """Mark the folder as this pass's; True where the pass is complete already."""
         index = self.folder / "index.json"
         if index.exists():
@@ -181,11 +227,13 @@ class ShardFolder:
             listed = [self.folder / shard["file"] for shard in found["shards"]]
             return bool(found["complete"]) and all(path.exists() for path in listed)
         self.folder.mkdir(parents=True, exist_ok=True)
-        save_dense(self.folder / "dense.safetensors", self._head)
+        if self._head is not None:
+            save_dense(self.folder / "dense.safetensors", self._head)
         self._write_index(complete=False)
         return False
 
-    def _found(self) -> Iterator[Block]:
+    def found(self) -> Iterator[Block]:
+        """The shards that are there."""
         while (path := self._path(len(self._sizes))).exists():
             faults = Faults.from_json(json.loads(read_notes(path)["faults"]))
             block = next(read_shard(path, rows=None))
@@ -205,7 +253,8 @@ class ShardFolder:
             {
                 "complete": complete,
                 "n_samples": sum(self._sizes),
-                "n_features": self._head.n_features,
+                "n_features": self._n_features,
+                "head": self._head is not None,
                 "class_names": self._names,
                 "shards": [
                     {"file": self._path(i).name, "n_samples": size}
@@ -236,10 +285,19 @@ def usable_head(model: nn.Module, source: Source, name: str | None = None) -> He
 
 
 def network_source(
-    model: nn.Module, source: Source, head: Head, how: Pass, progress: Progress | None = None
+    model: nn.Module,
+    source: Source,
+    head: Head,
+    how: Pass,
+    progress: Progress | None = None,
+    tap: Tap | None = None,
 ) -> ShardSource:
-    """Blocks of a network's features over images, one for each shard from a given one on."""
-    return lambda n_shards: _forward(model, source, head, how, n_shards, progress)
+    """Blocks of a network's features over images, one for each shard from a given one on.
+
+    The features are those that the head reads, or those of another `tap`.
+    """
+    watched = tap or FeatureTap(model, head)
+    return lambda n_shards: _forward(model, source, head, watched, how, n_shards, progress)
 
 
 def features_source(features: Features) -> ShardSource:
@@ -251,16 +309,17 @@ def _forward(
     model: nn.Module,
     source: Source,
     head: Head,
+    tap: Tap,
     how: Pass,
     n_shards: int,
     progress: Progress | None,
-) -> Iterator[tuple[Block, Faults]]:
+) -> Generator[tuple[Block, Faults], None, None]:
     device = device_of(model)
     start = n_shards * how.batches_per_shard
     done = min(start * how.batch_size, source.n_samples)
     blocks: list[Block] = []
     faults = Faults()
-    with evaluating(model), FeatureTap(model, head) as tap:
+    with evaluating(model), tap:
         for number, batch in enumerate(source.batches(start), start + 1):
             if len(batch.images):
                 # Not around the whole loop: these modes would leak to the consumer at each yield.
@@ -274,10 +333,10 @@ def _forward(
             if progress is not None:
                 progress(done, source.n_samples)
             if number % how.batches_per_shard == 0:
-                yield _join(blocks, head), faults
+                yield _join(blocks, tap), faults
                 blocks, faults = [], Faults()
     if blocks or faults.n_faults:
-        yield _join(blocks, head), faults
+        yield _join(blocks, tap), faults
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
@@ -285,17 +344,17 @@ def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
 
-def _block(tap: FeatureTap, batch: Batch, head: Head, how: Pass) -> tuple[Block, Faults]:
+def _block(tap: Tap, batch: Batch, head: Head, how: Pass) -> tuple[Block, Faults]:
     """Features of a batch; samples with a NaN or infinite one are left out as faults."""
     predicted = tap.logits.argmax(1).cpu()
     labels = batch.labels if how.given else predicted
     block = Block(tap.features.float().cpu(), labels, predicted, batch.ids)
     if how.strict:
-        require_finite(block)
+        require_finite(block, tap.feature)
     faults = Faults()
     finite = block.features.isfinite()
     if not bool(finite.all()):
-        block, faults = _without(block, finite)
+        block, faults = _without(block, finite, tap)
     labels = block.labels
     bad = (labels < 0) | (labels >= head.n_classes)
     if bool(bad.any()):
@@ -307,21 +366,21 @@ def _block(tap: FeatureTap, batch: Batch, head: Head, how: Pass) -> tuple[Block,
     return block, faults
 
 
-def _without(block: Block, finite: Tensor) -> tuple[Block, Faults]:
+def _without(block: Block, finite: Tensor, tap: Tap) -> tuple[Block, Faults]:
     """The finite samples of a block, and the others as faults that name a feature."""
     good = finite.all(1)
     faults = Faults()
     for i in (~good).nonzero()[:, 0].tolist():
         j = int((~finite[i]).nonzero()[0, 0])
-        reason = f"feature {j} is {float(block.features[i, j])}"
+        reason = f"{tap.feature(j)} is {float(block.features[i, j])}"
         faults.add(Faults(1, [(block.ids[i], reason)]))
     return block.where(good), faults
 
 
-def _join(blocks: list[Block], head: Head) -> Block:
+def _join(blocks: list[Block], tap: Tap) -> Block:
     if not blocks:
         none = torch.empty(0, dtype=torch.int64)
-        return Block(torch.empty(0, head.n_features), none, none, [])
+        return Block(torch.empty(0, tap.n_features), none, none, [])
     return Block(
         torch.cat([b.features for b in blocks]),
         torch.cat([b.labels for b in blocks]),
