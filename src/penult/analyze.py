@@ -14,17 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from penult.collect import (
-    Faults,
-    Progress,
-    ShardFolder,
-    ShardSource,
-    features_source,
-    network_source,
-)
+from penult.collect import Progress, features_source, network_source
 from penult.data import ImageData, checked_labels
 from penult.errors import InputError, some
 from penult.features import Features
+from penult.folder import Faults, ShardFolder, ShardSource
 from penult.head import SparseHead, accuracies
 from penult.influence import SCORES, Evidence, Top, check_top, influence, sizes_within
 from penult.path import SIZES, Plan, fit_path
