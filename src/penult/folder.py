@@ -172,7 +172,9 @@ class ShardFolder:
         """Go on after the first shards; later ones will be written again."""
         for shard in range(n_shards):
             self._add(shard_shape(self._path(shard))[0], self.faults_of(shard))
-        self._write_index(complete=False)
+        # A folder that was complete says so no more before its first shard is replaced.
+        if read_json(self.folder / "index.json")["complete"]:
+            self._write_index(complete=False)
 
     def _add(self, size: int, faults: Faults) -> None:
         self._sizes.append(size)
