@@ -350,8 +350,9 @@ def test_a_sample_that_is_not_finite_in_one_layer_is_left_out_of_all(tmp_path: P
     model, data = overflowing()
     head = find_head(build("channels last"), torch.zeros(2, 3, 8, 8))
     options = {"data": data, "head": head}
-    alone = gather(model, ["blocks.0"], tmp_path, **options)
-    assert alone["blocks.0"].n_samples == N
+    for name, n_samples in (("blocks.0", N), ("blocks.1", N - 1)):
+        alone = gather(model, [name], tmp_path, **options)
+        assert alone[name].n_samples == n_samples
     found = gather(model, "all", tmp_path, **options)
     for name, features in found.items():
         ids = [i for block in features for i in block.ids]
@@ -455,6 +456,79 @@ def test_nested_sequences_are_blocks_where_they_hold_several_layers() -> None:
 
     model = nn.Sequential(unit(3, 4), unit(4, 5), nn.Flatten(), nn.Linear(320, 3))
     assert find_blocks(model, torch.zeros(2, 3, 8, 8)) == ["0", "1"]
+
+
+class Concatenated(nn.Module):
+    """Eight channels on 8 × 8 positions become eleven."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 1)
+        self.join = Join()
+        self.fc = nn.Linear(11, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.fc(self.join(self.conv(x), x).mean((2, 3)))
+        return logits
+
+
+class Join(nn.Module):
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return torch.cat([a, b], 1)
+
+
+def test_a_width_that_happens_to_be_the_number_of_channels() -> None:
+    (layer,) = find_layers(Concatenated(), torch.randn(2, 3, 8, 8), ["join"])
+    assert (layer.n_features, layer.axis) == (11, 1)
+
+
+def test_a_vector_is_kept_as_its_layer_gave_it(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 6), nn.ReLU(inplace=True), nn.Linear(6, 3))
+    found = gather(model, ["1", "2"], tmp_path)
+    before, after = (features.arrays()[0] for features in found.values())
+    assert bool((before < 0).any())
+    assert torch.equal(before.relu(), after)
+
+
+class Pointwise(nn.Sequential):
+    def __init__(self, n: int) -> None:
+        super().__init__(nn.Conv2d(n, n, 1), nn.ReLU(), nn.Conv2d(n, n, 1))
+
+
+class InPlace(nn.Module):
+    """Adds its input to the very tensor that the last part inside it gave."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.parts = nn.Sequential(Pointwise(n), nn.ReLU(), Pointwise(n))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.parts(x)
+        out += x
+        return out
+
+
+class Stage(nn.Module):
+    """Blocks, and something after them."""
+
+    def __init__(self, n: int, after: nn.Module) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList([InPlace(n), InPlace(n)])
+        self.after = after
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        end: Tensor = self.after(x)
+        return end
+
+
+def test_stages_are_told_from_blocks() -> None:
+    stages = nn.Sequential(Stage(3, nn.Conv2d(3, 4, 2, 2)), Stage(4, nn.Identity()))
+    model = nn.Sequential(stages, nn.Flatten(), nn.Linear(64, 3))
+    expected = [f"0.{s}.blocks.{b}" for s in (0, 1) for b in (0, 1)]
+    assert find_blocks(model, torch.randn(2, 3, 8, 8)) == expected
 
 
 @pytest.mark.parametrize(("name", "n"), [("resnet20", 3), ("resnet56", 9)])

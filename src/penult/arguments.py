@@ -76,9 +76,7 @@ FrequencyTop = Annotated[
     ),
 ]
 Strict = Annotated[bool, _option("Stop at the first image that cannot be used.", "--strict")]
-LayerNames = Annotated[
-    list[str] | None, _option("Name of a layer; may be given again.", "--layer")
-]
+LayerNames = Annotated[list[str] | None, _option("Name of a layer; may be given again.", "--layer")]
 AllLayers = Annotated[str | None, _option("`all`: the output of every block.", "--layers")]
 LayersOut = Annotated[
     Path | None, _option("Folder for the layers' features; an interrupted pass goes on there.")
