@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -329,6 +330,17 @@ def test_another_network_is_refused(tmp_path: Path) -> None:
         gather(model, "all", tmp_path)
 
 
+def test_a_disk_too_small_and_a_file_in_the_place_of_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1))
+    with pytest.raises(InputError, match=r"the features of 30 samples need 0\.0 MB and the disk"):
+        gather(build("transformer"), "all", tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file is a file: expected a folder for the layers"):
+        gather(build("transformer"), "all", tmp_path / "file")
+
+
 def overflowing() -> tuple[nn.Module, tuple[np.ndarray, np.ndarray]]:
     """A network whose second block overflows on the image 11, and nothing before it."""
     model = build("channels last")
@@ -478,7 +490,7 @@ class Join(nn.Module):
 
 
 def test_a_width_that_happens_to_be_the_number_of_channels() -> None:
-    (layer,) = find_layers(Concatenated(), torch.randn(2, 3, 8, 8), ["join"])
+    (layer,) = find_layers(Concatenated(), torch.randn(2, 3, 8, 8), "join")
     assert (layer.n_features, layer.axis) == (11, 1)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from penult.errors import InputError
@@ -55,7 +56,9 @@ class Trace:
         self.calls: dict[nn.Module, Call] = {}
         self._map: tuple[tuple[int, ...], int] | None = None
         hooks: dict[nn.Module, Hooks] = {
-            module: (None, self._watch(name)) for name, module in model.named_modules()
+            module: (None, self._watch(name))
+            for name, module in model.named_modules()
+            if not isinstance(module, torch.jit.ScriptModule)
         }
         self.outputs = list(tensors_of(run_hooked(model, example, hooks)))
         first = next(tensors_of(example), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -199,4 +200,26 @@ class ShardFolder:
                 "faults": self.faults.to_json(),
                 "identity": self._identity,
             },
+        )
+
+
+def require_space(
+    folder: Path, n_samples: int, n_features: Sequence[int], store: torch.dtype
+) -> None:
+    """Refuse before the long work starts if the features cannot fit on the disk.
+
+    Args:
+        folder: where they go; shards that are there already are counted.
+        n_samples: of each layer.
+        n_features: of each layer.
+        store: float32 or float16.
+    """
+    needed = n_samples * sum(n * store.itemsize + 64 for n in n_features)
+    there = sum(path.stat().st_size for path in folder.rglob("shard-*"))
+    free = shutil.disk_usage(folder).free
+    if needed - there > free:
+        raise InputError(
+            f"the features of {n_samples} samples need {needed / 1e6:,.1f} MB and the disk of "
+            f"{folder} has {free / 1e6:,.1f} MB free: free some space, choose another --out, or "
+            "halve the need with --store float16"
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 from urllib.parse import quote
 
 import torch
@@ -18,7 +18,7 @@ from penult.blocks import Trace, find_blocks, first_output, pools
 from penult.collect import Progress, network_source, usable_head
 from penult.errors import InputError, some
 from penult.features import Features
-from penult.folder import ShardFolder, ShardSource
+from penult.folder import ShardFolder, ShardSource, require_space
 from penult.models import fingerprint
 from penult.source import Pass, examples, source_of
 from penult.tap import FeatureTap, Head, device_of, first_tensor, kind_of, nearest
@@ -26,7 +26,7 @@ from penult.transform import Transform
 
 __all__ = ["Layer", "LayerTap", "collect_layers", "find_blocks", "find_layers"]
 
-Names = Sequence[str] | Literal["all"]
+Names = str | Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def find_layers(model: nn.Module, example: Tensor, names: Names = "all") -> list
     Args:
         model: the network.
         example: a small batch as the network takes it.
-        names: dotted names, or "all" for the blocks of `find_blocks`.
+        names: a dotted name or several, or "all" for the blocks of `find_blocks`.
 
     Raises:
         InputError: no such layer (names the nearest), one that does not run, one whose output is
@@ -162,6 +162,8 @@ def find_layers(model: nn.Module, example: Tensor, names: Names = "all") -> list
     """
     if names == "all":
         names = find_blocks(model, example)
+    elif isinstance(names, str):
+        names = [names]
     modules: dict[str, nn.Module] = dict(model.named_modules(remove_duplicate=False))
     _require_names(modules, names)
     trace = Trace(model, example)
@@ -203,7 +205,7 @@ def collect_layers(
     Args:
         model: the network; it stays where it is and as it is.
         data: as for `collect`.
-        layers: dotted names, or "all" for every block, see `find_blocks`.
+        layers: a dotted name or several, or "all" for every block, see `find_blocks`.
         folder: for the layers' folders.
         head: the network's final linear map, which gives the predicted classes; found by
             `find_head` where None.
@@ -218,12 +220,17 @@ def collect_layers(
     Raises:
         InputError: see `find_layers` and `collect`.
     """
-    how = how or Pass()
+    how, folder = how or Pass(), Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file: expected a folder for the layers")
     source = source_of(data, transform, how)
     if head is None:
         head = usable_head(model, source)
     (example,) = islice(examples(source, device_of(model), 2), 1)
     tap = LayerTap(model, head, find_layers(model, example, layers))
+    folder.mkdir(parents=True, exist_ok=True)
+    widths = [layer.n_features for layer in tap.layers]
+    require_space(folder, source.n_samples, widths, how.store)
     identity = {
         "network": fingerprint(model),
         "head": head.fingerprint(),
@@ -232,7 +239,7 @@ def collect_layers(
     }
     folders = {
         layer.name: ShardFolder(
-            Path(folder) / quote(layer.name, safe=""),
+            folder / quote(layer.name, safe=""),
             head,
             class_names or source.class_names,
             how.store,
