@@ -24,8 +24,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from penult.collect import ShardFolder, network_source, usable_head
+from penult.collect import network_source, usable_head
 from penult.data import ArrayImages, ImageData, open_data
+from penult.folder import ShardFolder
 from penult.influence import Evidence, sizes_within
 from penult.models import import_torchvision, load_model
 from penult.source import ImageSource, Pass

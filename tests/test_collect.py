@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from penult import source as module
-from penult.collect import ShardFolder, collect, features_source
+from penult.collect import collect, features_source
 from penult.errors import InputError
 from penult.features import Features
+from penult.folder import ShardFolder
 from penult.influence import Evidence
 from penult.network import find_head
 from penult.source import Pass

@@ -6,6 +6,7 @@ from penult.errors import InputError
 from penult.features import Features
 from penult.head import SparseHead, accuracies
 from penult.influence import SCORES, Evidence, influence
+from penult.layers import collect_layers, find_blocks
 from penult.models import load_model
 from penult.moments import Moments
 from penult.network import find_head
@@ -18,6 +19,6 @@ from penult.transform import Transform
 
 __all__ = [
     "SCORES", "Evidence", "FeatureTap", "Features", "Head", "InputError", "Moments", "Pass", "Run",
-    "SparseHead", "Subspaces", "Transform", "accuracies", "collect", "find_head", "influence",
-    "load_model", "open_data", "replace_head", "top_k",
+    "SparseHead", "Subspaces", "Transform", "accuracies", "collect", "collect_layers",
+    "find_blocks", "find_head", "influence", "load_model", "open_data", "replace_head", "top_k",
 ]  # fmt: skip

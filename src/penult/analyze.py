@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,17 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from penult.collect import (
-    Faults,
-    Progress,
-    ShardFolder,
-    ShardSource,
-    features_source,
-    network_source,
-)
+from penult.collect import Progress, features_source, network_source
 from penult.data import ImageData, checked_labels
 from penult.errors import InputError, some
 from penult.features import Features
+from penult.folder import Faults, ShardFolder, ShardSource, require_space
 from penult.head import SparseHead, accuracies
 from penult.influence import SCORES, Evidence, Top, check_top, influence, sizes_within
 from penult.path import SIZES, Plan, fit_path
@@ -272,7 +265,8 @@ def _analyze(
         if run.complete:
             return run
         parts = [train] + ([evaluation] if evaluation else [])
-        _require_space(run.folder, parts, head, store)
+        n_samples = sum(part.n_samples for part in parts)
+        require_space(run.folder, n_samples, [head.n_features], store)
         evidence, train_accuracy, faults = _fill(
             run, head, class_names, train, evaluation, whole, store, options
         )
@@ -397,17 +391,3 @@ def _finish(
         },
     }
     run.finish(document)
-
-
-def _require_space(folder: Path, parts: Sequence[Part], head: Head, store: torch.dtype) -> None:
-    """Refuse before the long work starts if the features cannot fit on the disk."""
-    n_samples = sum(part.n_samples for part in parts)
-    needed = n_samples * (head.n_features * store.itemsize + 64)
-    there = sum(path.stat().st_size for path in (folder / "features").rglob("shard-*"))
-    free = shutil.disk_usage(folder).free
-    if needed - there > free:
-        raise InputError(
-            f"the features of {n_samples} samples need {needed / 1e6:,.1f} MB and the disk of "
-            f"{folder} has {free / 1e6:,.1f} MB free: free some space, choose another --out, or "
-            "halve the need with --store float16"
-        )

@@ -14,6 +14,7 @@ import typer
 
 from penult.errors import InputError
 from penult.influence import Top
+from penult.layers import Names
 from penult.models import LoadedModel
 from penult.transform import Transform, assumed_for
 
@@ -75,6 +76,11 @@ FrequencyTop = Annotated[
     ),
 ]
 Strict = Annotated[bool, _option("Stop at the first image that cannot be used.", "--strict")]
+LayerNames = Annotated[list[str] | None, _option("Name of a layer; may be given again.", "--layer")]
+AllLayers = Annotated[str | None, _option("`all`: the output of every block.", "--layers")]
+LayersOut = Annotated[
+    Path | None, _option("Folder for the layers' features; an interrupted pass goes on there.")
+]
 Seed = Annotated[int, _option("Seed of the random control.")]
 Overwrite = Annotated[bool, _option("Replace a run of something else in --out.", "--overwrite")]
 NoFit = Annotated[bool, _option("Leave out the path of refitted sparse heads.", "--no-fit")]
@@ -195,6 +201,19 @@ def pairs_of(texts: list[str]) -> dict[str, str]:
         if "=" not in text:
             raise InputError(f"--set: expected key=value, found {text!r}")
     return dict(text.split("=", 1) for text in texts)
+
+
+def layers_of(names: list[str] | None, every: str | None) -> Names:
+    """The layers of `--layer` or `--layers`."""
+    if every is None:
+        if not names:
+            raise InputError("give --layer NAME, once or more, or --layers all for every block")
+        return names
+    if every != "all":
+        raise InputError(f"--layers: expected all, found {every!r}; one layer is --layer {every}")
+    if names:
+        raise InputError("--layer and --layers all exclude each other")
+    return "all"
 
 
 def names_of(path: Path | None) -> list[str] | None:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator
 from contextlib import suppress
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -17,65 +14,42 @@ from torch import Tensor, nn
 from penult.data import Batch
 from penult.errors import InputError, some
 from penult.features import Features
+from penult.folder import Faults, ShardFolder, ShardSource
 from penult.models import fingerprint
 from penult.network import find_head
-from penult.shards import (
-    FORMAT,
-    Block,
-    read_notes,
-    read_shard,
-    require_finite,
-    save_dense,
-    write_index,
-    write_shard,
-)
+from penult.shards import Block, require_finite
 from penult.source import Pass, Source, examples, source_of
-from penult.storage import difference, read_json
 from penult.tap import FeatureTap, Head, NotFiniteError, call_model, device_of, evaluating
 from penult.transform import Transform
-
-FAULTS_NAMED = 100
 
 EXAMPLES_TRIED = 8
 
 Progress = Callable[[int, int], None]
-OnBlock = Callable[[Block], None]
-ShardSource = Callable[[int], Iterator[tuple["Block", "Faults"]]]
 
 
-@dataclass
-class Faults:
-    """Images left out, and images converted on the way, counted; the first are named."""
+class Tap(Protocol):
+    """What is kept of each run of the network, inside a context: see `FeatureTap`."""
 
-    n_faults: int = 0
-    named: list[tuple[str, str]] = field(default_factory=list)
-    converted: Counter[str] = field(default_factory=Counter)
+    @property
+    def features(self) -> Tensor:
+        """(n_samples, n_features) of the last run."""
 
-    def add(self, other: Faults) -> None:
-        """Count another shard's."""
-        self.n_faults += other.n_faults
-        self.named += other.named[: FAULTS_NAMED - len(self.named)]
-        self.converted.update(other.converted)
+    @property
+    def logits(self) -> Tensor:
+        """(n_samples, n_classes) of the last run."""
 
-    def to_json(self) -> dict[str, Any]:
-        """As kept in a shard and in the index."""
-        return {
-            "n_faults": self.n_faults,
-            "named": [list(pair) for pair in self.named],
-            "converted": dict(sorted(self.converted.items())),
-        }
+    @property
+    def n_features(self) -> int:
+        """How many features a sample has."""
 
-    @classmethod
-    def of(cls, batch: Batch) -> Faults:
-        """Of one batch."""
-        named = [(fault.id, fault.reason) for fault in batch.faults]
-        return cls(len(named), named[:FAULTS_NAMED], Counter(batch.converted))
+    def feature(self, j: int) -> str:
+        """What messages call a feature."""
 
-    @classmethod
-    def from_json(cls, found: Mapping[str, Any]) -> Faults:
-        """From `to_json`."""
-        named = [(str(path), str(reason)) for path, reason in found["named"]]
-        return cls(int(found["n_faults"]), named, Counter(found["converted"]))
+    def __enter__(self) -> Self:
+        """Begin to watch."""
+
+    def __exit__(self, *error: Any) -> None:
+        """Take the hooks away."""
 
 
 def collect(
@@ -125,98 +99,6 @@ def collect(
     return Features(parts, (n_samples, head.n_features), head, source.class_names)
 
 
-class ShardFolder:
-    """A folder of shards being written: each shard is whole or absent, `complete` comes last."""
-
-    def __init__(
-        self,
-        folder: Path,
-        head: Head,
-        class_names: Sequence[str] | None,
-        store: torch.dtype,
-        identity: Mapping[str, Any],
-    ) -> None:
-        self.folder = folder
-        self.faults = Faults()
-        self._head = head
-        self._names = list(class_names or map(str, range(head.n_classes)))
-        self._store = store
-        self._identity = dict(identity)
-        self._sizes: list[int] = []
-
-    def fill(self, source: ShardSource, on_block: OnBlock | None = None) -> None:
-        """Write the shards that are not there yet.
-
-        Args:
-            source: called with the number of shards found; yields the blocks of all later ones.
-            on_block: called with every block in order, as a reader finds it (rounded to the store),
-                so that sums over the blocks are the same whether or not the pass was interrupted.
-        """
-        complete = self._claim()
-        for block in self._found():
-            if on_block is not None:
-                on_block(block)
-        if complete:
-            return
-        for block, faults in source(len(self._sizes)):
-            block.features = block.features.to(self._store)
-            notes = json.dumps(faults.to_json(), ensure_ascii=False)
-            write_shard(self._path(len(self._sizes)), block, {"faults": notes})
-            self._add(block, faults)
-            block.features = block.features.float()
-            if on_block is not None:
-                on_block(block)
-        if sum(self._sizes) == 0:
-            first = "; ".join(f"{path}: {reason}" for path, reason in self.faults.named[:1])
-            raise InputError(f"none of the images could be used ({first})")
-        self._write_index(complete=True)
-
-    def _claim(self) -> bool:
-        """Mark the folder as this pass's; True where the pass is complete already."""
-        index = self.folder / "index.json"
-        if index.exists():
-            found = read_json(index, FORMAT)
-            if found["identity"] != self._identity:
-                raise InputError(difference(self.folder, found["identity"], self._identity))
-            listed = [self.folder / shard["file"] for shard in found["shards"]]
-            return bool(found["complete"]) and all(path.exists() for path in listed)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        save_dense(self.folder / "dense.safetensors", self._head)
-        self._write_index(complete=False)
-        return False
-
-    def _found(self) -> Iterator[Block]:
-        while (path := self._path(len(self._sizes))).exists():
-            faults = Faults.from_json(json.loads(read_notes(path)["faults"]))
-            block = next(read_shard(path, rows=None))
-            self._add(block, faults)
-            yield block
-
-    def _add(self, block: Block, faults: Faults) -> None:
-        self._sizes.append(len(block.labels))
-        self.faults.add(faults)
-
-    def _path(self, shard: int) -> Path:
-        return self.folder / f"shard-{shard:05d}.safetensors"
-
-    def _write_index(self, complete: bool) -> None:
-        write_index(
-            self.folder,
-            {
-                "complete": complete,
-                "n_samples": sum(self._sizes),
-                "n_features": self._head.n_features,
-                "class_names": self._names,
-                "shards": [
-                    {"file": self._path(i).name, "n_samples": size}
-                    for i, size in enumerate(self._sizes)
-                ],
-                "faults": self.faults.to_json(),
-                "identity": self._identity,
-            },
-        )
-
-
 def usable_head(model: nn.Module, source: Source, name: str | None = None) -> Head:
     """Find the head on the first images for which the network's logits are finite.
 
@@ -236,10 +118,19 @@ def usable_head(model: nn.Module, source: Source, name: str | None = None) -> He
 
 
 def network_source(
-    model: nn.Module, source: Source, head: Head, how: Pass, progress: Progress | None = None
+    model: nn.Module,
+    source: Source,
+    head: Head,
+    how: Pass,
+    progress: Progress | None = None,
+    tap: Tap | None = None,
 ) -> ShardSource:
-    """Blocks of a network's features over images, one for each shard from a given one on."""
-    return lambda n_shards: _forward(model, source, head, how, n_shards, progress)
+    """Blocks of a network's features over images, one for each shard from a given one on.
+
+    The features are those that the head reads, or those of another `tap`.
+    """
+    watched = tap or FeatureTap(model, head)
+    return lambda n_shards: _forward(model, source, head, watched, how, n_shards, progress)
 
 
 def features_source(features: Features) -> ShardSource:
@@ -251,16 +142,17 @@ def _forward(
     model: nn.Module,
     source: Source,
     head: Head,
+    tap: Tap,
     how: Pass,
     n_shards: int,
     progress: Progress | None,
-) -> Iterator[tuple[Block, Faults]]:
+) -> Generator[tuple[Block, Faults], None, None]:
     device = device_of(model)
     start = n_shards * how.batches_per_shard
     done = min(start * how.batch_size, source.n_samples)
     blocks: list[Block] = []
     faults = Faults()
-    with evaluating(model), FeatureTap(model, head) as tap:
+    with evaluating(model), tap:
         for number, batch in enumerate(source.batches(start), start + 1):
             if len(batch.images):
                 # Not around the whole loop: these modes would leak to the consumer at each yield.
@@ -274,10 +166,10 @@ def _forward(
             if progress is not None:
                 progress(done, source.n_samples)
             if number % how.batches_per_shard == 0:
-                yield _join(blocks, head), faults
+                yield _join(blocks, tap), faults
                 blocks, faults = [], Faults()
     if blocks or faults.n_faults:
-        yield _join(blocks, head), faults
+        yield _join(blocks, tap), faults
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
@@ -285,17 +177,17 @@ def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
 
-def _block(tap: FeatureTap, batch: Batch, head: Head, how: Pass) -> tuple[Block, Faults]:
+def _block(tap: Tap, batch: Batch, head: Head, how: Pass) -> tuple[Block, Faults]:
     """Features of a batch; samples with a NaN or infinite one are left out as faults."""
     predicted = tap.logits.argmax(1).cpu()
     labels = batch.labels if how.given else predicted
     block = Block(tap.features.float().cpu(), labels, predicted, batch.ids)
     if how.strict:
-        require_finite(block)
+        require_finite(block, tap.feature)
     faults = Faults()
     finite = block.features.isfinite()
     if not bool(finite.all()):
-        block, faults = _without(block, finite)
+        block, faults = _without(block, finite, tap)
     labels = block.labels
     bad = (labels < 0) | (labels >= head.n_classes)
     if bool(bad.any()):
@@ -307,21 +199,21 @@ def _block(tap: FeatureTap, batch: Batch, head: Head, how: Pass) -> tuple[Block,
     return block, faults
 
 
-def _without(block: Block, finite: Tensor) -> tuple[Block, Faults]:
+def _without(block: Block, finite: Tensor, tap: Tap) -> tuple[Block, Faults]:
     """The finite samples of a block, and the others as faults that name a feature."""
     good = finite.all(1)
     faults = Faults()
     for i in (~good).nonzero()[:, 0].tolist():
         j = int((~finite[i]).nonzero()[0, 0])
-        reason = f"feature {j} is {float(block.features[i, j])}"
+        reason = f"{tap.feature(j)} is {float(block.features[i, j])}"
         faults.add(Faults(1, [(block.ids[i], reason)]))
     return block.where(good), faults
 
 
-def _join(blocks: list[Block], head: Head) -> Block:
+def _join(blocks: list[Block], tap: Tap) -> Block:
     if not blocks:
         none = torch.empty(0, dtype=torch.int64)
-        return Block(torch.empty(0, head.n_features), none, none, [])
+        return Block(torch.empty(0, tap.n_features), none, none, [])
     return Block(
         torch.cat([b.features for b in blocks]),
         torch.cat([b.labels for b in blocks]),

@@ -124,19 +124,21 @@ class Features:
         try:
             parts = [folder / shard["file"] for shard in index["shards"]]
             names = [str(name) for name in index["class_names"]]
+            n_features = int(index["n_features"])
         except (KeyError, TypeError) as error:
             raise InputError(f"{folder}/index.json is damaged: it lacks {error}") from error
         for part in parts:
             if not part.is_file():
                 raise InputError(f"{folder}/index.json names {part.name}, which is not there")
-        head = load_dense(folder / "dense.safetensors")
+        # Folders of other layers than the penultimate one say that no head reads them.
+        head = load_dense(folder / "dense.safetensors") if index.get("head", True) else None
+        expected = n_features if head is None else head.n_features
         shapes = [shard_shape(part) for part in parts]
-        made = cls(parts, (sum(n for n, _ in shapes), head.n_features), head, names)
-        for part, (_, n_features) in zip(parts, shapes, strict=True):
-            if n_features != head.n_features:
-                raise InputError(
-                    f"{part}: n_features is {n_features}, and {head.n_features} in the head"
-                )
+        made = cls(parts, (sum(n for n, _ in shapes), expected), head, names)
+        for part, (_, found) in zip(parts, shapes, strict=True):
+            if found != expected:
+                where = "index.json" if head is None else "the head"
+                raise InputError(f"{part}: n_features is {found}, and {expected} in {where}")
         made._check(str(folder))
         return made
 

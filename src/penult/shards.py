@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,7 +108,7 @@ def write_index(folder: Path, index: Mapping[str, Any]) -> None:
     write_json(folder / "index.json", {"format": FORMAT, **index})
 
 
-def require_finite(block: Block) -> None:
+def require_finite(block: Block, feature: Callable[[int], str] = "feature {}".format) -> None:
     """Refuse NaN or infinite features, naming the first sample and feature."""
     # A sum is finite if all its terms are; if it is not, look closer (it may merely overflow).
     if bool(block.features.sum(dtype=torch.float64).isfinite()):
@@ -118,7 +118,7 @@ def require_finite(block: Block) -> None:
         i, j = (int(x) for x in bad[0])
         name = block.ids[i] if block.ids else str(i)
         raise InputError(
-            f"feature {j} of sample {name} is {float(block.features[i, j])}: expected finite "
+            f"{feature(j)} of sample {name} is {float(block.features[i, j])}: expected finite "
             "features; look at this image, or run the network in float32"
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -123,6 +123,15 @@ class FeatureTap:
         """(n_samples, n_classes) of the last run: the head's own output, reduced likewise."""
         return self._last(self._logits)
 
+    @property
+    def n_features(self) -> int:
+        """How many features a sample has."""
+        return self._head.n_features
+
+    def feature(self, j: int) -> str:
+        """What messages call a feature."""
+        return f"feature {j}"
+
     def __enter__(self) -> Self:
         self._handles += [
             self._model.register_forward_pre_hook(self._forget),
@@ -217,13 +226,19 @@ def layer_named(model: nn.Module, name: str) -> nn.Module:
         return layers[name]
     if not name:
         raise HeadNotFound("this head was given as arrays: it names no layer of the network")
-    near = [other for other in layers if other.endswith(f".{name}")]
-    near += [n for n in difflib.get_close_matches(name, layers, 3, 0.5) if n not in near]
+    near = nearest(name, layers)
     linear = [n for n, m in layers.items() if n and single_layer(m) and possible_sizes(m)]
     raise HeadNotFound(
         f"the network has no layer {name}: "
         + (f"the nearest names are {some(near)}" if near else f"it has {some(linear[::-1])}")
     )
+
+
+def nearest(name: str, names: Iterable[str]) -> list[str]:
+    """The names that could be meant by one that is not among them."""
+    names = [*names]
+    near = [other for other in names if other.endswith(f".{name}")]
+    return near + [n for n in difflib.get_close_matches(name, names, 3, 0.5) if n not in near]
 
 
 def first_tensor(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:

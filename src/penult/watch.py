@@ -72,16 +72,7 @@ class Watch:
         self.model, self.example = model, example
         self.ran: set[nn.Module] = set()
         self.layers: dict[nn.Module, Layer] = {}
-        try:
-            found = self._run(self._watchers())
-        except InputError:
-            raise
-        except Exception as error:
-            first, *_ = str(error).strip().splitlines() or [""]
-            raise InputError(
-                f"the network does not run on the example ({_described(example)}): "
-                f"{type(error).__name__}: {first}"
-            ) from error
+        found = self._run(self._watchers())
         self.outputs = [kind_of(values) for values in found]
         self.targets = _targets(found)
         if not all(bool(target.isfinite().all()) for target in self.targets):
@@ -185,17 +176,34 @@ class Watch:
         return {m: watch(name) for name, m in modules if not isinstance(m, torch.jit.ScriptModule)}
 
     def _run(self, hooks: Mapping[nn.Module, Hooks]) -> list[Tensor]:
-        handles = []
-        try:
-            for module, (before, after) in hooks.items():
-                if before is not None:
-                    handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
-                handles.append(module.register_forward_hook(after, with_kwargs=True))
-            with evaluating(self.model), torch.no_grad():
-                return list(_tensors(call_model(self.model, self.example)))
-        finally:
-            for handle in handles:
-                handle.remove()
+        return list(tensors_of(run_hooked(self.model, self.example, hooks)))
+
+
+def run_hooked(model: nn.Module, example: Example, hooks: Mapping[nn.Module, Hooks]) -> Any:
+    """Output of a network in evaluation mode, with hooks before (or None) and after some modules.
+
+    Raises:
+        InputError: the network does not run on the example.
+    """
+    handles = []
+    try:
+        for module, (before, after) in hooks.items():
+            if before is not None:
+                handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
+            handles.append(module.register_forward_hook(after, with_kwargs=True))
+        with evaluating(model), torch.no_grad():
+            return call_model(model, example)
+    except InputError:
+        raise
+    except Exception as error:
+        first, *_ = str(error).strip().splitlines() or [""]
+        raise InputError(
+            f"the network does not run on the example ({_described(example)}): "
+            f"{type(error).__name__}: {first}"
+        ) from error
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def alike(a: Tensor, b: Tensor) -> bool:
@@ -203,18 +211,18 @@ def alike(a: Tensor, b: Tensor) -> bool:
     return close(a, b, products=True)
 
 
-def _tensors(output: Any) -> Iterator[Tensor]:
+def tensors_of(output: Any) -> Iterator[Tensor]:
     """The floating tensors of a network's output, its `logits` alone where it names some."""
     if isinstance(output, Tensor):
         if output.is_floating_point():
             yield output
     elif isinstance(output, Mapping):
-        yield from _tensors(output.get("logits", list(output.values())))
+        yield from tensors_of(output.get("logits", list(output.values())))
     elif isinstance(output, (tuple, list)):
         for part in output:
-            yield from _tensors(part)
+            yield from tensors_of(part)
     elif dataclasses.is_dataclass(output):
-        yield from _tensors(vars(output))
+        yield from tensors_of(vars(output))
 
 
 def _targets(tensors: list[Tensor]) -> list[Tensor]:
