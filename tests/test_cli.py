@@ -391,7 +391,7 @@ def test_an_interrupt_says_how_to_go_on(
     def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("penult.cli.load_model", interrupt)
+    monkeypatch.setattr("penult.subject.load_model", interrupt)
     assert analyze() == 130
     assert "the same command goes on where it stopped" in capsys.readouterr().err
 

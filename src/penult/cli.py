@@ -27,20 +27,18 @@ from rich.progress import (
 from rich.text import Text
 
 from penult import arguments as given
-from penult.analyze import Options, align_classes, analyze_features, analyze_network
+from penult.analyze import Options, analyze_features, analyze_network
 from penult.augment import augmentations_of
-from penult.collect import usable_head
-from penult.data import check_data, open_data
 from penult.demo import demo as run_demo
 from penult.errors import InputError
 from penult.features import Features
 from penult.memory import memory_needed
-from penult.models import load_model
 from penult.path import Plan, fit_path
 from penult.reopen import Sources
 from penult.run import Run
 from penult.show import path_page, print_page, summary_page
-from penult.source import ImageSource, Pass
+from penult.subject import open_subject
+from penult.tap import Head
 from penult.training import Recipe
 from penult.tune import tune as run_tune
 from penult.tuned import tuned_page
@@ -137,46 +135,19 @@ def analyze(
         run = analyze_features(Features.open(model), held_out_features, out, options)
         _print_run(run, as_json)
         return
-    how = Pass(
-        batch_size,
-        given.workers_of(workers, where),
-        given.dtype_of(dtype),
-        given.dtype_of(store),
-        labels,
-        strict,
-    )
-    names = given.names_of(class_names)
-    # What a network or a library prints is no part of what is asked for.
+    subject = open_subject(model, data, eval_, context.params, where)
+    _warn_unverified(subject.head)
     with redirect_stdout(sys.stderr), _progress() as heard:
-        loaded = load_model(
-            model,
-            weights=weights,
-            options=given.pairs_of(set_ or []),
-            trust_checkpoint=trust_checkpoint,
-        )
-        transform = given.transform_of(loaded, size, resize, mean, std, interpolation)
-        images = open_data(data, labelled=how.given)
-        held_out = open_data(eval_, labelled=how.given) if eval_ is not None else None
-        for part in (images, held_out):
-            if part is not None:
-                check_data(part, transform)
-        network = loaded.model.to(where)
-        examples = ImageSource(images, transform, Pass(batch_size=4))
-        found = usable_head(network, examples, head)
-        if not found.verified:
-            _warn(f"the logits are taken from {found.name}, whatever becomes of them later")
-        aligned = align_classes(found, images, held_out, names, loaded.class_names)
-        about = {"spec": model, "weights": weights, "set": set_ or []}
         run = analyze_network(
-            network,
-            found,
-            images,
-            held_out,
+            subject.network,
+            subject.head,
+            subject.images,
+            subject.held_out,
             out,
-            transform=transform,
-            class_names=aligned,
-            network={**about, "fingerprint": loaded.fingerprint},
-            how=how,
+            transform=subject.transform,
+            class_names=subject.class_names,
+            network=subject.network_about,
+            how=subject.how,
             options=options,
             progress=heard,
         )
@@ -310,6 +281,11 @@ def main() -> None:
         _fail(error.format_message())
     except typer.Exit as error:
         sys.exit(error.exit_code)
+
+
+def _warn_unverified(head: Head) -> None:
+    if not head.verified:
+        _warn(f"the logits are taken from {head.name}, whatever becomes of them later")
 
 
 def _warn(message: str) -> None:
