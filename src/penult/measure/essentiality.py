@@ -1,0 +1,244 @@
+"""Essentiality: what a class loses when its features, or all the others, are replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from penult.measure.information import members
+from penult.measure.sample import Sample
+from penult.measure.uncertainty import mean_interval
+from penult.tap import Head
+
+NEAREST = 3
+EDITS = ("drop", "keep")
+
+
+@dataclass(frozen=True, eq=False)
+class Replacements:
+    """What a replacement may be made of.
+
+    Attributes:
+        mean: (n_features,) over the analysed samples.
+        std: (n_features,).
+        others: (n_samples, n_features), samples that values are borrowed from.
+    """
+
+    mean: Tensor
+    std: Tensor
+    others: Tensor
+
+
+Mode = Callable[[Replacements, int, torch.Generator], Tensor]
+MODES: dict[str, Mode] = {}
+
+
+def _mode(function: Mode) -> Mode:
+    MODES[function.__name__] = function
+    return function
+
+
+@_mode
+def standard_normal(source: Replacements, n: int, generator: torch.Generator) -> Tensor:
+    """Normal noise of mean 0 and variance 1, whatever the feature: the paper's."""
+    return torch.randn(n, len(source.mean), generator=generator)
+
+
+@_mode
+def matched_noise(source: Replacements, n: int, generator: torch.Generator) -> Tensor:
+    """Normal noise with each feature's own mean and variance."""
+    return source.mean + source.std * torch.randn(n, len(source.mean), generator=generator)
+
+
+@_mode
+def mean(source: Replacements, n: int, generator: torch.Generator) -> Tensor:
+    """Each feature's mean over all samples."""
+    return source.mean.expand(n, -1)
+
+
+@_mode
+def permutation(source: Replacements, n: int, generator: torch.Generator) -> Tensor:
+    """The values of another image, drawn at random from all classes: they stay plausible."""
+    return source.others[torch.randint(len(source.others), (n,), generator=generator)]
+
+
+def random_sets(n_classes: int, n_features: int, k: int, generator: torch.Generator) -> Tensor:
+    """Control: k features of each class drawn from all, (n_classes, k)."""
+    return torch.rand(n_classes, n_features, generator=generator).argsort(1)[:, :k]
+
+
+def matched_sets(sets: Tensor, class_sizes: Tensor, generator: torch.Generator) -> Tensor | None:
+    """Control: for each feature of a class another, not of its set, of like activation.
+
+    One of the three nearest in mean |z| over the class that are still free, drawn at random.
+
+    Args:
+        sets: (n_classes, k).
+        class_sizes: (n_classes, n_features), mean |z| of each class.
+
+    Returns:
+        (n_classes, k), or None where too few features are left.
+    """
+    n_classes, k = sets.shape
+    n_features = class_sizes.shape[1]
+    if 2 * k > n_features:
+        return None
+    taken = members(sets, n_features)
+    rows = torch.arange(n_classes)
+    found = []
+    for i in range(k):
+        apart = (class_sizes - class_sizes.gather(1, sets[:, i : i + 1])).abs()
+        near = apart.masked_fill(taken, torch.inf).topk(min(NEAREST, n_features - k - i), 1, False)
+        pick = torch.randint(near.indices.shape[1], (n_classes,), generator=generator)
+        chosen = near.indices[rows, pick]
+        taken[rows, chosen] = True
+        found.append(chosen)
+    return torch.stack(found, 1)
+
+
+def accuracy_when_replaced(
+    z: Tensor, label: int, head: Head, member: Tensor, replacement: Tensor, edit: str
+) -> Tensor:
+    """Which samples of a class are still right, (n_samples,) bool.
+
+    Args:
+        z: (n_samples, n_features), samples of the class.
+        label: the class.
+        head: the dense head.
+        member: (n_features,) bool, the features of the set.
+        replacement: (n_samples, n_features).
+        edit: "drop" replaces the features of the set, "keep" all the others.
+    """
+    replaced = member if edit == "drop" else ~member
+    return head(torch.where(replaced, replacement, z)).argmax(1) == label
+
+
+@dataclass(eq=False)
+class _Tally:
+    """Right answers by sample and by seed and class, of one kind of set under one edit."""
+
+    by_sample: Tensor
+    by_seed: Tensor
+
+    def document(self, sample: Sample) -> dict[str, Any]:
+        classes = self.by_seed.mean(0) / sample.counts
+        overall = self.by_seed.sum(1) / sample.counts.sum()
+        return {
+            "mean": float(overall.mean()),
+            "interval": mean_interval(self.by_sample / len(self.by_seed), overall),
+            "classes": classes,
+        }
+
+
+def essentiality(
+    sample: Sample,
+    head: Head,
+    source: Replacements,
+    class_sizes: Tensor,
+    sets: Mapping[int, Tensor],
+    k: int,
+    n_seeds: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Accuracy when features are replaced: by every mode at k, by the mean at every size.
+
+    Args:
+        sample: evaluation samples.
+        head: the dense head.
+        source: what replacements are made of.
+        class_sizes: (n_classes, n_features), mean |z| of each class, for the matched control.
+        sets: by size, (n_classes, size) influential features of each class.
+        k: the size at which all modes are compared.
+        n_seeds: of replacements and controls.
+        seed: the first.
+    """
+    chosen = _kinds(sets[k], class_sizes, n_seeds, seed)
+    replaced = {
+        mode: _by_kind(sample, head, source, chosen, mode, n_seeds, seed) for mode in MODES
+    }
+    curves = []
+    for size, of_size in sets.items():
+        kinds = _kinds(of_size, class_sizes, n_seeds, seed)
+        found = _by_kind(sample, head, source, kinds, "mean", n_seeds, seed)
+        for kind in found.values():
+            for edit in EDITS:
+                del kind[edit]["classes"]
+        curves.append({"k": size, **found})
+    untouched = torch.cat(
+        [head(z).argmax(1) == c for c, z in enumerate(sample.classes())]
+    )
+    activation = {
+        kind: float(torch.stack([class_sizes.gather(1, s).mean() for s in found]).mean())
+        for kind, found in chosen.items()
+    }
+    return {
+        "k": k,
+        "n_seeds": n_seeds,
+        "dense_accuracy": float(untouched.double().mean()),
+        "activation": activation,
+        "replaced": replaced,
+        "curves": curves,
+    }
+
+
+def _kinds(
+    influential: Tensor, class_sizes: Tensor, n_seeds: int, seed: int
+) -> dict[str, list[Tensor]]:
+    """The sets and their controls, one for each seed; the influential ones are the same for all."""
+    n_classes, n_features = class_sizes.shape
+    k = influential.shape[1]
+    found: dict[str, list[Tensor]] = {"influential": [influential], "random": [], "matched": []}
+    for s in range(n_seeds):
+        generator = torch.Generator().manual_seed(seed + s)
+        found["random"].append(random_sets(n_classes, n_features, k, generator))
+        matched = matched_sets(influential, class_sizes, generator)
+        if matched is not None:
+            found["matched"].append(matched)
+    return {kind: sets for kind, sets in found.items() if sets}
+
+
+def _by_kind(
+    sample: Sample,
+    head: Head,
+    source: Replacements,
+    kinds: Mapping[str, list[Tensor]],
+    mode: str,
+    n_seeds: int,
+    seed: int,
+) -> dict[str, dict[str, Any]]:
+    n_features = sample.z.shape[1]
+    # The mean is the same for every seed: where the sets are too, one seed is all of them.
+    seeds = {
+        kind: len(sets) if mode == "mean" else n_seeds for kind, sets in kinds.items()
+    }
+    tallies = {
+        (kind, edit): _Tally(
+            torch.zeros(len(sample.z), dtype=torch.float64),
+            torch.zeros(n, sample.n_classes, dtype=torch.float64),
+        )
+        for kind, n in seeds.items()
+        for edit in EDITS
+    }
+    stops = sample.counts.cumsum(0).tolist()
+    for s in range(max(seeds.values())):
+        generator = torch.Generator().manual_seed(seed + s)
+        drawn = {
+            kind: members(sets[s % len(sets)], n_features)
+            for kind, sets in kinds.items()
+            if s < seeds[kind]
+        }
+        for c, z in enumerate(sample.classes()):
+            replacement = MODES[mode](source, len(z), generator)
+            rows = slice(stops[c] - len(z), stops[c])
+            for kind, member in drawn.items():
+                for edit in EDITS:
+                    right = accuracy_when_replaced(z, c, head, member[c], replacement, edit)
+                    tallies[kind, edit].by_sample[rows] += right
+                    tallies[kind, edit].by_seed[s, c] = right.sum()
+    return {
+        kind: {edit: tallies[kind, edit].document(sample) for edit in EDITS} for kind in kinds
+    }
