@@ -34,6 +34,9 @@ from penult.data import check_data, open_data
 from penult.demo import demo as run_demo
 from penult.errors import InputError
 from penult.features import Features
+from penult.measure import FRACTIONS, Settings, compare_runs, measure_run
+from penult.measure.plots import plot_comparison, plot_measures, require_plots
+from penult.measure.tables import comparison_page, measures_page
 from penult.models import load_model
 from penult.path import Plan, fit_path
 from penult.reopen import Sources
@@ -224,6 +227,40 @@ def show(
 ) -> None:
     """Print what a run found."""
     _print_run(Run.open(run), as_json, score, k, class_ or [])
+
+
+@app.command()
+def measure(
+    runs: given.MeasuredRuns,
+    compare: given.Compare = False,
+    fraction: given.Fractions = None,
+    k: given.SetSize = 5,
+    tolerance: given.Lost = 0.005,
+    seed: given.MeasureSeed = 0,
+    plots: given.Plots = None,
+    as_json: given.AsJson = False,
+) -> None:
+    """Measure what the paper claims: selectivity, overlap, dimension, essentiality and so on."""
+    fractions = tuple(sorted(set(fraction))) if fraction else FRACTIONS
+    settings = Settings(fractions, k, tolerance, seed)
+    if not compare and len(runs) > 1:
+        raise InputError(f"{len(runs)} runs: expected one, or --compare to line up several")
+    if plots is not None:
+        require_plots()
+    found = [Run.open(run) for run in runs]
+    with _progress() as heard:
+        if compare:
+            document = compare_runs(found, settings, heard("runs"))
+        else:
+            document = measure_run(found[0], settings, heard("measures"))
+    if plots is not None:
+        (plot_comparison if compare else plot_measures)(document, plots)
+    if as_json:
+        print(json.dumps(document, ensure_ascii=False, indent=2))
+        return
+    print_page(comparison_page(document) if compare else measures_page(document))
+    if plots is not None:
+        print(f"\nPlots: {plots}")
 
 
 @app.command()

@@ -118,9 +118,7 @@ def _smallest(
     for size, (lost, won) in zip(sizes, losses, strict=True):
         loss = (lost - won) / n
         interval = list(paired_interval(lost, won, n))
-        steps.append(
-            {"n": size, "accuracy": accuracy - loss, "loss": loss, "interval": interval}
-        )
+        steps.append({"n": size, "accuracy": accuracy - loss, "loss": loss, "interval": interval})
     within = (step["n"] for step in steps if step["loss"] <= tolerance)
     surely = (step["n"] for step in steps if step["interval"][1] <= tolerance)
     return {"smallest": next(within, None), "surely": next(surely, None), "steps": steps}

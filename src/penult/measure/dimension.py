@@ -22,7 +22,8 @@ CLASS_EIGENVALUES = 64
 
 def eigenvalues(matrix: Tensor) -> Tensor:
     """Eigenvalues of a symmetric matrix that has none below zero, largest first."""
-    return torch.linalg.eigvalsh(matrix).flip(0).clamp(min=0)
+    values: Tensor = torch.linalg.eigvalsh(matrix)
+    return values.flip(0).clamp(min=0)
 
 
 def participation_ratio(values: Tensor) -> float:
@@ -33,7 +34,7 @@ def participation_ratio(values: Tensor) -> float:
 def entropy_rank(values: Tensor) -> float:
     """exp of the entropy of `λ / Σλ` (Roy and Vetterli 2007): in [1, n]; NaN where all are zero."""
     p = values / values.sum()
-    return float(torch.exp(-torch.special.xlogy(p, p).sum()))
+    return float(torch.exp(-torch.xlogy(p, p).sum()))
 
 
 def n_components(values: Tensor, fraction: float) -> int | None:
@@ -204,7 +205,8 @@ def intrinsic(sample: Sample, n_replicates: int, seed: int) -> dict[str, Any]:
 def _dimension_document(
     ratios: Tensor, n_replicates: int, generator: torch.Generator
 ) -> dict[str, Any]:
-    found = {"value": dimension_of(ratios), "interval": None, "n_samples": len(ratios)}
+    value = dimension_of(ratios)
+    found: dict[str, Any] = {"value": value, "interval": None, "n_samples": len(ratios)}
     if len(ratios) > 1:
         sums = resampled(len(ratios), n_replicates, generator).double() @ ratios
         found["interval"] = percentiles((len(ratios) - 1) / sums.clamp(min=1e-12))

@@ -100,14 +100,14 @@ def matched_sets(sets: Tensor, class_sizes: Tensor, generator: torch.Generator) 
     return torch.stack(found, 1)
 
 
-def accuracy_when_replaced(
-    z: Tensor, label: int, head: Head, member: Tensor, replacement: Tensor, edit: str
+def taken_for(
+    label: int, z: Tensor, head: Head, member: Tensor, replacement: Tensor, edit: str
 ) -> Tensor:
-    """Which samples of a class are still right, (n_samples,) bool.
+    """Which samples the head takes for a class when features are replaced, (n_samples,) bool.
 
     Args:
-        z: (n_samples, n_features), samples of the class.
         label: the class.
+        z: (n_samples, n_features).
         head: the dense head.
         member: (n_features,) bool, the features of the set.
         replacement: (n_samples, n_features).
@@ -119,10 +119,14 @@ def accuracy_when_replaced(
 
 @dataclass(eq=False)
 class _Tally:
-    """Right answers by sample and by seed and class, of one kind of set under one edit."""
+    """Right answers by sample and by seed and class, of one kind of set under one edit.
+
+    `mistaken` (n_seeds, n_classes) counts samples of other classes that are taken for the class.
+    """
 
     by_sample: Tensor
     by_seed: Tensor
+    mistaken: Tensor
 
     def document(self, sample: Sample) -> dict[str, Any]:
         classes = self.by_seed.mean(0) / sample.counts
@@ -130,6 +134,7 @@ class _Tally:
         return {
             "mean": float(overall.mean()),
             "interval": mean_interval(self.by_sample / len(self.by_seed), overall),
+            "mistaken": float(self.mistaken.mean(0).sum() / sample.counts.sum()),
             "classes": classes,
         }
 
@@ -157,9 +162,7 @@ def essentiality(
         seed: the first.
     """
     chosen = _kinds(sets[k], class_sizes, n_seeds, seed)
-    replaced = {
-        mode: _by_kind(sample, head, source, chosen, mode, n_seeds, seed) for mode in MODES
-    }
+    replaced = {mode: _by_kind(sample, head, source, chosen, mode, n_seeds, seed) for mode in MODES}
     curves = []
     for size, of_size in sets.items():
         kinds = _kinds(of_size, class_sizes, n_seeds, seed)
@@ -168,9 +171,7 @@ def essentiality(
             for edit in EDITS:
                 del kind[edit]["classes"]
         curves.append({"k": size, **found})
-    untouched = torch.cat(
-        [head(z).argmax(1) == c for c, z in enumerate(sample.classes())]
-    )
+    untouched = torch.cat([head(z).argmax(1) == c for c, z in enumerate(sample.classes())])
     activation = {
         kind: float(torch.stack([class_sizes.gather(1, s).mean() for s in found]).mean())
         for kind, found in chosen.items()
@@ -212,15 +213,15 @@ def _by_kind(
 ) -> dict[str, dict[str, Any]]:
     n_features = sample.z.shape[1]
     # The mean is the same for every seed: where the sets are too, one seed is all of them.
-    seeds = {
-        kind: len(sets) if mode == "mean" else n_seeds for kind, sets in kinds.items()
-    }
+    seeds = {kind: len(sets) if mode == "mean" else n_seeds for kind, sets in kinds.items()}
+    shapes = {kind: (n, sample.n_classes) for kind, n in seeds.items()}
     tallies = {
         (kind, edit): _Tally(
             torch.zeros(len(sample.z), dtype=torch.float64),
-            torch.zeros(n, sample.n_classes, dtype=torch.float64),
+            torch.zeros(shape, dtype=torch.float64),
+            torch.zeros(shape, dtype=torch.float64),
         )
-        for kind, n in seeds.items()
+        for kind, shape in shapes.items()
         for edit in EDITS
     }
     stops = sample.counts.cumsum(0).tolist()
@@ -232,13 +233,23 @@ def _by_kind(
             if s < seeds[kind]
         }
         for c, z in enumerate(sample.classes()):
-            replacement = MODES[mode](source, len(z), generator)
-            rows = slice(stops[c] - len(z), stops[c])
+            n = len(z)
+            both = torch.cat([z, _others(sample, stops[c] - n, n, generator)])
+            replacement = MODES[mode](source, len(both), generator)
             for kind, member in drawn.items():
                 for edit in EDITS:
-                    right = accuracy_when_replaced(z, c, head, member[c], replacement, edit)
-                    tallies[kind, edit].by_sample[rows] += right
-                    tallies[kind, edit].by_seed[s, c] = right.sum()
-    return {
-        kind: {edit: tallies[kind, edit].document(sample) for edit in EDITS} for kind in kinds
-    }
+                    taken = taken_for(c, both, head, member[c], replacement, edit)
+                    tally = tallies[kind, edit]
+                    tally.by_sample[stops[c] - n : stops[c]] += taken[:n]
+                    tally.by_seed[s, c] = taken[:n].sum()
+                    tally.mistaken[s, c] = taken[n:].sum()
+    return {kind: {edit: tallies[kind, edit].document(sample) for edit in EDITS} for kind in kinds}
+
+
+def _others(sample: Sample, start: int, n: int, generator: torch.Generator) -> Tensor:
+    """As many samples of other classes as the class that begins at `start` has, drawn at random."""
+    n_others = len(sample.z) - n
+    if n_others == 0:
+        return sample.z[:0]
+    place = torch.randint(n_others, (n,), generator=generator)
+    return sample.z[place + n * (place >= start)]

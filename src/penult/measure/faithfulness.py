@@ -19,8 +19,7 @@ STEPS = 64
 def curve_steps(n_features: int) -> Tensor:
     """Numbers of features at which the curves are taken: all up to 64, else 64 and the small."""
     even = torch.linspace(0, n_features, min(n_features, STEPS) + 1).round().long()
-    small = torch.tensor([k for k in KS if k < n_features], dtype=torch.int64)
-    return torch.unique(torch.cat([even, small]))
+    return torch.tensor(sorted({*even.tolist(), *(k for k in KS if k < n_features)}))
 
 
 @dataclass(frozen=True, eq=False)

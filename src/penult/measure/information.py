@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import log
 from typing import Any
 
 import torch
@@ -189,7 +190,7 @@ def overlap(
 
 def _entropy_term(p: Tensor) -> Tensor:
     p = p.clamp(min=0)
-    return -torch.special.xlogy(p, p) / torch.log(torch.tensor(2.0, dtype=torch.float64))
+    return -torch.xlogy(p, p) / log(2)
 
 
 def _where(matrix: Tensor, there: Tensor) -> Tensor:

@@ -29,8 +29,10 @@ from penult.storage import write_json
 from penult.tap import Head
 
 FORMAT = "penult-measures/1"
+FRACTIONS = (0.25, 0.5, 0.75, 0.9)
 NAMED = 100
 NEED_HEAD = ("dimension.decision", "essentiality", "faithfulness", "stability.contribution")
+NO_HEAD = "no head reads this layer"
 
 Progress = Callable[[int, int], None]
 
@@ -48,7 +50,7 @@ class Settings:
         n_seeds: of replacements and random controls.
     """
 
-    fractions: tuple[float, ...] = (0.25, 0.5, 0.75, 0.9)
+    fractions: tuple[float, ...] = FRACTIONS
     k: int = 5
     tolerance: float = 0.005
     seed: int = 0
@@ -68,6 +70,10 @@ class Settings:
                 "expected at least 2 bootstrap replicates and 1 seed, found "
                 f"{self.n_replicates} and {self.n_seeds}"
             )
+
+    def document(self) -> dict[str, Any]:
+        """As `measures.json` holds them."""
+        return {**asdict(self), "fractions": list(self.fractions)}
 
 
 def measure_features(
@@ -140,7 +146,11 @@ def measure_features(
     }
     heard(4, 6)
     document |= {"essentiality": None, "faithfulness": None}
-    if head is not None:
+    if document["overlap"]["confusion"] is None:
+        document["left_out"]["overlap.confusion"] = "the network's own classes are not known"
+    if head is None:
+        document["left_out"] |= dict.fromkeys(NEED_HEAD, NO_HEAD)
+    else:
         _with_head(document, held_out, head, heads or {}, profile, evidence, influential, settings)
         by_weight = top_k(influence("contribution", evidence, k), k).indices.view(-1, k)
         drawn = resampled_sets(sample, k, settings.n_replicates, settings.seed, head.weight)
@@ -198,7 +208,7 @@ def _about(
         "class_counts": counts,
         "evaluated_on": "train" if held_out is features else "eval",
         "n_eval_samples": held_out.n_samples,
-        "settings": {**asdict(settings), "fractions": list(settings.fractions)},
+        "settings": settings.document(),
         "sample": {"n_samples": len(sample.z), "seed": settings.seed},
         "share": "|z|" if profile.negative else "z",
         "dead": {"n": len(dead), "features": dead[:NAMED]},
@@ -229,9 +239,7 @@ def _with_head(
     centre = moments.mean()
     spread = moments.covariance().diagonal().clamp(min=0).sqrt()
     k = document["overlap"]["k"]
-    document["dimension"]["decision"] = decision(
-        moments, head, held_out, heads, settings.tolerance
-    )
+    document["dimension"]["decision"] = decision(moments, head, held_out, heads, settings.tolerance)
     if not heads:
         document["left_out"]["dimension.decision.k"] = "no refitted sparse heads were given"
     sample = Sample.of(held_out, profile.moments.n_classes, head, settings.seed)

@@ -77,7 +77,7 @@ class Sample:
 
     def classes(self) -> Iterator[Tensor]:
         """Samples of each class in turn, (n_samples of the class, n_features)."""
-        return iter(self.z.split(self.counts.tolist()))
+        return iter(torch.split(self.z, self.counts.tolist()))
 
 
 def _stratified(labels: Tensor, fraction: float, seed: int) -> Tensor:

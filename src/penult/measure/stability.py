@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from math import comb
 from typing import Any
 
@@ -12,13 +11,9 @@ from torch import Tensor
 from penult.measure.information import members
 from penult.measure.sample import Sample
 from penult.measure.uncertainty import percentiles, resampled
-from penult.tap import Head
 
 SEEN = 0.01
 CHUNK = 2**24
-
-# What a sample of a class says of each feature; a class's score is its mean over the samples.
-Statement = Callable[[Tensor, int], Tensor]
 
 
 def in_top(z: Tensor, k: int) -> Tensor:
@@ -68,9 +63,7 @@ def chance_jaccard(k: int, n_features: int) -> float:
     )
 
 
-def stability(
-    sets: Tensor, replicates: Tensor, counts: Tensor, n_features: int
-) -> dict[str, Any]:
+def stability(sets: Tensor, replicates: Tensor, counts: Tensor, n_features: int) -> dict[str, Any]:
     """How often features are chosen again, and how like the sets of two samples are.
 
     Args:
