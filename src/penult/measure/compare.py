@@ -35,7 +35,10 @@ def _value(*path: str) -> Row:
 def _smallest(name: str) -> Row:
     def row(document: dict[str, Any]) -> dict[str, Any]:
         found = _at(document, ("dimension", "decision", name))
-        return {"value": None if found is None else found["smallest"], "interval": None}
+        if found is None:
+            return {"value": None, "interval": None}
+        ends = [found["possibly"], found["surely"]]
+        return {"value": found["smallest"], "interval": None if None in ends else ends}
 
     return row
 
@@ -107,8 +110,8 @@ def compare_runs(
         if classes != names[0]:
             raise InputError(
                 f"{folder} has other classes than {folders[0]} "
-                f"({_first_difference(classes, names[0])}): expected runs of networks with the same "
-                "classes in the same order"
+                f"({_first_difference(classes, names[0])}): expected networks with the same classes "
+                "in the same order"
             )
     documents = []
     for i, run in enumerate(runs):

@@ -52,7 +52,8 @@ def decision(
     """Smallest k and smallest number of logit directions that lose no more than a tolerance.
 
     Each is compared with the dense head sample by sample. `smallest` is the first whose loss is at
-    most the tolerance, `surely` the first for which the whole 95 % interval of the loss is.
+    most the tolerance, `surely` the first for which the whole 95 % interval of the loss is, and
+    `possibly` the first for which any of it is: together an interval of the smallest.
 
     Args:
         moments: of the features that give the directions.
@@ -119,6 +120,12 @@ def _smallest(
         loss = (lost - won) / n
         interval = list(paired_interval(lost, won, n))
         steps.append({"n": size, "accuracy": accuracy - loss, "loss": loss, "interval": interval})
+    possibly = (step["n"] for step in steps if step["interval"][0] <= tolerance)
     within = (step["n"] for step in steps if step["loss"] <= tolerance)
     surely = (step["n"] for step in steps if step["interval"][1] <= tolerance)
-    return {"smallest": next(within, None), "surely": next(surely, None), "steps": steps}
+    return {
+        "smallest": next(within, None),
+        "possibly": next(possibly, None),
+        "surely": next(surely, None),
+        "steps": steps,
+    }

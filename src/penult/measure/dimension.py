@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from penult.measure.information import MATRIX_CLASSES
@@ -163,6 +162,9 @@ def two_nn(z: Tensor) -> Tensor:
     """
     if len(z) < 3:
         return torch.zeros(0, dtype=torch.float64)
+    # Most commands need no neighbours, and importing them takes most of a second.
+    from sklearn.neighbors import NearestNeighbors
+
     points = z.double().numpy()
     distances, _ = NearestNeighbors(n_neighbors=2, algorithm="brute").fit(points).kneighbors()
     nearest = torch.from_numpy(distances)

@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from penult.measure.essentiality import EDITS
 from penult.show import CLASSES_SHOWN, percent
 
 NONE = "–"
@@ -205,17 +206,17 @@ def _stability(document: Mapping[str, Any]) -> RenderableType:
 
 def _essentiality(found: Mapping[str, Any]) -> RenderableType:
     kinds = list(found["activation"])
-    table = _table(
-        "replaced by", *(f"{edit} {kind}" for edit in ("drop", "keep") for kind in kinds)
-    )
+    columns = [f"{edit} {kind}" for edit in EDITS for kind in kinds]
+    table, mistaken = _table("replaced by", *columns), _table("replaced by", *columns)
     for mode, by_kind in found["replaced"].items():
-        cells = [_percent(by_kind[kind][edit]) for edit in ("drop", "keep") for kind in kinds]
-        table.add_row(mode.replace("_", " "), *cells)
-    note = f"dense {percent(found['dense_accuracy'])} %; mean activation of the sets: " + ", ".join(
-        f"{kind} {_number(value)}" for kind, value in found["activation"].items()
-    )
+        cells = [by_kind[kind][edit] for edit in EDITS for kind in kinds]
+        table.add_row(mode.replace("_", " "), *map(_percent, cells))
+        mistaken.add_row(mode.replace("_", " "), *(percent(cell["mistaken"]) for cell in cells))
+    sizes = ", ".join(f"{kind} {_number(value)}" for kind, value in found["activation"].items())
+    note = f"dense {percent(found['dense_accuracy'])} %; mean activation of the sets: {sizes}"
     title = f"Essentiality: accuracy (%) when {found['k']} features of the class, or the others, go"
-    return Group(_title(title), table, Text(note, style="dim"))
+    also = "Samples of other classes (%) taken for the class when the same is done to them"
+    return Group(_title(title), table, _title(also), mistaken, Text(note, style="dim"))
 
 
 def _faithfulness(found: Mapping[str, Any]) -> RenderableType:
