@@ -11,10 +11,9 @@ from torch import Tensor
 
 from penult.errors import InputError
 from penult.measure.information import confusion_rates, mantel
-from penult.measure.measures import FORMAT, Settings, measure_run
+from penult.measure.measures import Settings, measure_run
 from penult.measure.uncertainty import plain
 from penult.run import Run
-from penult.storage import read_json
 
 COMPARISON_FORMAT = "penult-comparison/1"
 
@@ -91,8 +90,7 @@ def compare_runs(
     other), so only quantities that do not depend on their order are compared.
 
     Args:
-        runs: at least two, of networks with the same classes. A run that was measured with the same
-            settings is not measured again.
+        runs: at least two, of networks with the same classes; each is measured.
         settings: as for `measure_run`.
         progress: called with (runs done, runs in all).
 
@@ -110,12 +108,12 @@ def compare_runs(
         if classes != names[0]:
             raise InputError(
                 f"{folder} has other classes than {folders[0]} "
-                f"({_first_difference(classes, names[0])}): expected networks with the same classes "
-                "in the same order"
+                f"({_first_difference(classes, names[0])}): expected networks with the same "
+                "classes in the same order"
             )
     documents = []
     for i, run in enumerate(runs):
-        documents.append(_measured(run, settings))
+        documents.append(measure_run(run, settings))
         if progress is not None:
             progress(i + 1, len(runs))
     rows = {name: [row(document) for document in documents] for name, row in ROWS.items()}
@@ -135,14 +133,6 @@ def compare_runs(
     }
     made: dict[str, Any] = plain(found)
     return made
-
-
-def _measured(run: Run, settings: Settings) -> dict[str, Any]:
-    if run.measures_file.is_file():
-        document = read_json(run.measures_file, FORMAT)
-        if document["settings"] == settings.document():
-            return document
-    return measure_run(run, settings)
 
 
 def _first_difference(found: list[str], wanted: list[str]) -> str:

@@ -296,7 +296,7 @@ def _faithfulness(document: Mapping[str, Any]) -> Figure:
         place.set_ylim(0, 105)
         past = "deleted" if edit == "deletion" else "inserted"
         _finish(place, f"features {past}, most influential first", "accuracy (%)", edit.title())
-        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14)}
+        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.18)}
         place.legend(title="score (area)", ncols=3, fontsize=8, **below)
     return figure
 

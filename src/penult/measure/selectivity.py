@@ -73,7 +73,7 @@ def psi(histogram: Tensor) -> tuple[Tensor, Tensor]:
     below = histogram.cumsum(-1)
     low = (below < ((n + 1) // 2)[..., None]).sum(-1)
     high = (below < (n // 2 + 1)[..., None]).sum(-1)
-    median = torch.where(n > 0, (low + high) / 2, torch.nan)
+    median = torch.where(n > 0, (low + high).double() / 2, torch.nan)
     return 1 - mean / n_features, 1 - median / n_features
 
 
