@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -25,7 +27,8 @@ K, N_FEATURES = 3, 20
 def planted(n_classes: int = 4, n: int = 800) -> tuple[Features, Tensor]:
     """A network whose class c reads exactly the features 3c, 3c + 1, 3c + 2, and is always right.
 
-    The other features are louder than those that are read.
+    Features that no class reads are louder than those that are read, and every sample has a rival:
+    the next class, whose features reach almost as high. Its mean alone does not save a class then.
     """
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(n) % n_classes
@@ -33,6 +36,7 @@ def planted(n_classes: int = 4, n: int = 800) -> tuple[Features, Tensor]:
     z = 0.2 * torch.rand(n, N_FEATURES, generator=generator)
     z[:, n_classes * K :] += 3 * torch.rand(n, N_FEATURES - n_classes * K, generator=generator)
     z.scatter_add_(1, sets[labels], 1 + torch.rand(n, K, generator=generator))
+    z.scatter_add_(1, sets[(labels + 1) % n_classes], torch.full((n, K), 0.75))
     weight = torch.zeros(n_classes, N_FEATURES).scatter_(1, sets, 1.0)
     return Features.of(z, labels, weight), sets
 
@@ -42,7 +46,7 @@ def source_of(features: Features) -> Replacements:
     return Replacements(z.mean(0), z.std(0), z)
 
 
-def measured(features: Features, sets: Tensor, n_seeds: int = 4) -> dict[str, object]:
+def measured(features: Features, sets: Tensor, n_seeds: int = 4) -> dict[str, Any]:
     sample = Sample.of(features, len(sets), features.require_head())
     sizes = torch.stack([z.abs().mean(0) for z in sample.classes()]).double()
     source = source_of(features)
@@ -51,20 +55,20 @@ def measured(features: Features, sets: Tensor, n_seeds: int = 4) -> dict[str, ob
 
 def test_a_planted_class_dies_with_its_three_features_and_lives_on_them_alone() -> None:
     features, sets = planted()
-    found: dict[str, dict] = measured(features, sets)  # type: ignore[assignment, type-arg]
+    found = measured(features, sets)
     assert found["dense_accuracy"] == 1
     for mode in MODES:
         cells = found["replaced"][mode]
         drop, keep = cells["influential"]["drop"], cells["influential"]["keep"]
-        # Without its features a class is one of four at best.
-        assert drop["mean"] < 0.35, mode
-        assert keep["mean"] > (0.7 if mode != "permutation" else 0.5), mode
+        # Another image is one of the same class in four, and then its features are, too.
+        assert drop["mean"] < (0.45 if mode == "permutation" else 0.35), mode
+        assert keep["mean"] > (0.5 if mode == "permutation" else 0.9), mode
         assert cells["random"]["drop"]["mean"] > 0.75, mode
         assert cells["random"]["drop"]["mean"] > drop["mean"] + 0.4, mode
         assert drop["interval"][0] <= drop["mean"] <= drop["interval"][1]
     # The features that no class reads can all go.
     unread = torch.arange(12, 18).view(1, 6).repeat(4, 1)[:, :K]
-    others: dict[str, dict] = measured(features, unread)  # type: ignore[assignment, type-arg]
+    others = measured(features, unread)
     for mode in MODES:
         cell = others["replaced"][mode]["influential"]
         assert cell["drop"]["mean"] == 1
@@ -95,7 +99,7 @@ def test_replacing_equals_a_loop_over_samples() -> None:
 
 def test_by_the_mean_it_equals_a_slow_sum() -> None:
     features, sets = planted(n=60)
-    found: dict[str, dict] = measured(features, sets)  # type: ignore[assignment, type-arg]
+    found = measured(features, sets)
     z, labels = features.arrays()
     head, centre = features.require_head(), z.mean(0)
     right = 0

@@ -59,11 +59,11 @@ def test_psi_equals_a_loop_over_samples(seed: int, signed: bool, fraction: float
 def test_mu_equals_a_loop_over_units() -> None:
     z, labels = samples(1)
     x = z.double().numpy()
-    expected = []
+    expected: list[float] = []
     for j in range(N_FEATURES):
-        means = sorted(float(x[labels == c, j].mean()) for c in range(N_CLASSES))
-        rest = float(np.mean(means[:-1]))
-        expected.append((means[-1] - rest) / (means[-1] + rest + 1e-7))
+        ranked = sorted(float(x[labels == c, j].mean()) for c in range(N_CLASSES))
+        rest = float(np.mean(ranked[:-1]))
+        expected.append((ranked[-1] - rest) / (ranked[-1] + rest + 1e-7))
     means = torch.stack([z[labels == c].double().mean(0) for c in range(N_CLASSES)])
     found = mu(means, torch.bincount(labels))
     np.testing.assert_allclose(found, expected, atol=1e-12)
