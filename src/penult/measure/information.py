@@ -158,14 +158,17 @@ def overlap(
     bits, entropy = set_information(member)
     totals = frequency.sum(1, keepdim=True)
     separation = class_information(frequency / torch.where(totals > 0, totals, 1))
-    drawn = members(replicates[there], d).transpose(0, 1)
-    across = [(jaccard(m), set_information(m)[0]) for m in drawn]
+    drawn_shared, drawn_bits = [], []
+    for drawn in replicates[there].unbind(1):
+        again = members(drawn, d)
+        drawn_shared.append(_off_diagonal_mean(jaccard(again)))
+        drawn_bits.append(_off_diagonal_mean(set_information(again)[0]))
     found: dict[str, Any] = {
         "k": sets.shape[1],
         "sets": sets,
-        "jaccard": _pairs(shared, [j for j, _ in across]),
+        "jaccard": _pairs(shared, drawn_shared),
         "mutual_information": {
-            **_pairs(_where(bits, there), [b for _, b in across]),
+            **_pairs(_where(bits, there), drawn_bits),
             "entropy": entropy,
             "normalised": _matrix(_where(bits / entropy, there)),
         },
@@ -207,11 +210,10 @@ def _off_diagonal_mean(matrix: Tensor) -> float:
     return float(off.nanmean())
 
 
-def _pairs(matrix: Tensor, replicates: list[Tensor]) -> dict[str, Any]:
-    drawn = torch.tensor([_off_diagonal_mean(replicate) for replicate in replicates])
+def _pairs(matrix: Tensor, replicates: list[float]) -> dict[str, Any]:
     return {
         "mean": _off_diagonal_mean(matrix),
-        "interval": percentiles(drawn),
+        "interval": percentiles(torch.tensor(replicates, dtype=torch.float64)),
         "matrix": _matrix(matrix),
     }
 

@@ -73,20 +73,23 @@ def stability(sets: Tensor, replicates: Tensor, counts: Tensor, n_features: int)
         n_features: of the layer.
     """
     k = sets.shape[1]
-    drawn = members(replicates, n_features)
-    again = drawn.double().mean(1)
-    with_all = _jaccard(drawn, members(sets, n_features)[:, None])
-    half = drawn.shape[1] // 2
-    with_other = _jaccard(drawn[:, :half], drawn[:, half : 2 * half])
-    enough = counts > 1
-    classes = [
-        _class_document(again[c], with_all[c], with_other[c]) if there else None
-        for c, there in enumerate(enough.tolist())
-    ]
+    half = replicates.shape[1] // 2
+    classes: list[dict[str, Any] | None] = []
+    all_with_all, all_with_other = [], []
+    for c, n in enumerate(counts.tolist()):
+        if n < 2:
+            classes.append(None)
+            continue
+        drawn = members(replicates[c], n_features)
+        with_all = _jaccard(drawn, members(sets[c], n_features))
+        with_other = _jaccard(drawn[:half], drawn[half : 2 * half])
+        classes.append(_class_document(drawn.double().mean(0), with_all, with_other))
+        all_with_all.append(with_all)
+        all_with_other.append(with_other)
     return {
         "k": k,
-        "jaccard": _summary(with_all[enough].mean(0)),
-        "between": _summary(with_other[enough].mean(0)),
+        "jaccard": _mean_of_classes(all_with_all),
+        "between": _mean_of_classes(all_with_other),
         "chance": chance_jaccard(k, n_features),
         "classes": classes,
     }
@@ -100,6 +103,10 @@ def _jaccard(first: Tensor, second: Tensor) -> Tensor:
 def _summary(values: Tensor) -> dict[str, Any]:
     mean = float(values.mean())
     return {"mean": mean, "interval": percentiles(values)}
+
+
+def _mean_of_classes(found: list[Tensor]) -> dict[str, Any]:
+    return _summary(torch.stack(found).mean(0) if found else torch.full((1,), torch.nan))
 
 
 def _class_document(again: Tensor, with_all: Tensor, with_other: Tensor) -> dict[str, Any]:
