@@ -100,21 +100,31 @@ def matched_sets(sets: Tensor, class_sizes: Tensor, generator: torch.Generator) 
     return torch.stack(found, 1)
 
 
-def taken_for(
-    label: int, z: Tensor, head: Head, member: Tensor, replacement: Tensor, edit: str
-) -> Tensor:
-    """Which samples the head takes for a class when features are replaced, (n_samples,) bool.
+class Edits:
+    """Logits of samples whose features, of one set or another, are replaced.
+
+    The head is linear, so a set of k features moves the logits by k columns of its weight: the two
+    products with the whole weight are made once for all sets.
 
     Args:
-        label: the class.
         z: (n_samples, n_features).
-        head: the dense head.
-        member: (n_features,) bool, the features of the set.
         replacement: (n_samples, n_features).
-        edit: "drop" replaces the features of the set, "keep" all the others.
+        head: the dense head.
     """
-    replaced = member if edit == "drop" else ~member
-    return head(torch.where(replaced, replacement, z)).argmax(1) == label
+
+    def __init__(self, z: Tensor, replacement: Tensor, head: Head) -> None:
+        self._moved = replacement - z
+        self._weight = head.weight
+        self._own, self._instead = head(z), head(replacement)
+
+    def logits(self, features: Tensor) -> dict[str, Tensor]:
+        """Logits (n_samples, n_classes) by edit.
+
+        Args:
+            features: (k,) of the set: "drop" replaces them, "keep" all the others.
+        """
+        part = self._moved[:, features] @ self._weight[:, features].T
+        return {"drop": self._own + part, "keep": self._instead - part}
 
 
 @dataclass(eq=False)
@@ -211,7 +221,6 @@ def _by_kind(
     n_seeds: int,
     seed: int,
 ) -> dict[str, dict[str, Any]]:
-    n_features = sample.z.shape[1]
     # The mean is the same for every seed: where the sets are too, one seed is all of them.
     seeds = {kind: len(sets) if mode == "mean" else n_seeds for kind, sets in kinds.items()}
     shapes = {kind: (n, sample.n_classes) for kind, n in seeds.items()}
@@ -227,18 +236,15 @@ def _by_kind(
     stops = sample.counts.cumsum(0).tolist()
     for s in range(max(seeds.values())):
         generator = torch.Generator().manual_seed(seed + s)
-        drawn = {
-            kind: members(sets[s % len(sets)], n_features)
-            for kind, sets in kinds.items()
-            if s < seeds[kind]
-        }
         for c, z in enumerate(sample.classes()):
             n = len(z)
             both = torch.cat([z, _others(sample, stops[c] - n, n, generator)])
-            replacement = MODES[mode](source, len(both), generator)
-            for kind, member in drawn.items():
-                for edit in EDITS:
-                    taken = taken_for(c, both, head, member[c], replacement, edit)
+            edits = Edits(both, MODES[mode](source, len(both), generator), head)
+            for kind, sets in kinds.items():
+                if s >= seeds[kind]:
+                    continue
+                for edit, logits in edits.logits(sets[s % len(sets)][c]).items():
+                    taken = logits.argmax(1) == c
                     tally = tallies[kind, edit]
                     tally.by_sample[stops[c] - n : stops[c]] += taken[:n]
                     tally.by_seed[s, c] = taken[:n].sum()
