@@ -19,7 +19,7 @@ from penult.measure.essentiality import Replacements, essentiality
 from penult.measure.faithfulness import faithfulness
 from penult.measure.information import confusions, overlap
 from penult.measure.profile import Profile
-from penult.measure.sample import Sample
+from penult.measure.sample import MAX_ELEMENTS, Sample
 from penult.measure.selectivity import selectivity
 from penult.measure.stability import resampled_sets, stability
 from penult.measure.uncertainty import plain
@@ -31,6 +31,8 @@ from penult.tap import Head
 FORMAT = "penult-measures/1"
 FRACTIONS = (0.25, 0.5, 0.75, 0.9)
 NAMED = 100
+# Every edit is made to all of them; more would narrow intervals that are narrow enough.
+EDITED_SAMPLES = 10_000
 NEED_HEAD = ("dimension.decision", "essentiality", "faithfulness", "stability.contribution")
 NO_HEAD = "no head reads this layer"
 
@@ -209,7 +211,7 @@ def _about(
         "evaluated_on": "train" if held_out is features else "eval",
         "n_eval_samples": held_out.n_samples,
         "settings": settings.document(),
-        "sample": {"n_samples": len(sample.z), "seed": settings.seed},
+        "sample": {"n_samples": len(sample.z), "n_eval_samples": None, "seed": settings.seed},
         "share": "|z|" if profile.negative else "z",
         "dead": {"n": len(dead), "features": dead[:NAMED]},
         "n_silent": int(profile.shares.n_silent.sum()),
@@ -242,7 +244,14 @@ def _with_head(
     document["dimension"]["decision"] = decision(moments, head, held_out, heads, settings.tolerance)
     if not heads:
         document["left_out"]["dimension.decision.k"] = "no refitted sparse heads were given"
-    sample = Sample.of(held_out, profile.moments.n_classes, head, settings.seed)
+    sample = Sample.of(
+        held_out,
+        moments.n_classes,
+        head,
+        settings.seed,
+        min(MAX_ELEMENTS, EDITED_SAMPLES * held_out.n_features),
+    )
+    document["sample"]["n_eval_samples"] = len(sample.z)
     document["essentiality"] = essentiality(
         sample,
         head,

@@ -12,6 +12,7 @@ from penult.features import Features
 from penult.influence import TopCounts
 from penult.measure.selectivity import ShareCounts
 from penult.moments import Moments
+from penult.shards import BLOCK_ROWS
 
 N_GROUPS = 20
 N_GROUPS_WIDE = 10
@@ -67,8 +68,11 @@ class Profile:
             torch.full((d,), -torch.inf),
         )
         generator = torch.Generator().manual_seed(seed)
-        for z, labels in features.blocks():
-            made._update(z, labels, generator)
+        for block in features.blocks():
+            # Features in memory are one block: what is made of it must not grow with it.
+            parts = torch.split(block.features, BLOCK_ROWS), torch.split(block.labels, BLOCK_ROWS)
+            for z, labels in zip(*parts, strict=True):
+                made._update(z, labels, generator)
         return made
 
     def _update(self, z: Tensor, labels: Tensor, generator: torch.Generator) -> None:
