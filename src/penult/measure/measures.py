@@ -98,7 +98,7 @@ def measure_features(
         heads: refitted sparse heads by k, for the decision's smallest k.
         settings: fractions, sizes, seeds.
         layer: name of the layer, for the document.
-        progress: called with (families done, families in all).
+        progress: called with (steps done, steps in all).
 
     Raises:
         InputError: settings out of range, evaluation features that do not fit.
@@ -114,39 +114,21 @@ def measure_features(
     sets = {size: top_k(influence("frequency", evidence, size), size) for size in ks}
     influential = {size: s.indices.view(len(names), size) for size, s in sets.items()}
     sample = Sample.of(features, len(names), seed=settings.seed)
-    heard(1, 6)
     document = _about(features, held_out, names, profile, sample, layer, settings)
-    document["selectivity"] = selectivity(
-        profile.shares,
-        torch.stack([group.counts for group in profile.groups]),
-        profile.group_sizes,
-        settings.n_replicates,
-        settings.seed,
-    )
+    heard(1, 4)
     replicates = resampled_sets(sample, k, settings.n_replicates, settings.seed)
-    counts, d = profile.counts, features.n_features
+    document |= _of_features(profile, sample, influential[k], replicates, settings)
+    heard(2, 4)
     document["overlap"] = overlap(
         influence("frequency", evidence, k),
         influential[k],
         replicates,
-        counts,
+        profile.counts,
         confusions(held_out, len(names), head),
         names,
         settings.seed,
     )
-    heard(2, 6)
-    document["dimension"] = {
-        **spectra(profile.groups),
-        "intrinsic": intrinsic(sample, settings.n_replicates, settings.seed),
-        "classes": class_subspaces(sample, k),
-        "decision": None,
-    }
-    heard(3, 6)
-    document["stability"] = {
-        "frequency": stability(influential[k], replicates, counts, d),
-        "contribution": None,
-    }
-    heard(4, 6)
+    heard(3, 4)
     document |= {"essentiality": None, "faithfulness": None}
     if document["overlap"]["confusion"] is None:
         document["left_out"]["overlap.confusion"] = "the network's own classes are not known"
@@ -156,10 +138,38 @@ def measure_features(
         _with_head(document, held_out, head, heads or {}, profile, evidence, influential, settings)
         by_weight = top_k(influence("contribution", evidence, k), k).indices.view(-1, k)
         drawn = resampled_sets(sample, k, settings.n_replicates, settings.seed, head.weight)
-        document["stability"]["contribution"] = stability(by_weight, drawn, counts, d)
-    heard(6, 6)
+        stable = stability(by_weight, drawn, profile.counts, features.n_features)
+        document["stability"]["contribution"] = stable
+    heard(4, 4)
     found: dict[str, Any] = plain(document)
     return found
+
+
+def _of_features(
+    profile: Profile, sample: Sample, sets: Tensor, replicates: Tensor, settings: Settings
+) -> dict[str, Any]:
+    """The families that need neither a head nor the network's classes."""
+    n_replicates, seed = settings.n_replicates, settings.seed
+    return {
+        "selectivity": selectivity(
+            profile.shares,
+            torch.stack([group.counts for group in profile.groups]),
+            profile.group_sizes,
+            n_replicates,
+            seed,
+        ),
+        "overlap": None,
+        "dimension": {
+            **spectra(profile.groups),
+            "intrinsic": intrinsic(sample, n_replicates, seed),
+            "classes": class_subspaces(sample, sets.shape[1]),
+            "decision": None,
+        },
+        "stability": {
+            "frequency": stability(sets, replicates, profile.counts, len(profile.low)),
+            "contribution": None,
+        },
+    }
 
 
 def measure_run(
