@@ -110,6 +110,22 @@ Tolerance = Annotated[
     _option("Pick the smallest head that surely loses at most this fraction of accuracy."),
 ]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder.")]
+Measured = Annotated[
+    list[str],
+    typer.Argument(
+        help="A run folder; with --compare two or more; with --layer or --layers MODEL and DATA.",
+        metavar="RUN... | MODEL DATA",
+    ),
+]
+Compare = Annotated[bool, _option("Line up several runs.", "--compare")]
+Plots = Annotated[Path | None, _option("Write the plots there; needs penult[plots].", "--plots")]
+Fractions = Annotated[
+    list[float] | None,
+    _option("Fraction of the activation, for Ψ; may be given again.", "--fraction"),
+]
+SetSize = Annotated[int, _option("Features per class of the sets that are compared.", "-k")]
+Lost = Annotated[float, _option("Accuracy that the smallest decision may lose.", "--tolerance")]
+MeasureSeed = Annotated[int, _option("Seed of all that is drawn.", "--seed")]
 Score = Annotated[str, _option("Influence score whose features are listed.")]
 K = Annotated[int | None, _option("Features per class that are listed.", "-k")]
 Classes = Annotated[list[str] | None, _option("List this class; may be given again.", "--class")]

@@ -84,6 +84,11 @@ class Run:
         """The document that `penult show --json` prints."""
         return self.folder / "summary.json"
 
+    @property
+    def measures_file(self) -> Path:
+        """The document that `penult measure --json` prints."""
+        return self.folder / "measures.json"
+
     def head_file(self, select: str, k: int) -> Path:
         """Sparse head that a score selects at size k."""
         return self.folder / "heads" / f"{select}-k{k:03d}.safetensors"

@@ -1,0 +1,91 @@
+"""Sample: a bounded, seeded part of some features in memory, for measures that sums cannot give."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from penult.features import Features
+from penult.tap import Head
+
+MAX_ELEMENTS = 2**25
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Samples in memory, ordered by class.
+
+    Attributes:
+        z: (n_samples, n_features) float32.
+        labels: (n_samples,) int64, never decreasing.
+        predicted: (n_samples,) int64, the network's own classes; None where they are not known.
+        counts: (n_classes,) int64.
+    """
+
+    z: Tensor
+    labels: Tensor
+    predicted: Tensor | None
+    counts: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        features: Features,
+        n_classes: int,
+        head: Head | None = None,
+        seed: int = 0,
+        max_elements: int = MAX_ELEMENTS,
+    ) -> Sample:
+        """All samples where at most `max_elements` numbers, else the same part of every class.
+
+        Args:
+            features: read once.
+            n_classes: also of classes without samples.
+            head: gives the classes of samples for which none are recorded.
+            seed: of the choice.
+            max_elements: bound of n_samples · n_features.
+        """
+        bound = max(1, max_elements // features.n_features)
+        part = features
+        if features.n_samples > bound:
+            keep = _stratified(features.labels(), bound / features.n_samples, seed)
+            part = features.subset(keep)
+        blocks = list(part.blocks())
+        z = torch.cat([block.features for block in blocks])
+        labels = torch.cat([block.labels for block in blocks])
+        known = head is not None or all(block.predicted is not None for block in blocks)
+        predicted = None
+        if known:
+            predicted = torch.cat(
+                [block.predicted if head is None else block.dense_classes(head) for block in blocks]  # type: ignore[misc]
+            )
+        order = labels.argsort(stable=True)
+        return cls(
+            z[order],
+            labels[order],
+            None if predicted is None else predicted[order],
+            torch.bincount(labels, minlength=n_classes),
+        )
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes, samples or not."""
+        return len(self.counts)
+
+    def classes(self) -> Iterator[Tensor]:
+        """Samples of each class in turn, (n_samples of the class, n_features)."""
+        return iter(torch.split(self.z, self.counts.tolist()))
+
+
+def _stratified(labels: Tensor, fraction: float, seed: int) -> Tensor:
+    """Which samples stay, (n_samples,) bool: the same fraction of each class, rounded up."""
+    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    order = shuffled[labels[shuffled].argsort(stable=True)]
+    counts = torch.bincount(labels)
+    starts = counts.cumsum(0) - counts
+    rank = torch.arange(len(labels)) - starts[labels[order]]
+    kept = order[rank < (counts * fraction).ceil()[labels[order]]]
+    return torch.zeros(len(labels), dtype=torch.bool).index_fill(0, kept, True)
