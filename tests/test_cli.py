@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -473,3 +474,41 @@ def test_demo_runs_offline(here: Path, capsys: pytest.CaptureFixture[str]) -> No
     arguments = ["--weights", "demo/network.safetensors", "--out", "again", "--json"]
     assert penult("analyze", *data, *arguments) == 0
     assert json.loads(capsys.readouterr().out)["influence"] == summary["influence"]
+
+
+def test_layers_are_measured_by_one_command(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    network = ("net.py:net", "data", "--weights", "random")
+    assert penult("measure", *network, "--layer", "nope") == 2
+    assert "nope" in capsys.readouterr().err
+    options = ("--layers", "all", "--eval", "eval", "--out", "layers", "--plots", "plots")
+    assert penult("measure", *network, *options, "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["format"] == "penult-layers/1"
+    assert document["layers"]
+    assert list(document["measures"]) == document["layers"]
+    for name, measures in document["measures"].items():
+        assert measures["layer"] == name
+        assert measures["essentiality"] is None
+        assert (measures["n_samples"], measures["n_eval_samples"]) == (18, 9)
+    assert all(len(row) == len(document["layers"]) for row in document["rows"].values())
+    assert (here / "plots" / "layers.png").is_file()
+    assert penult("measure", *network, "--layer", document["layers"][0]) == 0
+    assert document["layers"][0] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "other"), "2 runs: expected one, or --compare"),
+        (("run", "--layer", "x"), "--layer needs MODEL and DATA, found run"),
+        (("a", "b", "--layer", "x", "--layers", "all"), "exclude each other"),
+        (("a", "b", "--layers", "x"), "--layers: expected all, found 'x'"),
+        (("run", "--batch-size", "3"), "--batch-size is for images"),
+        (("run", "--fraction", "1.5"), r"must lie in \(0, 1\), found 1.5"),
+    ],
+)
+def test_bad_measure_arguments(
+    here: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+) -> None:
+    assert penult("measure", *arguments) == 2
+    assert re.search(message, capsys.readouterr().err)
