@@ -135,7 +135,10 @@ def _blocks(loss: Distillation, point: Point) -> tuple[Tensor, Tensor]:
             blocks[part] += (x * spread[part, None]) @ x.transpose(1, 2)
     n_effective = total[0] ** 2 / total[1].clamp(min=1e-300)
     trust = (n_effective / (n_effective + k + 1))[:, None]
-    usual = loss.class_mass * total[0].sum() / n_samples
+    # A class that few samples weigh on is nearly flat but for their directions: what it has on
+    # average falls short of what it has there.
+    few = 1 + (k + 1) / (loss.class_mass * loss.n_samples).clamp(min=0.1)
+    usual = loss.class_mass * few * total[0].sum() / n_samples
     blocks *= trust[:, :, None] / n_samples
     blocks.diagonal(dim1=1, dim2=2).add_((1 - trust) * usual[:, None])
     blocks.diagonal(dim1=1, dim2=2)[:, :k].add_((~inside).double())

@@ -17,7 +17,9 @@ from penult.moments import Moments
 from penult.select import Subspaces
 from penult.sparse_regression import check_weight, standardised
 
-TOLERANCE = 2e-4
+# Residual at which a fit stops where none is asked for: a hundredth of the statistical error of one
+# class's mean, which is 1 over the root of its samples; this at least.
+LEAST_TOLERANCE, STATISTICAL = 2e-4, 0.01
 # Times the squared standardised weights, per class: what fixes them where nothing else does.
 RIDGE = 1e-7
 # Least squares adds this part of a feature's variance, so that duplicates share their weight.
@@ -42,7 +44,7 @@ class RefitResult:
             root mean square difference of these means, in standard deviations of the feature. A
             class with less than a tenth of an even share of the samples counts as one with a tenth.
         n_passes: full passes over the samples.
-        tolerance: the residual that was asked for.
+        tolerance: the residual at which the fit was to stop.
     """
 
     head: SparseHead
@@ -175,7 +177,7 @@ def refit_softmax(
     start: SparseHead | None = None,
     labels: bool = False,
     temperature: float = 1.0,
-    tolerance: float = TOLERANCE,
+    tolerance: float | None = None,
     memory_limit: int = MEMORY_LIMIT,
 ) -> RefitResult:
     """Weights on fixed subspaces whose softmax is nearest to the dense head's over the samples.
@@ -190,7 +192,8 @@ def refit_softmax(
         start: a head to start from; its features may be others.
         labels: fit the labels instead of the dense head's probabilities.
         temperature: softens the probabilities of both heads.
-        tolerance: root mean square residual at which to stop, see `RefitResult`.
+        tolerance: root mean square residual at which to stop, see `RefitResult`; where None, a
+            hundredth of 1 / sqrt(n_samples / n_classes), and 2e-4 at least.
         memory_limit: bytes that features and targets may take to stay in memory.
 
     Raises:
@@ -207,7 +210,7 @@ def fit(
     subspaces: Subspaces,
     *,
     start: SparseHead | None = None,
-    tolerance: float = TOLERANCE,
+    tolerance: float | None = None,
     max_passes: int = 500,
 ) -> RefitResult:
     """Minimise a distillation loss on fixed subspaces, see `refit_softmax`.
@@ -216,6 +219,9 @@ def fit(
     sixteenth of them first.
     """
     check_subspaces(subspaces, loss.weight)
+    if tolerance is None:
+        error = (loss.n_classes / loss.n_samples) ** 0.5
+        tolerance = max(LEAST_TOLERANCE, STATISTICAL * error)
     if not tolerance > 0:
         raise InputError(f"the tolerance must be above 0, found {tolerance}")
     support = Support(subspaces, loss.weight.device)
