@@ -225,3 +225,39 @@ def test_the_command_writes_heads_and_prints_one_document(
     ):
         assert run([*arguments, *bad], monkeypatch) == 2
         assert message in capsys.readouterr().err
+
+
+def test_heads_of_an_earlier_fit_do_not_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features, _ = planted(300)
+    fit_path(features, None, Plan((1, 2, 4), "moments")).save(tmp_path)
+    path = fit_path(features, None, Plan((2, 3), "moments"))
+    path.save(tmp_path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["heads", "path.json"]
+    names = ["k002.safetensors", "k003.safetensors"]
+    assert sorted(file.name for file in (tmp_path / "heads").iterdir()) == names
+
+    def full(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(SparseHead, "save", full)
+    with pytest.raises(OSError, match="disk full"):
+        fit_path(features, None, Plan((5,), "moments")).save(tmp_path)
+    assert sorted(file.name for file in (tmp_path / "heads").iterdir()) == names
+    assert json.loads((tmp_path / "path.json").read_text())["path"][0]["k"] == 2
+
+
+def test_a_class_of_zeros_one_class_and_a_class_without_samples() -> None:
+    features, _ = planted(600)
+    z, labels = features.arrays()
+    head = features.require_head()
+    z[labels == 2] = 0
+    zeros = Features.of(z, labels, head.weight, head.bias)
+    empty = Features.of(z, labels.clamp(max=N_CLASSES - 2), head.weight, head.bias)
+    alone = Features.of(z, torch.zeros_like(labels), head.weight[:1], head.bias[:1])
+    for samples in (zeros, empty, alone):
+        for plan in (Plan((1, 3)), Plan((2,), budget="mean"), Plan((2,), max_features=5)):
+            for step in fit_path(samples, None, plan).steps:
+                assert step.head.values.isfinite().all()
+                assert step.head.bias.isfinite().all()

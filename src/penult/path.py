@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -207,9 +208,19 @@ class HeadPath:
         }
 
     def save(self, folder: Path) -> None:
-        """Write `heads/k005.safetensors` and so on, then `path.json`."""
-        names = self.features.names()
-        self.save_heads(lambda k: folder / "heads" / f"k{k:03d}.safetensors", names)
+        """Write `heads/k005.safetensors` and so on, and `path.json`.
+
+        The heads come in one step, in place of those of an earlier fit: cut off at any moment, the
+        folder holds the one or the other, and without `path.json` neither.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".heads-", dir=folder) as made:
+            new, old = Path(made) / "new", Path(made) / "old"
+            self.save_heads(lambda k: new / f"k{k:03d}.safetensors", self.features.names())
+            (folder / "path.json").unlink(missing_ok=True)
+            if (folder / "heads").exists():
+                (folder / "heads").rename(old)
+            new.rename(folder / "heads")
         write_json(folder / "path.json", self.document())
 
     def save_heads(self, place: Callable[[int], Path], class_names: Sequence[str]) -> None:
