@@ -88,7 +88,7 @@ def measure(case: Case, path: Path) -> dict[str, Any]:
     start = time.perf_counter()
     features = Features.open(path)
     head = features.require_head()
-    evidence = Evidence.zeros(head.weight, list(case.ks), seed=0)
+    evidence = Evidence.zeros(head.weight, (), seed=0)
     for z, labels in features.blocks():
         evidence.update(z, labels)
     loss = Distillation(features, head.weight, head.bias)

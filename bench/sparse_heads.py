@@ -44,6 +44,13 @@ SCORES = ("frequency", "contribution", "wanda", "magnitude", "random")
 OURS = "curvature, refit"
 WHOLE = "whole path, k = 1…20"
 SAGA = "glm_saga, mean k nearest below"
+L1 = "scikit-learn l1, cut and refitted"
+MOMENTS = "moments, refit"
+# Okabe and Ito's colours can be told apart by colour-blind readers too; one for each row, in every
+# panel, whichever rows a panel has.
+LABELS = (*(f"{score}, dense weights" for score in SCORES), L1, SAGA, MOMENTS, OURS)
+OKABE_ITO = "#0072B2 #E69F00 #009E73 #CC79A7 #999999 #56B4E9 #F0E442 #000000 #D55E00".split()
+COLOURS = dict(zip(LABELS, OKABE_ITO, strict=True))
 # The best row of each column among the prototypes of the method's description, in percent.
 REFERENCE = {
     "resnet20": {2: 87.7, 3: 90.5, 5: 91.3, 8: 91.6},
@@ -138,10 +145,10 @@ def compare(
         f"{score}, dense weights": lambda score=score: ours(train, test, score, "none")  # type: ignore[misc]
         for score in SCORES
     }
-    runs["scikit-learn l1, cut and refitted"] = lambda: l1_path(train, test)
+    runs[L1] = lambda: l1_path(train, test)
     if saga_steps:
         runs[SAGA] = lambda: saga_path(train, test, saga_steps)
-    runs["moments, refit"] = lambda: ours(train, test, "moments", "softmax")
+    runs[MOMENTS] = lambda: ours(train, test, "moments", "softmax")
     runs[OURS] = lambda: ours(train, test, "curvature", "softmax")
     found: dict[str, Row] = {}
     for label, run in runs.items():
@@ -197,39 +204,30 @@ def verdicts(name: str, rows: dict[str, Row]) -> list[str]:
 
 
 def plot(found: dict[str, tuple[dict[str, Row], float, int]], path: Path) -> None:
-    figure, axes = plt.subplots(1, len(found), figsize=(5.5 * len(found), 4.6), squeeze=False)
-    # Okabe and Ito's colours can be told apart by colour-blind readers too.
-    colours = (
-        "#0072B2",
-        "#E69F00",
-        "#009E73",
-        "#CC79A7",
-        "#999999",
-        "#56B4E9",
-        "#F0E442",
-        "#D55E00",
-        "#000000",
-    )
+    figure, axes = plt.subplots(1, len(found), figsize=(4.6 * len(found), 5), squeeze=False)
+    drawn = {}
     for axis, (name, (rows, dense, n)) in zip(axes[0], found.items(), strict=True):
-        for colour, (label, row) in zip(colours, rows.items(), strict=False):
+        for label, row in rows.items():
             if not row.accuracy:
                 continue
-            ks = list(row.accuracy)
+            ks, colour = list(row.accuracy), COLOURS[label]
             bands = np.array([
                 binomtest(round(row.accuracy[k] * n), n).proportion_ci(method="wilson") for k in ks
             ])  # fmt: skip
-            axis.plot(
-                ks, [100 * row.accuracy[k] for k in ks], color=colour, label=label, marker="o", ms=3
-            )
+            (line,) = axis.plot(
+                ks, [100 * row.accuracy[k] for k in ks], color=colour, marker="o", ms=3,
+                lw=2.2 if label == OURS else 1.2, zorder=3 if label == OURS else 2,
+            )  # fmt: skip
+            drawn[label] = line
             axis.fill_between(ks, *(100 * bands.T), color=colour, alpha=0.2, lw=0)
-        axis.axhline(100 * dense, color="black", lw=1, ls=":", label="dense")
+        drawn["dense"] = axis.axhline(100 * dense, color="black", lw=1, ls=":")
         axis.set(title=name, xlabel="k, features per class", ylim=(50, 95), xscale="log")
         axis.set_xticks(KS, [str(k) for k in KS])
         axis.minorticks_off()
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel("test accuracy, %")
-    axes[0][-1].legend(fontsize=7, loc="lower right")
-    figure.tight_layout()
+    figure.legend([*drawn.values()], [*drawn], fontsize=8, loc="lower center", ncols=4)
+    figure.tight_layout(rect=(0, 0.13, 1, 1))
     figure.savefig(path)
 
 

@@ -1,6 +1,6 @@
 """What training through a sparse head repairs: before, with the head refitted, after, and the time.
 
-Analyses ResNet-20 where that is not done yet, then tunes it through one of its heads in bfloat16,
+Analyses ResNet-20 where that is not done yet, then tunes it through one of its heads,
 head alone and whole, and writes the table. Interrupted, the same command goes on.
 
     python bench/tune.py ../shared/data --work runs/tune --out docs/benchmarks
@@ -31,6 +31,8 @@ def analysed(shared: Path, work: Path) -> Run:
     from penult.cli import app
 
     folder = work / "resnet20"
+    if (folder / "summary.json").exists():
+        return Run.open(folder)
     network = [f"{HERE / 'cifar_resnet.py'}:resnet20", "--weights"]
     network += [str(shared / "checkpoints" / CHECKPOINT)]
     data = [str(shared / "cifar10" / "train.zip"), "--eval", str(shared / "cifar10" / "test.zip")]
@@ -53,13 +55,14 @@ def heard(name: str) -> Any:
 
 
 def report(rows: list[dict[str, Any]]) -> str:
+    dtype = rows[-1]["options"]["dtype"]
     lines = [
         "# Tuning: what training through a sparse head repairs",
         "",
         f"`python bench/tune.py`, torch {torch.__version__}, {platform.machine()}, "
         f"{torch.get_num_threads()} of {os.cpu_count()} cores, shared with other work; ResNet-20 "
         "on CIFAR-10. Accuracy on the 10,000 test images, which choose nothing: a tenth of the "
-        "training images is held out to choose the epoch. All options by default, bfloat16.",
+        f"training images is held out to choose the epoch. All options by default, {dtype}.",
         "",
         "| trained | k | head | dense, % | before, % | head refitted, % | after, % | epochs (best) "
         "| images trained on | seconds |",
@@ -101,9 +104,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
     parser.add_argument("--select", help="head of the run; the best on the training images if not")
     parser.add_argument("-k", type=int, default=5)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
     given = parser.parse_args()
     run = analysed(given.shared, given.work)
-    recipe = Recipe(dtype=torch.bfloat16)
+    recipe = Recipe(dtype=getattr(torch, given.dtype))
     alone = tune(run, given.k, select=given.select, recipe=recipe, head_only=True).document
     whole = tune(run, given.k, select=given.select, recipe=recipe, progress=heard).document
     given.out.mkdir(parents=True, exist_ok=True)

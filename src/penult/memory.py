@@ -23,6 +23,7 @@ def memory_needed(n_samples: int, n_features: int, n_classes: int, k: int, selec
         k: features per class of the largest head.
         select: how features are chosen, one of `penult.path.SELECTIONS`.
     """
+    mapped = 4 * n_samples * n_features  # the features' own files, as far as the system keeps them
     samples = min(MEMORY_LIMIT, 4 * n_samples * (n_features + n_classes))
     # The same again for the part that is fitted first; and while blocks are turned into tiles.
     kept = samples + min(MEMORY_LIMIT, samples // 8) + 4 * min(n_samples, 8192) * n_features
@@ -39,4 +40,4 @@ def memory_needed(n_samples: int, n_features: int, n_classes: int, k: int, selec
         if alternates:
             arrays = 4 * n_samples * (2 * n_features + 10 * n_classes)
             selection += arrays + 8 * 5 * n_classes * (m + 1) ** 2
-    return LIBRARIES + WORKING + kept + moments + max(refit, selection)
+    return LIBRARIES + WORKING + mapped + kept + moments + max(refit, selection)

@@ -322,7 +322,9 @@ def _fit(
 ) -> list[Step]:
     ks = check_sizes(plan.ks, features.n_features)
     start = time.perf_counter()
-    evidence = Evidence.zeros(head.weight, ks, seed=plan.seed)
+    # Counts for every k take long with many of them, and only `frequency` reads them.
+    counted = ks if plan.select == "frequency" else ()
+    evidence = Evidence.zeros(head.weight, counted, seed=plan.seed)
     for z, labels in features.blocks():
         evidence.update(z, labels)
     loss = Distillation(features, head.weight, head.bias, labels=plan.labels)
