@@ -29,6 +29,7 @@ import matplotlib.pyplot as plt
 
 DEPTHS = {20: "resnet20", 32: "resnet32", 56: "resnet56"}
 KS = tuple(range(1, 21))
+SHOWN = (1, 2, 3, 5, 8)
 NEEDED = "features per class for the decision"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKS = ("o", "s", "^", "D", "v", "P")
@@ -64,6 +65,18 @@ def trend(cells: Sequence[dict[str, Any]]) -> str:
     return "no clear trend"
 
 
+def losses(documents: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Points of accuracy that k features per class lose, with their paired intervals."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for document in documents:
+        for step in document["dimension"]["decision"]["k"]["steps"]:
+            if step["n"] in SHOWN:
+                interval = [100 * end for end in step["interval"]]
+                row = {"value": 100 * step["loss"], "interval": interval}
+                rows.setdefault(f"points lost at k = {step['n']}", []).append(row)
+    return rows
+
+
 def answer(depths: Sequence[int], rows: dict[str, list[dict[str, Any]]], points: float) -> str:
     """The question's answer, in words made from the numbers."""
     needed = rows[NEEDED]
@@ -72,10 +85,15 @@ def answer(depths: Sequence[int], rows: dict[str, list[dict[str, Any]]], points:
         "rises": "The number rises with depth.",
         "falls": "The number falls with depth: the deeper network needs fewer features.",
         "no clear trend": "The intervals of the shallowest and the deepest network overlap, or the "
-        "steps between do not go one way: these networks give no evidence that the number goes "
-        "with depth.",
+        "steps between do not go one way: the number alone does not show that it goes with depth.",
         "no interval": "Not every network reaches the tolerance within 20 features.",
     }[trend(needed)]
+    lost = {name: trend(row) for name, row in rows.items() if name.startswith("points lost")}
+    for way in ("falls", "rises"):
+        ks = [name.rsplit(" ", 1)[1] for name, found in lost.items() if found == way]
+        if ks:
+            said += f" What is lost at a given k {way} with depth at k = {', '.join(ks)}"
+            said += f", of k = {', '.join(map(str, SHOWN))}."
     return (
         f"Features per class that lose at most {points:.1f} points, refitted heads: "
         f"{', '.join(parts)} (in brackets the range that the 95 % interval of the paired loss "
@@ -109,7 +127,7 @@ def plot(documents: dict[int, dict[str, Any]], path: Path) -> None:
 
 def report(documents: dict[int, dict[str, Any]]) -> str:
     depths = list(documents)
-    rows = side_by_side([*documents.values()])
+    rows = losses([*documents.values()]) | side_by_side([*documents.values()])
     settings = documents[depths[0]]["settings"]
     lines = [
         "# Depth and the number of features that a decision needs",

@@ -49,7 +49,9 @@ MOMENTS = "moments, refit"
 # Okabe and Ito's colours can be told apart by colour-blind readers too; one for each row, in every
 # panel, whichever rows a panel has.
 LABELS = (*(f"{score}, dense weights" for score in SCORES), L1, SAGA, MOMENTS, OURS)
-OKABE_ITO = "#0072B2 #E69F00 #009E73 #CC79A7 #999999 #56B4E9 #F0E442 #000000 #D55E00".split()
+BLUE, ORANGE, GREEN, PINK = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
+GREY, SKY, YELLOW, BLACK, RED = "#999999", "#56B4E9", "#F0E442", "#000000", "#D55E00"
+OKABE_ITO = (BLUE, ORANGE, GREEN, PINK, GREY, SKY, YELLOW, BLACK, RED)
 COLOURS = dict(zip(LABELS, OKABE_ITO, strict=True))
 # The best row of each column among the prototypes of the method's description, in percent.
 REFERENCE = {
