@@ -430,11 +430,15 @@ def _print_run(
     print(f"\nRun folder: {run.folder}")
 
 
+COUNTED = ("heads", "runs", "measures", "layers")  # bars of few things, which have no rate
+
+
 class _Rate(ProgressColumn):
     """Samples per second."""
 
     def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:,.0f} samples/s" if task.speed else "", style="cyan")
+        shown = task.speed and task.description not in COUNTED
+        return Text(f"{task.speed:,.0f} samples/s" if shown else "", style="cyan")
 
 
 @contextmanager
