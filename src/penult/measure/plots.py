@@ -16,6 +16,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#000000", "#5
 STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 MARKS = ("o", "s", "^", "D", "v", "x", "P")
 NAMED_CLASSES = 30
+NAMED_RUNS = 6
 DPI = 150
 
 Figure = Any
@@ -324,14 +325,19 @@ def _comparison(document: Mapping[str, Any]) -> Figure:
     for place in axes.flat[len(rows) :]:
         place.set_axis_off()
     for place, (name, row) in zip(axes.flat, rows.items(), strict=False):
+        if len(runs) > NAMED_RUNS:
+            # So many are layers in their order: a line says more than marks to tell them apart.
+            values = [_or_nan(cell["value"]) for cell in row]
+            place.plot(values, color="#999999", lw=1, zorder=1)
         for i, cell in enumerate(row):
             if cell["value"] is None:
                 continue
-            mark = {"marker": MARKS[i % len(MARKS)], "color": COLOURS[i % len(COLOURS)]}
+            style = 0 if len(runs) > NAMED_RUNS else i
+            mark = {"marker": MARKS[style % len(MARKS)], "color": COLOURS[style % len(COLOURS)]}
             place.plot(i, cell["value"], **mark)
             if cell["interval"]:
                 place.plot([i, i], cell["interval"], color=mark["color"])
-        many = len(runs) > 6
+        many = len(runs) > NAMED_RUNS
         place.set_xticks(
             range(len(runs)), runs, rotation=90 if many else 20, fontsize=5 if many else 8
         )
