@@ -6,30 +6,20 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from collections.abc import Collection, Mapping
+from contextlib import ExitStack, redirect_stdout
 from importlib.metadata import version as package_version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from rich.text import Text
 
 from penult import arguments as given
 from penult.analyze import Options, analyze_features, analyze_network
 from penult.augment import augmentations_of
+from penult.console import errors, progress_bars, warn
 from penult.demo import demo as run_demo
 from penult.errors import InputError
 from penult.features import Features
@@ -71,7 +61,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-errors = Console(stderr=True, highlight=False)
 
 
 @app.callback(invoke_without_command=True)
@@ -92,7 +81,7 @@ def demo(
     as_json: given.AsJson = False,
 ) -> None:
     """Train a small network on handwritten digits and analyse it: offline, under a minute."""
-    with _progress() as heard:
+    with progress_bars() as heard:
         run = run_demo(out, overwrite=overwrite, progress=heard)
     _print_run(run, as_json)
 
@@ -145,7 +134,7 @@ def analyze(
         return
     subject = open_subject(model, data, eval_, context.params, where)
     _warn_unverified(subject.head)
-    with redirect_stdout(sys.stderr), _progress() as heard:
+    with redirect_stdout(sys.stderr), progress_bars() as heard:
         run = analyze_network(
             subject.network,
             subject.head,
@@ -186,7 +175,7 @@ def fit(
         found.n_samples, found.n_features, found.require_head().n_classes, max(plan.ks), select
     )
     errors.print(f"Memory: {needed / 1e9:.1f} GB at most, about")
-    with _progress() as heard:
+    with progress_bars() as heard:
         path = fit_path(found, held_out, plan, heard("heads"))
     document = path.document()
     if tolerance is not None:
@@ -263,7 +252,7 @@ def measure(
                 "network MODEL DATA and --layer NAME"
             )
         found = [Run.open(run) for run in what]
-        with _progress() as heard:
+        with progress_bars() as heard:
             if compare:
                 document = compare_runs(found, settings, heard("runs"))
             else:
@@ -290,7 +279,7 @@ def _measure_layers(
     _warn_unverified(subject.head)
     with ExitStack() as stack:
         stack.enter_context(redirect_stdout(sys.stderr))
-        heard = stack.enter_context(_progress())
+        heard = stack.enter_context(progress_bars())
         out = options["out"]
         folder = Path(out or stack.enter_context(TemporaryDirectory()))
         parts = []
@@ -346,7 +335,7 @@ def tune(
         workers=given.workers_of(workers, where),
         seed=seed,
     )
-    with redirect_stdout(sys.stderr), _progress() as heard:
+    with redirect_stdout(sys.stderr), progress_bars() as heard:
         tuned = run_tune(
             run,
             k,
@@ -393,12 +382,7 @@ def main() -> None:
 
 def _warn_unverified(head: Head) -> None:
     if not head.verified:
-        _warn(f"the logits are taken from {head.name}, whatever becomes of them later")
-
-
-def _warn(message: str) -> None:
-    """One line on standard error."""
-    errors.print(Text(f"penult: warning: {message}"), soft_wrap=True)
+        warn(f"the logits are taken from {head.name}, whatever becomes of them later")
 
 
 def _fail(message: str) -> None:
@@ -408,7 +392,7 @@ def _fail(message: str) -> None:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    _warn(" ".join(str(message).split()))
+    warn(" ".join(str(message).split()))
 
 
 def _print_run(
@@ -420,7 +404,7 @@ def _print_run(
             if faults["n_faults"]:
                 path, reason = faults["named"][0]
                 n = faults["n_faults"]
-                _warn(f"{n} images of {part} left out, the first: {path}: {reason}")
+                warn(f"{n} images of {part} left out, the first: {path}: {reason}")
         print(json.dumps(summary, ensure_ascii=False, indent=2))
         return
     if k is None:
@@ -428,48 +412,6 @@ def _print_run(
         k = max(size for size in sizes if size <= 5)
     print_page(summary_page(summary, score=score, k=k, only=only))
     print(f"\nRun folder: {run.folder}")
-
-
-COUNTED = ("heads", "runs", "measures", "layers")  # bars of few things, which have no rate
-
-
-class _Rate(ProgressColumn):
-    """Samples per second."""
-
-    def render(self, task: Task) -> Text:
-        shown = task.speed and task.description not in COUNTED
-        return Text(f"{task.speed:,.0f} samples/s" if shown else "", style="cyan")
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str], Callable[[int, int], None]]]:
-    """Progress bars on standard error, one for each name asked for."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        MofNCompleteColumn(),
-        _Rate(),
-        TimeRemainingColumn(elapsed_when_finished=True),
-    )
-    bars = Progress(*columns, console=errors)
-
-    def begin(name: str) -> Callable[[int, int], None]:
-        task: list[Any] = []
-
-        def heard(done: int, total: int) -> None:
-            if not task:
-                bars.start()
-                task.append(bars.add_task(name, total=total, completed=done))
-            bars.update(task[0], completed=done)
-
-        return heard
-
-    try:
-        yield begin
-    finally:
-        if bars.tasks:
-            bars.stop()
 
 
 def _require_defaults(context: typer.Context, features: str, allowed: Collection[str]) -> None:
