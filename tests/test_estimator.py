@@ -67,5 +67,18 @@ def test_what_does_not_fit_is_refused() -> None:
         SparseHeadClassifier(weight=np.ones((2, 12))).fit(X, y)
     with pytest.warns(UserWarning, match="k=20 is greater than n_features=12: all are read"):
         SparseHeadClassifier(k=20).fit(X, y)
-    with pytest.raises(InputError, match="k must lie in"):
+    with pytest.raises(InputError, match="k must be a whole number"):
         SparseHeadClassifier(k=0).fit(X, y)
+
+
+@pytest.mark.parametrize("seed", [None, 3, np.random.RandomState(0)])
+def test_random_states_of_every_kind(seed: object) -> None:
+    X, y = data()
+    model = SparseHeadClassifier(k=2, select="random", random_state=seed).fit(X, y)
+    assert [len(kept) for kept in model.subspaces_] == [2, 2, 2]
+
+
+@pytest.mark.parametrize("k", [0, 2.5, "3", None])
+def test_a_k_that_is_no_number_of_features(k: object) -> None:
+    with pytest.raises(InputError, match="k must be a whole number, 1 or more, found"):
+        SparseHeadClassifier(k=k).fit(*data())  # type: ignore[arg-type]

@@ -248,6 +248,13 @@ def test_a_call_like_the_last_one_sees_every_change() -> None:
         check()
         head.bias.data = torch.zeros(64)
         check()
+        wide = torch.randn(2, 2 * 5 * 64)
+        head.values.data = wide[0, : 5 * 64]
+        check()
+        head.values.data = wide[0, ::2]  # the same place, other strides
+        check()
+        head.indices.data = head.indices.flip(0).contiguous()
+        check()
         check(z[:, torch.randperm(40)].T.contiguous().T)  # other strides
         check(random_samples(4, 3, 40))
         head.indices.copy_((head.indices + 1) % 40)
@@ -263,6 +270,25 @@ def test_a_call_like_the_last_one_sees_every_change() -> None:
     with torch.no_grad(), forward_ad.dual_level():
         dual = forward_ad.make_dual(z, torch.ones_like(z))  # type: ignore[no-untyped-call]
         assert head._inference.again(dual, head._buffers, head._parameters) is None
+
+
+@pytest.mark.parametrize("n", [1, 8, 64])
+def test_default_dtype_and_device_are_not_followed(n: int) -> None:
+    head, z = random_head(4, 512, [5] * 100), random_samples(4, n, 512)
+    expected = naive_logits(head, z).float()
+    try:
+        with torch.no_grad():
+            head(z)
+            for dtype in (torch.float64, torch.float16):
+                torch.set_default_dtype(dtype)
+                found = head(z)
+                assert found.dtype is torch.float32
+                torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+            torch.set_default_dtype(torch.float32)
+            with torch.device("meta"):
+                torch.testing.assert_close(head(z), expected, atol=1e-4, rtol=1e-4)
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_a_subspace_made_in_inference_mode() -> None:

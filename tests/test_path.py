@@ -10,6 +10,7 @@ import torch
 from scipy.stats import binom
 
 from penult import alternating, joint
+from penult.arguments import sizes_of
 from penult.cli import main
 from penult.errors import InputError
 from penult.features import Features, save_features
@@ -261,3 +262,30 @@ def test_a_class_of_zeros_one_class_and_a_class_without_samples() -> None:
             for step in fit_path(samples, None, plan).steps:
                 assert step.head.values.isfinite().all()
                 assert step.head.bias.isfinite().all()
+
+
+def test_a_fit_replaces_nothing_but_a_fit(tmp_path: Path) -> None:
+    features, _ = planted(300)
+    path = fit_path(features, None, Plan((2,), "moments"))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    with pytest.raises(InputError, match="is a run, with heads of its own"):
+        path.save(tmp_path / "run")
+    (tmp_path / "mine" / "heads").mkdir(parents=True)
+    (tmp_path / "mine" / "heads" / "notes.txt").write_text("x")
+    with pytest.raises(InputError, match=r"holds notes.txt, which no fit wrote"):
+        path.save(tmp_path / "mine")
+    (tmp_path / "file").mkdir()
+    (tmp_path / "file" / "heads").write_text("x")
+    with pytest.raises(InputError, match="holds heads, which no fit wrote"):
+        path.save(tmp_path / "file")
+    cut_off = tmp_path / "cut" / ".heads-x"
+    cut_off.mkdir(parents=True)
+    path.save(tmp_path / "cut")
+    assert not cut_off.exists()
+
+
+@pytest.mark.parametrize("text", ["5-2", "1-300000000", "x", "1,-2"])
+def test_sizes_that_are_no_sizes(text: str) -> None:
+    with pytest.raises(InputError, match="-k: expected"):
+        sizes_of(text)

@@ -118,7 +118,7 @@ Measured = Annotated[
     ),
 ]
 Compare = Annotated[bool, _option("Line up several runs.", "--compare")]
-Plots = Annotated[Path | None, _option("Write the plots there; needs penult[plots].", "--plots")]
+Plots = Annotated[Path | None, _option("Write the plots there; needs the extra plots.", "--plots")]
 Fractions = Annotated[
     list[float] | None,
     _option("Fraction of the activation, for Ψ; may be given again.", "--fraction"),
@@ -180,6 +180,9 @@ def workers_of(asked: int | None, device: torch.device) -> int:
     return 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)
 
 
+MOST_SIZES = 10_000
+
+
 def sizes_of(text: str) -> tuple[int, ...]:
     """The sizes of `-k 1,2,5-8`."""
     sizes: list[int] = []
@@ -187,7 +190,12 @@ def sizes_of(text: str) -> tuple[int, ...]:
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
             raise InputError(f"-k: expected numbers or ranges like 1,2,5-8, found {text!r}")
-        sizes += range(int(first), int(last or first) + 1)
+        start, stop = int(first), int(last or first)
+        if stop < start or stop - start > MOST_SIZES:
+            raise InputError(
+                f"-k: expected rising ranges of up to {MOST_SIZES} numbers, found {part.strip()}"
+            )
+        sizes += range(start, stop + 1)
     return tuple(sizes)
 
 

@@ -28,7 +28,7 @@ from penult.measure import FRACTIONS, Settings, compare_runs, measure_layers, me
 from penult.measure.plots import plot_comparison, plot_layers, plot_measures, require_plots
 from penult.measure.tables import comparison_page, layers_page, measures_page
 from penult.memory import memory_needed
-from penult.path import Plan, fit_path
+from penult.path import Plan, fit_path, require_folder
 from penult.reopen import Sources
 from penult.run import Run
 from penult.show import path_page, print_page, summary_page
@@ -39,6 +39,7 @@ from penult.tune import tune as run_tune
 from penult.tuned import tuned_page
 
 INTERRUPTED = 130
+RESUMED = ("analyze", "demo", "tune")
 FEATURES_OPTIONS = (
     "model",
     "data",
@@ -171,6 +172,9 @@ def fit(
     plan = Plan(given.sizes_of(k), select, refit, labels, seed, budget, max_features)
     found = Features.open(features)
     held_out = Features.open(eval_) if eval_ is not None else None
+    require_folder(out)
+    if held_out is None:
+        warn("no --eval: accuracies are those on the features that are fitted")
     needed = memory_needed(
         found.n_samples, found.n_features, found.require_head().n_classes, max(plan.ks), select
     )
@@ -239,18 +243,18 @@ def measure(
     settings = Settings(fractions, k, tolerance, seed)
     by_layer = layer is not None or layers is not None
     if plots is not None:
-        require_plots()
+        require_plots(plots)
     if by_layer:
         names = given.layers_of(layer, layers)
         document = _measure_layers(what, names, settings, context.params)
         page, draw = layers_page(document), plot_layers
     else:
-        _require_defaults(context, "a run", MEASURE_OPTIONS)
         if not compare and len(what) > 1:
             raise InputError(
                 f"{len(what)} runs: expected one, or --compare to line up several; for layers of a "
                 "network MODEL DATA and --layer NAME"
             )
+        _require_defaults(context, "a run", MEASURE_OPTIONS)
         found = [Run.open(run) for run in what]
         with progress_bars() as heard:
             if compare:
@@ -366,7 +370,9 @@ def main() -> None:
     except InputError as error:
         _fail(str(error))
     except KeyboardInterrupt:
-        errors.print("interrupted: the same command goes on where it stopped")
+        goes_on = sys.argv[1:2] in ([name] for name in RESUMED)
+        kept = "the same command goes on where it stopped" if goes_on else "nothing was written"
+        errors.print(f"interrupted: {kept}")
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         # The reader has gone; the interpreter would complain of it once more at its end.

@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -33,7 +34,7 @@ class SparseHeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         weight: (n_classes, n_features) of a dense head, classes in sorted order; None to fit one.
         bias: (n_classes,) of the dense head, or None.
         C: inverse strength of the l2 penalty of the logistic regression, > 0; unused with `weight`.
-        random_state: seed of the `random` selection.
+        random_state: seed of the `random` selection, a RandomState, or None.
 
     Attributes:
         classes_: (n_classes,) labels.
@@ -53,7 +54,7 @@ class SparseHeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         weight: Any = None,
         bias: Any = None,
         C: float = 1.0,
-        random_state: int = 0,
+        random_state: Any = 0,
     ) -> None:
         self.k = k
         self.select = select
@@ -80,12 +81,17 @@ class SparseHeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
                 f"expected a weight of shape ({len(self.classes_)}, {X.shape[1]}) "
                 f"(n_classes, n_features), found {weight.shape}"
             )
+        if not hasattr(self.k, "__index__") or self.k < 1:
+            raise InputError(f"k must be a whole number, 1 or more, found {self.k!r}")
         if self.k > X.shape[1]:
             warnings.warn(
                 f"k={self.k} is greater than n_features={X.shape[1]}: all are read",
                 stacklevel=2,
             )
-        plan = Plan((min(self.k, X.shape[1]),), self.select, self.refit, seed=self.random_state)
+        seed = self.random_state
+        if not hasattr(seed, "__index__"):
+            seed = check_random_state(seed).randint(2**31)
+        plan = Plan((min(int(self.k), X.shape[1]),), self.select, self.refit, seed=int(seed))
         path = fit_path(Features.of(X, labels, weight, bias), None, plan)
         self.head_ = path.steps[0].head
         self.subspaces_ = [kept.numpy() for kept in self.head_.subspaces]

@@ -23,7 +23,9 @@ class SparseHead(nn.Module):
     """Linear head whose class c reads only its features S_c: `logit_c = Σ_{j∈S_c} v_cj z_j + b_c`.
 
     A drop-in for the final linear layer: maps (..., n_features) to (..., n_classes). `values`
-    (nnz,) and `bias` (n_classes,) are parameters with exact gradients; the subspaces are buffers.
+    (nnz,) and `bias` (n_classes,) are parameters with exact gradients; the subspaces are buffers,
+    to be changed by torch's own operations (what is written through `.data` or NumPy is not seen).
+    Features must be finite: where the dense product is taken, zero times infinity is NaN.
 
     Args:
         subspaces: which features each class keeps; sizes may differ, also be 0.

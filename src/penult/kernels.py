@@ -185,6 +185,7 @@ class Layout:
 
     sources: tuple[Tensor, Tensor]
     versions: tuple[int, int]
+    places: tuple[int, int]  # where they lay: `.data` gives a tensor other memory
     indptr: Tensor
     indices: Tensor
     k: int | None  # features of every class, None where classes differ
@@ -214,18 +215,24 @@ class Layout:
         return cls(
             (indptr, indices),
             (indptr._version, indices._version),
+            (indptr.data_ptr(), indices.data_ptr()),
             indptr.to(torch.int64, copy=True).contiguous(),
             indices.to(narrow, copy=True).contiguous(),
             int(sizes[0]) if uniform else None,
         )
 
     def holds(self, indptr: Tensor, indices: Tensor) -> bool:
-        """Whether these are the tensors it was made of, unchanged since."""
+        """Whether these are the tensors it was made of, unchanged since.
+
+        A single index that is written through `.data` or NumPy goes unseen.
+        """
         return (
             indptr is self.sources[0]
             and indices is self.sources[1]
             and indptr._version == self.versions[0]
             and indices._version == self.versions[1]
+            and indptr.data_ptr() == self.places[0]
+            and indices.data_ptr() == self.places[1]
         )
 
 
@@ -310,7 +317,7 @@ class Inference:
                 return made_of, weight
         sizes = layout.indptr.diff()
         weight = values.new_zeros(len(sizes), n_features)
-        classes = torch.repeat_interleave(torch.arange(len(sizes)), sizes)
+        classes = torch.repeat_interleave(torch.arange(len(sizes), device=sizes.device), sizes)
         weight[classes, layout.indices.long()] = values
         self._dense = (layout, values.clone(), weight)
         return self._dense[1:]
@@ -391,6 +398,8 @@ class Prepared:
             and values.dtype is torch.float32
             and bias.dtype is torch.float32
             and values.shape == self._layout.indices.shape
+            and values.is_contiguous()
+            and bias.is_contiguous()
             and bias.shape[0] == self._logits_shape[1]
             and not (
                 torch.is_grad_enabled()
@@ -408,10 +417,11 @@ class Prepared:
         if self._dense is not None:
             return F.linear(z, self._dense[1], self._bias)
         assert self._loops is not None
-        logits = torch.empty(self._logits_shape)
+        # Whatever the default dtype and device are: the loops write float32, to main memory.
+        logits = torch.empty(self._logits_shape, dtype=torch.float32, device="cpu")
         start = 0
         if self._scratch:
-            scratch = torch.empty(self._scratch, dtype=torch.uint8)
+            scratch = torch.empty(self._scratch, dtype=torch.uint8, device="cpu")
             start = (scratch.data_ptr() + 63) // 64 * 64
         own = copied(self._arguments, z.data_ptr(), logits.data_ptr(), start)
         self._loops.run(self._choice.form, own, self._choice.n_threads)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -33,6 +35,7 @@ SELECTIONS = ("curvature", "moments", *SCORES)
 BUDGETS = ("each", "mean")
 REFITS = ("softmax", "least-squares", "none")
 HELD_OUT = 0.2
+PARTIAL = ".heads-"  # folders of heads that are being written
 CONFIDENCE = 0.95
 
 
@@ -67,6 +70,8 @@ class Plan:
             )
         if self.refit not in REFITS:
             raise InputError(f"no refit is called {self.refit!r}; there are {', '.join(REFITS)}")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"the seed must be 0 or more, and below 2**63, found {self.seed}")
         if self.labels and self.refit != "softmax":
             raise InputError("labels are fitted by the softmax refit only")
         if self.budget not in BUDGETS:
@@ -213,8 +218,11 @@ class HeadPath:
         The heads come in one step, in place of those of an earlier fit: cut off at any moment, the
         folder holds the one or the other, and without `path.json` neither.
         """
+        require_folder(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".heads-", dir=folder) as made:
+        for cut_off in folder.glob(f"{PARTIAL}*"):
+            shutil.rmtree(cut_off)
+        with TemporaryDirectory(prefix=PARTIAL, dir=folder) as made:
             new, old = Path(made) / "new", Path(made) / "old"
             self.save_heads(lambda k: new / f"k{k:03d}.safetensors", self.features.names())
             (folder / "path.json").unlink(missing_ok=True)
@@ -233,6 +241,24 @@ class HeadPath:
                 "dense_accuracy": repr(self.dense_accuracy),
             }
             step.head.save(place(step.k), class_names, notes)
+
+
+def require_folder(folder: Path) -> None:
+    """Refuse a folder in which heads of a fit would replace something else.
+
+    Raises:
+        InputError: it is a run, or its `heads` are not those of an earlier fit.
+    """
+    if (folder / "run.json").exists():
+        raise InputError(f"{folder} is a run, with heads of its own: choose another folder (--out)")
+    heads = folder / "heads"
+    if heads.exists():
+        found = [heads.name] if heads.is_file() else sorted(file.name for file in heads.iterdir())
+        other = [name for name in found if not re.fullmatch(r"k\d+\.safetensors", name)]
+        if other:
+            raise InputError(
+                f"{heads} holds {other[0]}, which no fit wrote: choose another folder (--out)"
+            )
 
 
 @dataclass(frozen=True)

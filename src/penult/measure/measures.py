@@ -63,6 +63,8 @@ class Settings:
         for fraction in self.fractions:
             if not 0 < fraction < 1:
                 raise InputError(f"a fraction for Ψ must lie in (0, 1), found {fraction:g}")
+        if self.seed < 0:
+            raise InputError(f"the seed must be 0 or more, found {self.seed}")
         if self.k < 1:
             raise InputError(f"k must be at least 1, found {self.k}")
         if not 0 < self.tolerance < 1:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from penult.errors import missing_extra
+from penult.errors import InputError, missing_extra
 from penult.storage import write_atomically
 
 # Okabe and Ito's colours, told apart by the colour-blind; the line styles say it once more.
@@ -23,8 +23,10 @@ Figure = Any
 Draw = Callable[[Mapping[str, Any]], Figure]
 
 
-def require_plots() -> None:
-    """Refuse before the long work starts if matplotlib is missing."""
+def require_plots(folder: Path) -> None:
+    """Refuse before the long work starts if matplotlib is missing or the folder is a file."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file: expected a folder for the plots")
     if find_spec("matplotlib") is None:
         raise missing_extra("matplotlib", "plots")
 
@@ -62,7 +64,7 @@ def plot_layers(document: Mapping[str, Any], folder: Path) -> list[Path]:
 
 
 def _write(draws: Mapping[str, Draw], document: Mapping[str, Any], folder: Path) -> list[Path]:
-    require_plots()
+    require_plots(folder)
     files = []
     for name, draw in draws.items():
         figure = draw(document)
@@ -207,9 +209,9 @@ def _stability(document: Mapping[str, Any]) -> Figure:
 def _decision(document: Mapping[str, Any]) -> Figure:
     found = document["dimension"]["decision"]
     figure, axes = _figure(2)
-    for place, key, x in (
-        (axes[0, 0], "k", "k (features per class)"),
-        (axes[0, 1], "directions", "principal directions of the logits"),
+    for place, key, what, x in (
+        (axes[0, 0], "k", "features", "k (features per class)"),
+        (axes[0, 1], "directions", "directions", "principal directions of the logits"),
     ):
         part = found[key]
         dense = 100 * found["dense_accuracy"]
@@ -229,7 +231,7 @@ def _decision(document: Mapping[str, Any]) -> Figure:
                 color=COLOURS[0], marker="o", markersize=4, capsize=2, label="accuracy",
             )  # fmt: skip
         place.legend(loc="lower right")
-        _finish(place, x, "accuracy (%)", "How few keep the decision")
+        _finish(place, x, "accuracy (%)", f"How few {what} keep the decision")
     return figure
 
 

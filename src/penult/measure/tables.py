@@ -114,7 +114,7 @@ def _correlation(found: Mapping[str, Any] | None) -> str:
 
 def _heading(document: Mapping[str, Any]) -> RenderableType:
     layer = f"layer {document['layer']}: " if document["layer"] else ""
-    where = "evaluation images" if document["evaluated_on"] == "eval" else "the analysed images"
+    where = "evaluation images" if document["evaluated_on"] == "eval" else "of the analysed images"
     lines = [
         f"{layer}{document['n_features']:,} features, {document['n_classes']:,} classes, "
         f"{document['n_samples']:,} samples",
