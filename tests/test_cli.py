@@ -500,7 +500,7 @@ def test_layers_are_measured_by_one_command(here: Path, capsys: pytest.CaptureFi
     ("arguments", "message"),
     [
         (("run", "other"), "2 runs: expected one, or --compare"),
-        (("run", "--layer", "x"), "--layer needs MODEL and DATA, found run"),
+        (("run", "--layer", "x"), "--layer and --layers need MODEL and DATA, no run: found run"),
         (("a", "b", "--layer", "x", "--layers", "all"), "exclude each other"),
         (("a", "b", "--layers", "x"), "--layers: expected all, found 'x'"),
         (("run", "--batch-size", "3"), "--batch-size is for images"),

@@ -178,7 +178,7 @@ def fit(
     needed = memory_needed(
         found.n_samples, found.n_features, found.require_head().n_classes, max(plan.ks), select
     )
-    errors.print(f"Memory: {needed / 1e9:.1f} GB at most, about")
+    errors.print(f"Memory: about {needed / 1e9:.1f} GB at most")
     with progress_bars() as heard:
         path = fit_path(found, held_out, plan, heard("heads"))
     document = path.document()
@@ -277,7 +277,9 @@ def _measure_layers(
     what: list[str], names: Names, settings: Settings, options: Mapping[str, Any]
 ) -> dict[str, Any]:
     if len(what) != 2 or options["compare"]:
-        raise InputError(f"--layer needs MODEL and DATA, found {' '.join(what)}")
+        raise InputError(
+            f"--layer and --layers need MODEL and DATA, no run: found {' '.join(what)}"
+        )
     where = given.device_of(options["device"])
     subject = open_subject(what[0], what[1], options["eval_"], options, where)
     _warn_unverified(subject.head)

@@ -124,7 +124,8 @@ def _heading(document: Mapping[str, Any]) -> RenderableType:
         lines.append("features can be negative: shares, Ψ and μ are those of |z|")
     if document["dead"]["n"]:
         named = ", ".join(map(str, document["dead"]["features"][:10]))
-        lines.append(f"{document['dead']['n']:,} features never change: {named}")
+        more = " and so on" if document["dead"]["n"] > 10 else ""
+        lines.append(f"{document['dead']['n']:,} features never change: {named}{more}")
     if document["n_silent"]:
         lines.append(f"{document['n_silent']:,} samples are all zero: they have no shares")
     for how_many, names in document["few_samples"].items():
