@@ -273,6 +273,20 @@ def test_a_call_like_the_last_one_sees_every_change() -> None:
 
 
 @pytest.mark.parametrize("n", [1, 8, 64])
+@pytest.mark.parametrize("name", ["values", "bias"])
+def test_the_same_place_with_other_strides_is_seen(name: str, n: int) -> None:
+    head, z = random_head(5, 512, [5] * 100), random_samples(5, n, 512)
+    size = len(getattr(head, name))
+    wide = torch.randn(2 * size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for part in (wide[:size], wide[::2]):
+            getattr(head, name).data = part
+            for _ in range(2):
+                expected = naive_logits(head, z).float()
+                torch.testing.assert_close(head(z), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("n", [1, 8, 64])
 def test_default_dtype_and_device_are_not_followed(n: int) -> None:
     head, z = random_head(4, 512, [5] * 100), random_samples(4, n, 512)
     expected = naive_logits(head, z).float()

@@ -43,6 +43,15 @@ def select_mean(
     return Subspaces.of(kept, n_features)
 
 
+def check_shared(n_shared: int, ks: Sequence[int], n_features: int) -> None:
+    """Refuse a number of shared features that is below k or above n_features."""
+    if not max(ks) <= n_shared <= n_features:
+        raise InputError(
+            f"the number of different features must lie in [{max(ks)}, {n_features}] "
+            f"(from k to n_features), found {n_shared}"
+        )
+
+
 def share_out(explained: Tensor, mean_k: float) -> Tensor:
     """How many features each class gets of mean_k on average, (n_classes,) int64, at least one.
 
@@ -76,11 +85,7 @@ def select_shared(
     """
     check_weight(weight, moments)
     n_features = weight.shape[1]
-    if not max(ks) <= n_shared <= n_features:
-        raise InputError(
-            f"the number of different features must lie in [{max(ks)}, {n_features}] "
-            f"(from k to n_features), found {n_shared}"
-        )
+    check_shared(n_shared, ks, n_features)
     covariance, products = _targets(moments, weight)
     shared = _forward(covariance, products, n_shared)
     inner = covariance[shared][:, shared]

@@ -17,7 +17,7 @@ from penult.alternating import (
     select_mean_alternating,
     select_shared_alternating,
 )
-from penult.budget import select_mean, select_shared
+from penult.budget import check_shared, select_mean, select_shared
 from penult.distill import MEMORY_LIMIT, Distillation, check_temperature
 from penult.errors import InputError
 from penult.joint import is_small, select_joint
@@ -113,14 +113,15 @@ def select_within(
     features are those of the moments, and each class selects among them by its curvature.
     """
     ks = check_sizes(ks, loss.n_features)
-    shared = select_shared(moments, loss.weight, n_shared, ks)
-    if not curvature:
-        return shared
-    if is_affordable(*loss.sizes):
+    check_shared(n_shared, ks, loss.n_features)
+    if curvature and is_affordable(*loss.sizes):
         candidates = find_candidates(loss, ks[-1], moments)
         return {
             k: select_shared_alternating(loss, k, n_shared, candidates, TEMPERATURE) for k in ks
         }
+    shared = select_shared(moments, loss.weight, n_shared, ks)
+    if not curvature:
+        return shared
     found: dict[int, Subspaces] = {}
     for k, subspaces in shared.items():
         allowed = torch.unique(subspaces.indices).to(loss.weight.device)
