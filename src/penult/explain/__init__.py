@@ -1,0 +1,1 @@
+"""What single features of single images look at."""
