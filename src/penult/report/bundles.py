@@ -1,0 +1,69 @@
+"""Bundles: a report's data as blocks of JSON that the page parses only when a view needs them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+CHUNKS = {"class": 25, "feature": 50, "image": 100, "mistake": 50}
+
+_ESCAPED = {character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
+_UNSAFE = re.compile("[<>&\u2028\u2029]")
+_CONTROLS = {i: 0x2400 + i for i in range(32)} | {0x7F: 0x2421}
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+def legible(value: Any) -> Any:
+    """The same value, in whose strings control characters can be seen and nothing fails to encode.
+
+    Control characters become their pictures (␛), halves of surrogate pairs, as undecodable file
+    names have them, become the replacement character. Containers are copied, keys stay.
+    """
+    if isinstance(value, str):
+        return _SURROGATES.sub("\ufffd", value.translate(_CONTROLS))
+    if isinstance(value, Mapping):
+        return {key: legible(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [legible(item) for item in value]
+    return value
+
+
+def embedded(value: Any) -> Markup:
+    r"""JSON that may stand inside a `<script>`: `<`, `>`, `&`, U+2028 and U+2029 as `\uXXXX`.
+
+    Raises:
+        ValueError: a NaN or an infinity, which JSON cannot hold.
+    """
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return Markup(_UNSAFE.sub(lambda found: _ESCAPED[found[0]], text))  # noqa: S704
+
+
+def bundles(
+    document: Mapping[str, Any],
+    class_details: Sequence[Mapping[str, Any]],
+    feature_details: Sequence[Mapping[str, Any]],
+    images: Sequence[Mapping[str, Any]],
+) -> Iterator[tuple[str, Markup]]:
+    """Each bundle's element id and its JSON: the document first, then the details in chunks.
+
+    The reasons of the mistakes, by far their largest part, go into chunks of their own.
+    """
+    mistakes = document["mistakes"]
+    rows = [{key: row[key] for key in row if key != "reasons"} for row in mistakes["rows"]]
+    light = {**document, "mistakes": {**mistakes, "rows": rows}, "chunks": CHUNKS}
+    yield "data-document", embedded(light)
+    reasons = [row["reasons"] for row in mistakes["rows"]]
+    parts: dict[str, Sequence[Any]] = {
+        "class": class_details,
+        "feature": feature_details,
+        "mistake": reasons,
+        "image": images,
+    }
+    for name, items in parts.items():
+        size = CHUNKS[name]
+        for number, start in enumerate(range(0, len(items), size)):
+            yield f"data-{name}-{number}", embedded(items[start : start + size])

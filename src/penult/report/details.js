@@ -1,0 +1,196 @@
+// The pages of one class, one feature and one mistake.
+
+const missing = (title, text) => ({ title, content: [el("h1", { tabindex: "-1" }, title), el("p", { class: "empty" }, text)] });
+
+function pager(kind, index, total, name) {
+  const link = (to, label, glyph) => (to < 0 || to >= total
+    ? el("span", { class: "tool off", "aria-hidden": "true" }, el("span", { class: "glyph" }, glyph))
+    : el("a", { class: "tool", href: `#${kind}/${to}`, "aria-label": label, title: `${label}: ${name(to)}`, rel: to < index ? "prev" : "next" }, el("span", { class: "glyph", "aria-hidden": "true" }, glyph)));
+  return el("div", { class: "pager" }, link(index - 1, `Previous ${kind}`, "←"), link(index + 1, `Next ${kind}`, "→"));
+}
+
+function top(kind, index, total, name, eyebrow, title) {
+  return el("div", { class: "top" },
+    el("div", null, el("p", { class: "eyebrow" }, eyebrow), el("h1", { tabindex: "-1" }, title)),
+    pager(kind, index, total, name));
+}
+
+function classView(c) {
+  const row = about().classes[c];
+  if (!row) return missing("No such class", `The classes have the numbers 0 to ${count(about().classes.length - 1)}.`);
+  const detail = item("class", c);
+  const difference = known(row.dense) && known(row.sparse) ? row.sparse - row.dense : null;
+  return {
+    title: row.name,
+    content: [
+      top("class", c, about().classes.length, className, `Class ${count(c)}`, el("bdi", null, row.name)),
+      el("dl", { class: "numbers" },
+        el("div", null, el("dt", null, "Dense head"), el("dd", null, percent(row.dense))),
+        el("div", { class: "chosen" }, el("dt", null, "Sparse head"), el("dd", null, percent(row.sparse)), el("dd", { class: "note" }, `${points(difference)} points`)),
+        el("div", null, el("dt", null, "Images"), el("dd", null, count(row.n_eval)), el("dd", { class: "note" }, `evaluated; ${count(row.n_samples)} analysed`)),
+        el("div", null, el("dt", null, "Sufficient reason"), el("dd", null, number(row.reason)), el("dd", { class: "note" }, known(row.reason) ? "features, median" : "not computed")),
+        el("div", null, el("dt", null, "Most confused with"), el("dd", { class: "name" }, classLink(row.confused)))),
+      detail ? classTraits(c, detail) : el("p", { class: "empty" }, "This page keeps no details of the class; its features: ", someFeatures(row.features)),
+      detail && confusions(c, detail),
+    ],
+  };
+}
+
+function classTraits(c, detail) {
+  const reach = largestOf(detail.features.flatMap((trait) => [trait.mean, trait.elsewhere]));
+  const text = `By what each moves: mean in the class less mean elsewhere, times weight. Bias ${signed(detail.bias)}, mean logit ${signed(detail.evidence)}.`;
+  const [most] = detail.features;
+  return el("section", null,
+    heading(detail.features.length ? `Its ${plural(detail.features.length, "feature", "features")}` : "It reads no feature", text),
+    most && mapKey(),
+    detail.features.map((trait) => el("section", { class: "trait" },
+      el("div", { class: "trait-facts" },
+        el("h3", null, el("a", { href: `#feature/${trait.feature}` }, "Feature ", el("b", null, String(trait.feature)))),
+        el("p", { class: "share" }, el("b", null, percent(trait.share)), " of the evidence"),
+        bar(trait.share, trait.weight < 0 ? "neg" : "pos", `${percent(trait.share)} of the evidence`),
+        el("dl", { class: "facts" },
+          fact("Moves the logit by", signed(trait.influence)),
+          fact("Weight", signed(trait.weight)),
+          fact("Dense weight", signed(trait.dense_weight))),
+        el("div", { class: "means" },
+          el("span", null, "in the class"), bar(Math.abs(trait.mean) / reach, "own", ""), el("span", { class: "n" }, number(trait.mean)),
+          el("span", null, "elsewhere"), bar(Math.abs(trait.elsewhere) / reach, "", ""), el("span", { class: "n" }, number(trait.elsewhere)))),
+      trait.own.length || trait.others.length ? [
+        el("div", { class: "trait-shots" }, el("h4", null, "From this class"), strip(trait.own, trait.feature, c)),
+        el("div", { class: "trait-shots" }, el("h4", null, "From other classes"), strip(trait.others, trait.feature, c))] : null)));
+}
+
+function confusions(c, detail) {
+  if (!detail.confusions.length) return el("section", null, heading("Confusions", "No image of this class is taken for another, and none of another for it."));
+  const scale = largestOf(detail.confusions.flatMap((rival) => rival.features.map((f) => f.moves)));
+  return el("section", null,
+    heading("Confusions", ["What tells them apart, in units of the logit: ", el("span", { class: "pos" }, "orange speaks for this class"), ", ", el("span", { class: "neg" }, "blue for the other"), "."]),
+    el("div", { class: "rivals" }, detail.confusions.map((rival) => el("section", { class: "rival" },
+      el("h3", null, classLink(rival.class)),
+      el("table", { class: "plain" },
+        el("thead", null, el("tr", null, el("td"), el("th", { scope: "col", class: "n" }, "dense"), el("th", { scope: "col", class: "n" }, "sparse"))),
+        el("tbody", null,
+          el("tr", null, el("th", { scope: "row" }, "its images taken for the other"), rival.to.map((n) => el("td", { class: "n" }, count(n)))),
+          el("tr", null, el("th", { scope: "row" }, "the other's taken for it"), rival.from.map((n) => el("td", { class: "n" }, count(n)))))),
+      el("div", { class: "ledger" }, rival.features.map((f) => [
+        featureLink(f.feature), diverging(f.moves, scale, `moves ${signed(f.moves)}`), el("span", { class: "n" }, signed(f.moves))]))))));
+}
+
+function featureView(j) {
+  const row = about().features[j];
+  if (!row) return missing("No such feature", `The features have the numbers 0 to ${count(about().features.length - 1)}.`);
+  const detail = item("feature", j);
+  const warnings = [];
+  if (row.dead) warnings.push(["It is dead: it has the same value on all images, so no class can learn from it."]);
+  else if (row.flat) warnings.push([`It hardly differs between the classes: ${percent(row.share)} of its variance lies between them.`]);
+  if (known(row.twin)) {
+    const r = detail && known(detail.correlation) ? `: their correlation is ${minus(detail.correlation.toFixed(3))}` : "";
+    warnings.push(["It duplicates ", el("a", { href: `#feature/${row.twin}` }, `feature ${row.twin}`), `${r}. One of the two would do.`]);
+  }
+  return {
+    title: `Feature ${j}`,
+    content: [
+      top("feature", j, about().features.length, (to) => `feature ${to}`, "Feature", String(j)),
+      warnings.length ? el("div", { class: "warnings" }, warnings.map((text) => el("p", null, text))) : null,
+      el("dl", { class: "numbers" },
+        el("div", { class: "chosen" }, el("dt", null, "Read by"), el("dd", null, count(row.readers)), el("dd", { class: "note" }, row.readers === 1 ? "class of the sparse head" : "classes of the sparse head")),
+        el("div", null, el("dt", null, "Strongest in"), el("dd", { class: "name" }, classLink(row.best))),
+        el("div", null, el("dt", null, "Mean"), el("dd", null, number(row.mean)), detail && el("dd", { class: "note" }, `from ${number(detail.range[0])} to ${number(detail.range[1])}`)),
+        el("div", null, el("dt", null, "Between classes"), el("dd", null, percent(row.share)), el("dd", { class: "note" }, "of its variance"))),
+      detail ? featureDetail(j, detail) : el("p", { class: "empty" }, "This page keeps no details of the feature."),
+    ],
+  };
+}
+
+function featureDetail(j, detail) {
+  const weights = largestOf([...detail.readers.map((r) => r.weight), ...detail.dense.map(([, w]) => w)]);
+  const weightRow = (c, weight, share) => [
+    el("span", { class: "who" }, classLink(c)), diverging(weight, weights, `weight ${signed(weight)}`),
+    el("span", { class: "n" }, signed(weight)), el("span", { class: "n note" }, known(share) ? percent(share) : "")];
+  return [
+    detail.shots.length ? el("section", null, heading("Where it is strongest", "The images of the whole data set with the largest values."), mapKey(), strip(detail.shots, j, null)) : null,
+    el("div", { class: "pair" },
+      el("section", null, heading("Who reads it", "Weights of the sparse head, and the share of the class's evidence."),
+        detail.readers.length ? el("div", { class: "ledger named" }, detail.readers.map((r) => weightRow(r.class, r.weight, r.share)))
+          : el("p", { class: "empty" }, "No class of the sparse head reads it.")),
+      el("section", null, heading("In the dense head", "The strongest weights of both signs."),
+        el("div", { class: "ledger named" }, detail.dense.map(([c, weight]) => weightRow(c, weight, null))))),
+    detail.distribution.length ? distribution(detail) : null,
+  ];
+}
+
+// One histogram for each class over one axis; heights by the root, that rare values can be seen.
+function distribution(detail) {
+  const [low, high] = detail.range;
+  const shares = detail.distribution.map((row) => row.counts.map((n) => Math.sqrt(n / (row.n || 1))));
+  const tallest = largestOf(shares.flat());
+  const place = (value) => (high > low ? Math.min(100, Math.max(0, 100 * (value - low) / (high - low))) : 50);
+  const rows = detail.distribution.map((row, at) => {
+    const bins = shares[at];
+    const width = 100 / bins.length;
+    const path = bins.map((share, i) => `L${i * width} ${28 - 26 * share / tallest}L${(i + 1) * width} ${28 - 26 * share / tallest}`).join("");
+    const label = known(row.class) ? className(row.class) : "all other classes";
+    return [
+      el("span", { class: "who" }, known(row.class) ? classLink(row.class) : label),
+      el("span", { class: "ridge", role: "img", "aria-label": `${label}: mean ${number(row.mean)}` },
+        svg("svg", { viewBox: "0 0 100 28", preserveAspectRatio: "none", "aria-hidden": "true" },
+          svg("path", { class: known(row.class) ? "ridge-area" : "ridge-area rest", d: `M0 28${path}L100 28Z` })),
+        el("i", { style: { left: `${place(row.mean)}%` }, title: `mean ${number(row.mean)}` })),
+      el("span", { class: "n" }, number(row.mean))];
+  });
+  const steps = ticks(low, high);
+  return el("section", null,
+    heading("How it is distributed", "One row for each class, the mean as a line; heights by square root, so that rare values can be seen."),
+    el("div", { class: "ridges" },
+      el("span"), el("span"), el("span", { class: "n note" }, "mean"), rows,
+      el("span"), el("span", { class: "ridge-axis" }, steps.map((value) => el("b", { style: { left: `${place(value)}%` } }, number(value)))), el("span")));
+}
+
+function ticks(low, high) {
+  if (!(high > low)) return [low];
+  const raw = (high - low) / 5;
+  const power = 10 ** Math.floor(Math.log10(raw));
+  const step = [1, 2, 5, 10].map((m) => m * power).find((s) => s >= raw * 0.999);
+  const found = [];
+  for (let value = Math.ceil(low / step) * step; value <= high + step * 1e-9; value += step) found.push(Math.abs(value) < step / 1e6 ? 0 : value);
+  return found;
+}
+
+function mistakeView(index) {
+  const { rows } = about().mistakes;
+  const row = rows[index];
+  if (!row) return missing("No such mistake", rows.length ? `The mistakes have the numbers 0 to ${count(rows.length - 1)}.` : "No mistakes are shown in this page.");
+  const reasons = item("mistake", index) || [];
+  const image = item("image", row.image);
+  const scale = largestOf(reasons.flatMap((r) => [r.gap, r.rest, r.bias, ...r.features.map((f) => f[2])]));
+  const large = el("div", { class: "large" }, picture(row.image, null));
+  const show = (map) => large.replaceChildren(picture(row.image, map));
+  const verdict = (said) => el("span", { class: said === row.label ? "verdict right" : "verdict wrong" }, classLink(said), said === row.label ? " right" : " wrong");
+  return {
+    title: `Mistake ${index}: ${className(row.label)}`,
+    content: [
+      top("mistake", index, rows.length, (to) => className(rows[to].label), [`Mistake ${count(index)}`, el("span", null, KINDS[row.kind])],
+        [el("bdi", null, className(row.label)), el("span", { class: "as" }, " taken for "), el("bdi", null, className(row.kind === "only-dense" ? row.dense : row.sparse))]),
+      el("div", { class: "inquest" },
+        el("aside", null, large,
+          el("p", { class: "id" }, el("bdi", null, image ? image.id : "")),
+          el("dl", { class: "facts" }, fact("Label", classLink(row.label)), fact("Dense head", verdict(row.dense)), fact("Sparse head", verdict(row.sparse))),
+          about().pictures.maps ? el("p", { class: "note" }, "Point at a feature to see its map on the image.") : null, mapKey()),
+        reasons.map((reason) => reasonPanel(row, reason, scale, show))),
+    ],
+  };
+}
+
+function reasonPanel(row, reason, scale, show) {
+  const line = (name, value, kind, extra) => el("div", { class: `line ${kind || ""}`, ...extra }, name,
+    diverging(value, scale, signed(value)), el("span", { class: "n" }, signed(value)));
+  return el("section", { class: `reason ${reason.head}` },
+    el("h2", null, `${reason.head === "dense" ? "Dense" : "Sparse"} head: `, el("span", null, "why ", classLink(reason.for), " rather than ", classLink(reason.against))),
+    el("div", { class: "sum" },
+      reason.features.map(([j, value, contribution, map]) => line(
+        el("span", { class: "term" }, map ? picture(row.image, map) : null, featureLink(j), el("span", { class: "note" }, `= ${number(value)}`)),
+        contribution, map ? "with-map" : "", map ? { onmouseenter: () => show(map), onfocusin: () => show(map) } : {})),
+      line(el("span", { class: "term" }, "all other features"), reason.rest, "other"),
+      line(el("span", { class: "term" }, "bias"), reason.bias, "other"),
+      line(el("span", { class: "term" }, "together"), reason.gap, "total")));
+}

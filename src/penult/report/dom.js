@@ -1,0 +1,102 @@
+// Data, numbers and elements: what every view is made from.
+
+const parsed = new Map();
+
+function bundle(id) {
+  if (!parsed.has(id)) {
+    const element = document.getElementById(id);
+    parsed.set(id, element ? JSON.parse(element.textContent) : null);
+  }
+  return parsed.get(id);
+}
+
+const about = () => bundle("data-document");
+
+// The details of class, feature, image or mistake number `index`; null where the page has none.
+function item(kind, index) {
+  const size = about().chunks[kind];
+  const chunk = bundle(`data-${kind}-${Math.floor(index / size)}`);
+  return (chunk && chunk[index % size]) ?? null;
+}
+
+// el("a", {href: "#x", class: "y"}, "text", node): text never becomes markup.
+function el(tag, properties, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties || {})) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (name === "style") for (const [key, set] of Object.entries(value)) element.style.setProperty(key, set);
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  append(element, children);
+  return element;
+}
+
+function append(element, children) {
+  for (const child of children.flat(4)) {
+    if (child !== null && child !== undefined && child !== false) element.append(child);
+  }
+}
+
+function svg(tag, attributes, ...children) {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes || {})) element.setAttribute(name, value);
+  append(element, children);
+  return element;
+}
+
+const known = (value) => value !== null && value !== undefined;
+const minus = (text) => text.replace("-", "\u2212");
+const percent = (value) => (known(value) ? `${(100 * value).toFixed(2)}%` : "–");
+const count = (value) => (known(value) ? value.toLocaleString("en-US") : "–");
+
+function points(value) {
+  if (!known(value)) return "–";
+  const text = (100 * value).toFixed(2);
+  if (Number(text) === 0) return "0.00";
+  return value > 0 ? `+${text}` : minus(text);
+}
+
+function number(value) {
+  if (!known(value)) return "–";
+  if (value === 0) return "0";
+  const size = Math.abs(value);
+  const text = size >= 1e5 || size < 1e-3 ? value.toExponential(1) : String(Number(value.toPrecision(3)));
+  return minus(text);
+}
+
+const signed = (value) => (known(value) && value > 0 ? `+${number(value)}` : number(value));
+
+const plural = (n, one, many) => `${count(n)} ${n === 1 ? one : many}`;
+
+const className = (c) => about().classes[c]?.name ?? "–";
+
+function classLink(c) {
+  if (!known(c)) return el("span", { class: "nothing" }, "–");
+  const name = className(c);
+  return el("a", { href: `#class/${c}`, title: name }, el("bdi", null, name));
+}
+
+const featureLink = (j) => el("a", { href: `#feature/${j}`, class: "feature" }, String(j));
+
+// A bar from 0 to `fraction` of its track.
+function bar(fraction, kind, label) {
+  const width = `${100 * Math.max(0, Math.min(1, fraction || 0))}%`;
+  return el("span", { class: `track-bar ${kind || ""}`, role: "img", "aria-label": label },
+    el("i", { style: { width } }));
+}
+
+// A bar to the right of the middle for positive values, to the left for negative ones.
+function diverging(value, largest, label) {
+  const part = 50 * Math.min(1, Math.abs(value || 0) / (largest || 1));
+  const left = value < 0 ? 50 - part : 50;
+  return el("span", { class: "diverging", role: "img", "aria-label": label },
+    el("i", { class: value < 0 ? "neg" : "pos", style: { left: `${left}%`, width: `${part}%` } }));
+}
+
+const largestOf = (values) => values.reduce((most, value) => Math.max(most, Math.abs(value || 0)), 0) || 1;
+
+const heading = (title, text, level) =>
+  el("div", { class: "heading" }, el(level || "h2", null, title), text && el("p", null, text));
+
+const fact = (name, ...value) => el("div", null, el("dt", null, name), el("dd", null, value));

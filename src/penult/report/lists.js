@@ -1,0 +1,201 @@
+// Lists: tables of classes and features, cards of mistakes; sorted, filtered, rendered in steps.
+
+const STEP = 120;
+const kept = {}; // how each list was left: filter, order and length
+
+// Fill `holder` with make(entry) for the first entries; more as the end comes into sight.
+function inSteps(holder, entries, make, state) {
+  const more = el("button", { type: "button", class: "tool more-rows" });
+  const after = el("p", { class: "more-rows-line" }, more);
+  let n = 0;
+  const grow = (to) => {
+    holder.append(...entries.slice(n, to).map(make));
+    n = Math.max(n, Math.min(to, entries.length));
+    state.shown = n;
+    more.textContent = `Show more of ${count(entries.length)}`;
+    after.hidden = n >= entries.length;
+  };
+  more.addEventListener("click", () => grow(n + STEP));
+  const watcher = new IntersectionObserver((seen) => {
+    if (seen.some((entry) => entry.isIntersecting)) grow(n + STEP);
+  }, { rootMargin: "600px" });
+  grow(Math.max(STEP, state.shown || 0));
+  watcher.observe(after);
+  beforePrint = () => grow(entries.length);
+  return after;
+}
+
+let beforePrint = null; // a printed list is whole
+
+// columns: [{title, value: entry → what it is ordered by, cell: entry → content, kind, hint}]
+function table(name, columns, entries, matches, placeholder, presets) {
+  const state = (kept[name] ||= { query: "", column: 0, down: false });
+  const body = el("tbody");
+  const counted = el("span", { class: "counted", role: "status" });
+  const after = el("div");
+  const heads = columns.map((column, place) => {
+    const button = el("button", { type: "button", title: column.hint, onclick: () => {
+      state.down = state.column === place ? !state.down : Boolean(column.down);
+      state.column = place;
+      fill();
+    } }, column.title, el("span", { class: "order", "aria-hidden": "true" }));
+    return el("th", { scope: "col", class: column.kind }, button);
+  });
+  const fill = () => {
+    const query = state.query.trim().toLowerCase();
+    const rows = entries.filter((entry) => matches(entry, query, state.preset));
+    const { value } = columns[state.column];
+    rows.sort((a, b) => ordered(value(a), value(b), state.down));
+    body.replaceChildren();
+    heads.forEach((head, place) => {
+      const here = place === state.column;
+      head.setAttribute("aria-sort", here ? (state.down ? "descending" : "ascending") : "none");
+    });
+    counted.textContent = rows.length === entries.length ? count(rows.length) : `${count(rows.length)} of ${count(entries.length)}`;
+    after.replaceChildren(inSteps(body, rows, (entry) => el("tr", null,
+      columns.map((column) => el("td", { class: column.kind }, column.cell(entry)))), state));
+    if (!rows.length) after.replaceChildren(el("p", { class: "empty" }, "Nothing matches."));
+  };
+  const refill = () => { state.shown = 0; fill(); };
+  const input = el("input", { type: "search", placeholder, "aria-label": placeholder, oninput: () => { state.query = input.value; refill(); } });
+  input.value = state.query;
+  const choices = (presets || []).map(([key, label]) => el("button", {
+    type: "button", class: "tool", "aria-pressed": String((state.preset || "") === key), onclick: (event) => {
+      state.preset = key;
+      for (const other of choices) other.setAttribute("aria-pressed", String(other === event.currentTarget));
+      refill();
+    } }, label));
+  fill();
+  return [
+    el("div", { class: "filter" }, input, choices.length ? el("div", { class: "choices" }, choices) : null, counted),
+    el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": placeholder },
+      el("table", { class: "listing" }, el("thead", null, el("tr", null, heads)), body)),
+    after,
+  ];
+}
+
+// Unknown values come last in both directions.
+function ordered(a, b, down) {
+  if (!known(a) || !known(b)) return known(a) ? -1 : known(b) ? 1 : 0;
+  const order = typeof a === "string" ? a.localeCompare(b, undefined, { numeric: true }) : a - b;
+  return down ? -order : order;
+}
+
+function someFeatures(features) {
+  const shown = features.slice(0, 6).map(featureLink);
+  const rest = features.length - shown.length;
+  return el("span", { class: "some" }, shown, rest > 0 && el("span", { class: "more" }, `+${rest}`));
+}
+
+function classesView() {
+  const classes = about().classes.map((row, c) => ({ ...row, c, low: row.name.toLowerCase(),
+    difference: known(row.dense) && known(row.sparse) ? row.sparse - row.dense : null }));
+  const largest = largestOf(classes.map((row) => row.difference));
+  const columns = [
+    { title: "No.", value: (r) => r.c, cell: (r) => count(r.c), kind: "n" },
+    { title: "Class", value: (r) => r.low, cell: (r) => classLink(r.c), kind: "who" },
+    { title: "Samples", value: (r) => r.n_samples, cell: (r) => count(r.n_samples), kind: "n", down: true },
+    { title: "Dense", value: (r) => r.dense, cell: (r) => percent(r.dense), kind: "n" },
+    { title: "Sparse", value: (r) => r.sparse, cell: (r) => percent(r.sparse), kind: "n" },
+    { title: "Difference", value: (r) => r.difference, kind: "n wide", hint: "sparse less dense, in percentage points",
+      cell: (r) => [known(r.difference) ? diverging(r.difference, largest, "") : null, points(r.difference)] },
+    { title: "Features", value: (r) => r.features.length, cell: (r) => someFeatures(r.features), hint: "the most influential first", down: true },
+    { title: "Most confused with", value: (r) => (known(r.confused) ? className(r.confused).toLowerCase() : null), cell: (r) => classLink(r.confused), kind: "who" },
+    { title: "Reason", value: (r) => r.reason, cell: (r) => number(r.reason), kind: "n", hint: "features in a sufficient reason, median of its images" },
+  ];
+  const matches = (row, query) => !query || row.low.includes(query) || String(row.c) === query;
+  return {
+    title: "Classes",
+    content: [
+      el("h1", { tabindex: "-1" }, "Classes"),
+      table("classes", columns, classes, matches, "Filter classes by name or number"),
+    ],
+  };
+}
+
+function featureMarks(feature) {
+  const marks = [];
+  if (feature.dead) marks.push(el("span", { class: "mark" }, "dead"));
+  if (feature.flat && !feature.dead) marks.push(el("span", { class: "mark" }, "flat"));
+  if (known(feature.twin)) marks.push(el("span", { class: "mark" }, "twin of ", featureLink(feature.twin)));
+  return marks;
+}
+
+function featuresView(preset) {
+  const features = about().features.map((row, j) => ({ ...row, j }));
+  const tests = { dead: (r) => r.dead, flat: (r) => r.flat && !r.dead, twins: (r) => known(r.twin), read: (r) => r.readers > 0 };
+  const presets = [["", "All"], ["read", "Read by a class"], ["dead", "Dead"], ["flat", "Flat"], ["twins", "Twins"]]
+    .filter(([key]) => !key || features.some(tests[key]));
+  const columns = [
+    { title: "Feature", value: (r) => r.j, cell: (r) => featureLink(r.j), kind: "n" },
+    { title: "Read by", value: (r) => r.readers, cell: (r) => (r.readers ? plural(r.readers, "class", "classes") : "no class"), kind: "n", down: true, hint: "classes of the sparse head that read it" },
+    { title: "Strongest in", value: (r) => (known(r.best) ? className(r.best).toLowerCase() : null), cell: (r) => classLink(r.best), kind: "who" },
+    { title: "Mean", value: (r) => r.mean, cell: (r) => number(r.mean), kind: "n", down: true },
+    { title: "Between classes", value: (r) => r.share, kind: "n wide", down: true, hint: "part of its variance that lies between the classes",
+      cell: (r) => [known(r.share) ? bar(r.share, "", "") : null, percent(r.share)] },
+    { title: "Remarks", value: (r) => (r.dead ? 0 : r.flat ? 1 : known(r.twin) ? 2 : null), cell: featureMarks },
+  ];
+  kept.features ||= { query: "", column: 1, down: true };
+  if (preset !== undefined && (preset === "" || tests[preset])) kept.features.preset = preset;
+  const matches = (row, query, chosen) => (!chosen || tests[chosen](row))
+    && (!query || String(row.j) === query || (known(row.best) && className(row.best).toLowerCase().includes(query)));
+  return {
+    title: "Features",
+    content: [
+      el("h1", { tabindex: "-1" }, "Features"),
+      table("features", columns, features, matches, "Filter by number or by class", presets),
+    ],
+  };
+}
+
+const KINDS = {
+  "only-sparse": "Only the sparse head errs",
+  "only-dense": "Only the dense head errs",
+  both: "Both heads err",
+};
+
+function mistakesView() {
+  const { mistakes } = about();
+  const state = (kept.mistakes ||= { kind: "", label: "" });
+  const rows = mistakes.rows.map((row, index) => ({ ...row, index }));
+  const labels = [...new Set(rows.flatMap((row) => [row.label, row.sparse, row.dense]))].sort((a, b) => a - b);
+  const grid = el("div", { class: "cases" });
+  const after = el("div");
+  const counted = el("span", { class: "counted", role: "status" });
+  const fill = () => {
+    const fits = rows.filter((row) => (!state.kind || row.kind === state.kind)
+      && (state.label === "" || [row.label, row.dense, row.sparse].includes(Number(state.label))));
+    grid.replaceChildren();
+    counted.textContent = fits.length === rows.length ? count(rows.length) : `${count(fits.length)} of ${count(rows.length)}`;
+    after.replaceChildren(fits.length ? inSteps(grid, fits, mistakeCard, state) : el("p", { class: "empty" }, rows.length ? "Nothing matches." : "No mistakes are shown in this page."));
+  };
+  const choose = (key, label, options) => {
+    const select = el("select", { "aria-label": label, onchange: () => { state[key] = select.value; state.shown = 0; fill(); } },
+      options.map(([value, text]) => el("option", { value }, text)));
+    select.value = state[key];
+    return select;
+  };
+  const all = mistakes.n_only_sparse + mistakes.n_only_dense + mistakes.n_both;
+  const text = `${plural(all, "mistake", "mistakes")} among ${plural(mistakes.n_samples, "image", "images")}: `
+    + `${count(mistakes.n_both)} of both heads, ${count(mistakes.n_only_sparse)} only of the sparse, ${count(mistakes.n_only_dense)} only of the dense.`
+    + (rows.length < all ? ` ${count(rows.length)} are shown here.` : "");
+  fill();
+  return {
+    title: "Mistakes",
+    content: [
+      el("div", { class: "heading" }, el("h1", { tabindex: "-1" }, "Mistakes"), el("p", null, text)),
+      rows.length ? el("div", { class: "filter" },
+        choose("kind", "Which head errs", [["", "All mistakes"], ...Object.entries(KINDS)]),
+        choose("label", "Class", [["", "All classes"], ...labels.map((c) => [String(c), className(c)])]), counted) : null,
+      grid, after,
+    ],
+  };
+}
+
+function mistakeCard(row) {
+  const said = row.kind === "only-dense" ? row.dense : row.sparse;
+  return el("a", { class: `case ${row.kind}`, href: `#mistake/${row.index}` }, picture(row.image, null),
+    el("span", { class: "said" }, el("bdi", { title: className(row.label) }, className(row.label)),
+      el("span", { class: "as" }, "taken for"), el("bdi", { title: className(said) }, className(said))),
+    el("span", { class: "mark" }, KINDS[row.kind]));
+}

@@ -1,0 +1,245 @@
+// The page itself: routes, search, keys, theme; where history or storage is forbidden it goes without.
+
+const root = document.documentElement;
+const other = document.getElementById("other-view");
+const scrolled = new Map();
+let current = null;
+let ready = document.readyState !== "loading";
+
+const VIEWS = {
+  classes: classesView,
+  class: (argument) => classView(Number(argument)),
+  features: (argument) => featuresView(argument),
+  feature: (argument) => featureView(Number(argument)),
+  mistakes: mistakesView,
+  mistake: (argument) => mistakeView(Number(argument)),
+};
+const TABS = { class: "classes", feature: "features", mistake: "mistakes" };
+
+function hashRoute() {
+  try { return location.hash.slice(1); } catch { return ""; }
+}
+
+function show(route, { focus = true, scroll = 0 } = {}) {
+  const [name, argument] = route.split("/");
+  if (name !== "summary" && name !== "guide" && !VIEWS[name]) { show("summary", { focus, scroll }); return; }
+  if (current) scrolled.set(current, scrollY);
+  current = route;
+  root.dataset.view = name === "summary" || name === "guide" ? name : "other";
+  let title = name === "guide" ? "How to read this page" : "";
+  beforePrint = null;
+  if (VIEWS[name]) {
+    if (!ready) return; // the bundles are still on their way; shown again when they are there
+    const view = VIEWS[name](argument);
+    title = view.title;
+    other.replaceChildren();
+    append(other, view.content);
+  }
+  const first = document.querySelector("#summary-view h1").textContent;
+  document.title = title ? `${title} · ${first}` : first;
+  for (const link of document.querySelectorAll(".views a")) {
+    const here = link.getAttribute("href") === `#${TABS[name] || name}`;
+    if (here) link.setAttribute("aria-current", "page"); else link.removeAttribute("aria-current");
+  }
+  if (focus) visible().querySelector("h1")?.focus({ preventScroll: true });
+  scrollTo({ top: scroll, behavior: "instant" });
+}
+
+const visible = () => (root.dataset.view === "other" ? other : document.getElementById(`${root.dataset.view}-view`));
+
+function go(route) {
+  // Pushed and shown by hand: in a srcdoc frame a link to "#x" would load the page around it.
+  try { history.pushState(null, "", `#${route}`); } catch { /* no address to change */ }
+  show(route);
+}
+
+document.addEventListener("click", (event) => {
+  const link = event.target.closest("a");
+  const href = link?.getAttribute("href");
+  if (!href?.startsWith("#") || event.metaKey || event.ctrlKey || event.shiftKey || event.button) return;
+  event.preventDefault();
+  if (link.hasAttribute("data-skip")) visible().querySelector("h1")?.focus();
+  else go(href.slice(1));
+});
+
+addEventListener("popstate", () => {
+  const route = hashRoute() || root.dataset.start;
+  if (route !== current) show(route, { scroll: scrolled.get(route) || 0 });
+});
+addEventListener("beforeprint", () => beforePrint && beforePrint());
+
+// Search
+
+const search = document.getElementById("search");
+const found = document.getElementById("found");
+const MOST_FOUND = 12;
+let names = null;
+
+function candidates(text) {
+  const query = text.trim().toLowerCase();
+  if (!query) return [];
+  names ||= about().classes.map((row) => row.name.toLowerCase());
+  const asked = query.replace(/^(feature|class|f|c)\s*(?=\d+$)/, "");
+  const index = /^\d+$/.test(asked) ? Number(asked) : -1;
+  const results = [];
+  const add = (route, kind, name) => results.push({ route, kind, name });
+  if (index >= 0 && index < about().features.length && !/^c/.test(query)) add(`feature/${index}`, "feature", String(index));
+  if (index >= 0 && index < names.length && !/^f/.test(query)) add(`class/${index}`, `class ${index}`, className(index));
+  for (const fits of [(name) => name.startsWith(query), (name) => name.indexOf(query) > 0]) {
+    for (let c = 0; c < names.length && results.length < MOST_FOUND; c++) {
+      if (fits(names[c]) && c !== index) add(`class/${c}`, `class ${c}`, className(c));
+    }
+  }
+  return results.slice(0, MOST_FOUND);
+}
+
+function offer() {
+  const results = ready ? candidates(search.value) : [];
+  found.replaceChildren(...results.map((result, at) => el("li", { role: "option", id: `found-${at}`, "aria-selected": String(at === 0), "data-route": result.route },
+    el("bdi", null, result.name), el("span", { class: "note" }, result.kind))));
+  if (search.value.trim() && !results.length) found.append(el("li", { class: "none" }, "Nothing found"));
+  found.hidden = !search.value.trim();
+  search.setAttribute("aria-expanded", String(!found.hidden));
+  point(0);
+}
+
+function point(at) {
+  const options = [...found.querySelectorAll("[role=option]")];
+  const chosen = options[Math.max(0, Math.min(at, options.length - 1))];
+  for (const option of options) option.setAttribute("aria-selected", String(option === chosen));
+  if (chosen) search.setAttribute("aria-activedescendant", chosen.id); else search.removeAttribute("aria-activedescendant");
+  chosen?.scrollIntoView({ block: "nearest" });
+}
+
+function closeSearch() {
+  search.value = "";
+  offer();
+  search.blur();
+}
+
+function openFound(option) {
+  const { route } = option.dataset;
+  closeSearch();
+  go(route);
+}
+
+search.addEventListener("input", offer);
+search.addEventListener("blur", () => { found.hidden = true; search.setAttribute("aria-expanded", "false"); });
+search.addEventListener("focus", () => search.value && offer());
+found.addEventListener("mousedown", (event) => {
+  event.preventDefault(); // or the field would lose the focus, and the list be gone before the click
+  const option = event.target.closest("[role=option]");
+  if (option) openFound(option);
+});
+search.addEventListener("keydown", (event) => {
+  const options = [...found.querySelectorAll("[role=option]")];
+  const at = options.findIndex((option) => option.getAttribute("aria-selected") === "true");
+  if (event.key === "ArrowDown") point(at + 1);
+  else if (event.key === "ArrowUp") point(at - 1);
+  else if (event.key === "Enter" && options[at]) openFound(options[at]);
+  else if (event.key === "Escape") closeSearch();
+  else return;
+  event.preventDefault();
+});
+
+// Switches and keys
+
+const mapsButton = document.getElementById("maps");
+
+function toggleMaps() {
+  const off = root.classList.toggle("maps-off");
+  mapsButton.setAttribute("aria-pressed", String(!off));
+}
+
+function toggleTheme() {
+  const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  root.dataset.theme = dark ? "light" : "dark";
+  try { localStorage.setItem("penult-theme", root.dataset.theme); } catch { /* kept for this visit */ }
+}
+
+function showKeys() {
+  const dialog = el("dialog", { class: "keys-dialog", "aria-labelledby": "keys-title" }, el("h2", { id: "keys-title" }, "Keys"),
+    document.querySelector("[data-keys]").cloneNode(true),
+    el("button", { type: "button", class: "tool", onclick: () => dialog.close() }, "Close"));
+  dialog.addEventListener("close", () => dialog.remove());
+  dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
+  document.body.append(dialog);
+  dialog.showModal();
+}
+
+function step(by) {
+  const [name, argument] = current.split("/");
+  const link = TABS[name] && other.querySelector(`.pager a[rel=${by < 0 ? "prev" : "next"}]`);
+  if (link && argument !== undefined) go(link.getAttribute("href").slice(1));
+}
+
+const KEYS = {
+  "/": () => search.focus(),
+  "?": showKeys,
+  h: toggleMaps,
+  t: toggleTheme,
+  ArrowLeft: () => step(-1),
+  ArrowRight: () => step(1),
+  j: () => step(1),
+  k: () => step(-1),
+};
+
+document.addEventListener("keydown", (event) => {
+  const typing = event.target.closest?.("input, select, textarea, dialog");
+  // A region that scrolls sideways keeps its arrows.
+  const scrolls = event.key.startsWith("Arrow") && event.target.closest?.(".scroll");
+  if (typing || scrolls || event.ctrlKey || event.metaKey || event.altKey || !KEYS[event.key]) return;
+  event.preventDefault();
+  KEYS[event.key]();
+});
+
+mapsButton.addEventListener("click", toggleMaps);
+document.getElementById("theme").addEventListener("click", toggleTheme);
+document.getElementById("keys").addEventListener("click", showKeys);
+
+// Values of the curve's points, on pointing and on focus
+
+const tip = document.querySelector("[data-tip-box]");
+for (const kind of ["mouseover", "focusin"]) {
+  document.getElementById("summary-view").addEventListener(kind, (event) => {
+    const at = event.target.closest("[data-tip]");
+    tip.textContent = at ? at.dataset.tip : "";
+    if (!at) return;
+    const spot = at.querySelector(".dot").getBoundingClientRect();
+    const frame = tip.parentElement.getBoundingClientRect();
+    const half = tip.offsetWidth / 2;
+    const x = spot.left + spot.width / 2 - frame.left;
+    tip.style.left = `${Math.max(half, Math.min(frame.width - half, x))}px`;
+    tip.style.top = `${spot.top - frame.top - 10}px`;
+  });
+}
+
+// Classes at a glance, on the summary: drawn last, into room that is kept for them
+
+const GLANCED = 10;
+
+function glance() {
+  const cards = document.querySelector("[data-cards]");
+  if (!cards) return;
+  const seen = (trait) => trait.own.length && item("image", trait.own[0][0])?.src;
+  const shown = about().classes.map((row, c) => c).filter((c) => c < 100 && item("class", c)?.features.some(seen)).slice(0, GLANCED);
+  if (!shown.length) { cards.parentElement.hidden = true; return; }
+  cards.replaceChildren(...shown.map((c) => {
+    const row = about().classes[c];
+    const traits = item("class", c).features.filter(seen).slice(0, 4);
+    return el("a", { class: "card", href: `#class/${c}`, title: row.name }, el("span", { class: "card-name" }, el("bdi", null, row.name), el("span", { class: "n" }, percent(row.sparse))),
+      el("span", { class: "card-shots" }, traits.map((trait) => el("span", null, picture(trait.own[0][0], trait.own[0][2]), el("small", null, String(trait.feature))))));
+  }));
+  const left = about().classes.length - shown.length;
+  if (left > 0) cards.after(el("p", { class: "note all-of" }, el("a", { href: "#classes" }, `All ${count(about().classes.length)} classes`)));
+}
+
+function begin() {
+  ready = true;
+  if (root.dataset.view === "other") show(current, { focus: false });
+  const later = window.requestIdleCallback || ((call) => setTimeout(call, 1));
+  later(glance);
+}
+
+show(hashRoute() || root.dataset.start, { focus: false });
+if (ready) begin(); else document.addEventListener("DOMContentLoaded", begin);

@@ -1,0 +1,103 @@
+"""The page: a report's document and details as one HTML file that needs nothing but itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from penult.report.bundles import bundles, legible
+from penult.report.figures import curve, matrix, reason_bars, worst_classes
+
+SCRIPTS = ("dom.js", "shots.js", "lists.js", "details.js", "page.js")
+_HERE = Path(__file__).parent
+
+
+def render(
+    document: Mapping[str, Any],
+    class_details: Sequence[Mapping[str, Any]],
+    feature_details: Sequence[Mapping[str, Any]],
+    images: Sequence[Mapping[str, Any]],
+) -> str:
+    """The report as HTML: the summary is in it as text, all else is drawn by script from JSON.
+
+    The page asks for nothing outside of itself and may be opened from a disk, from a mail or in
+    the `srcdoc` of a frame. Names are shown as text, whatever they hold.
+
+    Args:
+        document: format `penult-report/1`; `start` may name a route to open, such as "class/3".
+        class_details: one for each class: its features with images, its confusions.
+        feature_details: one for each feature: its readers, images and distribution.
+        images: what the indexes of images stand for.
+
+    Raises:
+        ValueError: a NaN or an infinity among the numbers.
+    """
+    document = legible(document)
+    images = [legible(image) for image in images]
+    environment = Environment(
+        loader=FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": percent,
+        "points": points,
+        "count": count,
+        "number": number,
+    }
+    return environment.get_template("page.html.j2").render(
+        d=document,
+        start=document.get("start") or "summary",
+        style=_source("page.css"),
+        scripts=[_source(name) for name in SCRIPTS],
+        curves=[curve(document, 720, 380), curve(document, 330, 300, labelled=False)],
+        glance=any(image["src"] for image in images),
+        matrix=matrix(document, class_details),
+        worst=worst_classes(document),
+        reasons=reason_bars(document),
+        warnings=feature_warnings(document),
+        bundles=bundles(document, class_details, feature_details, images),
+    )
+
+
+def feature_warnings(document: Mapping[str, Any]) -> dict[str, list[int]]:
+    """Features that a person should look at: dead ones, flat ones, and those that have a twin."""
+    features = list(enumerate(document["features"]))
+    return {
+        "dead": [j for j, feature in features if feature["dead"]],
+        "flat": [j for j, feature in features if feature["flat"] and not feature["dead"]],
+        "twins": [j for j, feature in features if feature["twin"] is not None],
+    }
+
+
+def percent(fraction: float | None) -> str:
+    """A fraction as a person reads it: `91.73%`, or a dash where it is not known."""
+    return "–" if fraction is None else f"{100 * fraction:.2f}%"
+
+
+def points(fraction: float | None) -> str:
+    """A difference of fractions in percentage points with its sign: `+0.42`, `−1.10`."""
+    if fraction is None:
+        return "–"
+    text = f"{100 * fraction:+.2f}".replace("-", "\u2212")
+    return "0.00" if text[1:] == "0.00" else text
+
+
+def count(value: int) -> str:
+    """A count with thousands separators: `50,000`."""
+    return f"{value:,}"
+
+
+def number(value: float | None) -> str:
+    """A quantity of no fixed unit, in three significant digits."""
+    return "–" if value is None else f"{value:.3g}".replace("-", "\u2212")
+
+
+def _source(name: str) -> Markup:
+    return Markup((_HERE / name).read_text(encoding="utf-8"))  # noqa: S704
