@@ -1,0 +1,1 @@
+"""Explain: why the head decides as it does, one sample at a time."""
