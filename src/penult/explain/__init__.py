@@ -1,1 +1,1 @@
-"""What single features of single images look at."""
+"""Explain: what each feature looks at, why one image was called what it was, and what would do."""
