@@ -248,17 +248,6 @@ def test_bad_input_is_one_line_and_status_2(
         assert said in lines[0]
 
 
-def test_without_matplotlib_the_extra_is_named(
-    run: Run,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setattr("penult.measure.plots.find_spec", lambda name: None)
-    assert penult("measure", str(run.folder), "--plots", str(tmp_path)) == 2
-    assert "pip install 'penult[plots]'" in capsys.readouterr().err
-
-
 def test_evaluation_of_another_network_is_refused() -> None:
     features, narrow = features_of(), features_of(d=8)
     with pytest.raises(InputError, match="n_features is 12 in the features and 8"):

@@ -118,7 +118,7 @@ Measured = Annotated[
     ),
 ]
 Compare = Annotated[bool, _option("Line up several runs.", "--compare")]
-Plots = Annotated[Path | None, _option("Write the plots there; needs the extra plots.", "--plots")]
+Plots = Annotated[Path | None, _option("Write the plots there.", "--plots")]
 Fractions = Annotated[
     list[float] | None,
     _option("Fraction of the activation, for Ψ; may be given again.", "--fraction"),
@@ -157,6 +157,47 @@ MovedEval = Annotated[str | None, _option("Likewise its --eval.", "--eval")]
 MovedWeights = Annotated[str | None, _option("Likewise its --weights.", "--weights")]
 TuneSeed = Annotated[int, _option("Seed of the split, the order and the augmentation.", "--seed")]
 ReplaceTuned = Annotated[bool, _option("Replace what was tuned with other options.", "--overwrite")]
+ReportK = Annotated[
+    int | None,
+    _option(
+        "Features per class of the head; the smallest that surely loses less than half a point "
+        "where not given.",
+        "-k",
+    ),
+]
+ReportSelect = Annotated[
+    str | None, _option("Which of the run's heads; the fitted path where not given.", "--select")
+]
+Images = Annotated[
+    int | None, _option("Images in each list; 8, or fewer where there are very many lists.")
+]
+NoMaps = Annotated[
+    bool, _option("Leave out the heat maps, for which the network runs.", "--no-maps")
+]
+Page = Annotated[Path | None, _option("The page; RUN/report.html where not given.")]
+RetakePictures = Annotated[
+    bool, _option("Take the pictures again although the run has them.", "--overwrite")
+]
+ImageName = Annotated[
+    str,
+    typer.Argument(
+        help="An image file, the name of an image in the run's data, or eval:NUMBER, train:NUMBER.",
+        metavar="IMAGE",
+    ),
+]
+ExplainedClass = Annotated[
+    str | None,
+    _option("Explain this class's logit; the predicted class's where not given.", "--class"),
+]
+Against = Annotated[
+    str | None, _option("Explain what separates the class from this one, by name or number.")
+]
+DenseHead = Annotated[bool, _option("Explain the dense head, not a sparse one.", "--dense")]
+Fast = Annotated[bool, _option("A small sufficient reason, quickly, not the smallest.", "--fast")]
+PictureFile = Annotated[
+    Path | None,
+    _option("The picture, FILE.png or FILE.svg; a PNG in RUN/explained where not given."),
+]
 
 
 def device_of(name: str) -> torch.device:

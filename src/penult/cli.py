@@ -19,6 +19,7 @@ from rich.text import Text
 from penult import arguments as given
 from penult.analyze import Options, analyze_features, analyze_network
 from penult.augment import augmentations_of
+from penult.cli_pictures import explain, report
 from penult.console import errors, progress_bars, warn
 from penult.demo import demo as run_demo
 from penult.errors import InputError
@@ -30,6 +31,7 @@ from penult.measure.tables import comparison_page, layers_page, measures_page
 from penult.memory import memory_needed
 from penult.path import Plan, fit_path, require_folder
 from penult.reopen import Sources
+from penult.report.report import Report
 from penult.run import Run
 from penult.show import path_page, print_page, summary_page
 from penult.subject import open_subject
@@ -63,6 +65,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+app.command()(report)
+app.command()(explain)
+
 
 @app.callback(invoke_without_command=True)
 def _common(
@@ -84,7 +89,10 @@ def demo(
     """Train a small network on handwritten digits and analyse it: offline, under a minute."""
     with progress_bars() as heard:
         run = run_demo(out, overwrite=overwrite, progress=heard)
+        Report.of(run, progress=heard).save(run.report_file)
     _print_run(run, as_json)
+    if not as_json:
+        print(f"Report: {run.report_file}")
 
 
 @app.command()

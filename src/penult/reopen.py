@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,34 @@ def reopen_images(run: Run, part: str, given: Any = None) -> Chosen:
         )
     features = run.train() if part == "data" else run.evaluation()
     return _matched(data, features)
+
+
+def images_of(run: Run, part: str, given: Any = None) -> ImageData | None:
+    """The images of a run as far as they are still there; whether they are the same is unchecked.
+
+    Args:
+        run: made from images.
+        part: "data" or "evaluation".
+        given: what `open_data` takes, where the images are not where the run found them.
+
+    Returns:
+        None where nothing can be opened, or the run has no such part.
+
+    Raises:
+        InputError: `given` cannot be opened.
+    """
+    about = run.about[part]
+    if about is None:
+        return None
+    labelled = run.about["identity"]["labels"] == "given"
+    if given is not None:
+        return open_data(given, labelled=labelled)
+    where = _where(about)
+    for with_labels in dict.fromkeys((labelled, False)):
+        # Classes that are gone may leave a folder that is no folder of classes any more.
+        with suppress(InputError):
+            return None if where is None else open_data(where, labelled=with_labels)
+    return None
 
 
 def _matched(data: ImageData, features: Features) -> Chosen:

@@ -89,6 +89,16 @@ class Run:
         """The document that `penult measure --json` prints."""
         return self.folder / "measures.json"
 
+    @property
+    def examples_folder(self) -> Path:
+        """Small pictures and heat maps, see `penult.explain.gallery`."""
+        return self.folder / "examples"
+
+    @property
+    def report_file(self) -> Path:
+        """The page that `penult report` writes."""
+        return self.folder / "report.html"
+
     def head_file(self, select: str, k: int) -> Path:
         """Sparse head that a score selects at size k."""
         return self.folder / "heads" / f"{select}-k{k:03d}.safetensors"

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from penult.errors import InputError, missing_extra
+from penult.errors import InputError
 from penult.storage import write_atomically
 
 # Okabe and Ito's colours, told apart by the colour-blind; the line styles say it once more.
@@ -24,11 +23,9 @@ Draw = Callable[[Mapping[str, Any]], Figure]
 
 
 def require_plots(folder: Path) -> None:
-    """Refuse before the long work starts if matplotlib is missing or the folder is a file."""
+    """Refuse before the long work starts if the folder is a file."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: expected a folder for the plots")
-    if find_spec("matplotlib") is None:
-        raise missing_extra("matplotlib", "plots")
 
 
 def plot_measures(document: Mapping[str, Any], folder: Path) -> list[Path]:

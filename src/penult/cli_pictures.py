@@ -1,0 +1,104 @@
+"""Commands that show what a run found: `penult report` and `penult explain`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import redirect_stdout
+
+from penult import arguments as given
+from penult.console import progress_bars
+from penult.explain.drawing import require_format, save_picture
+from penult.explain.explanation import Explanation
+from penult.explain.show import explanation_page
+from penult.reopen import Sources
+from penult.report.report import Report
+from penult.run import Run
+from penult.show import print_page
+
+
+def report(
+    run: given.RunFolder,
+    k: given.ReportK = None,
+    select: given.ReportSelect = None,
+    images: given.Images = None,
+    no_maps: given.NoMaps = False,
+    out: given.Page = None,
+    data: given.MovedData = None,
+    eval_: given.MovedEval = None,
+    weights: given.MovedWeights = None,
+    trust_checkpoint: given.TrustCheckpoint = False,
+    device: given.Device = "auto",
+    overwrite: given.RetakePictures = False,
+    as_json: given.AsJson = False,
+) -> None:
+    """Write the run's report: one page that anyone can open, offline."""
+    opened = Run.open(run)
+    page = out or opened.report_file
+    with redirect_stdout(sys.stderr), progress_bars() as heard:
+        made = Report.of(
+            opened,
+            k=k,
+            select=select,
+            images=images,
+            maps=not no_maps,
+            sources=Sources(data, eval_, weights, trust_checkpoint),
+            device=given.device_of(device),
+            overwrite=overwrite,
+            progress=heard,
+        )
+    made.save(page)
+    if as_json:
+        print(json.dumps(made.document, ensure_ascii=False, indent=2))
+        return
+    for sentence in made.document["conclusion"]:
+        print(sentence)
+    print(f"\nReport: {page}")
+
+
+def explain(
+    run: given.RunFolder,
+    image: given.ImageName,
+    class_: given.ExplainedClass = None,
+    against: given.Against = None,
+    k: given.ReportK = None,
+    select: given.ReportSelect = None,
+    dense: given.DenseHead = False,
+    fast: given.Fast = False,
+    no_maps: given.NoMaps = False,
+    out: given.PictureFile = None,
+    data: given.MovedData = None,
+    eval_: given.MovedEval = None,
+    weights: given.MovedWeights = None,
+    trust_checkpoint: given.TrustCheckpoint = False,
+    device: given.Device = "auto",
+    as_json: given.AsJson = False,
+) -> None:
+    """Say why one image was called what it was: the few features that carry the decision."""
+    opened = Run.open(run)
+    picture = out
+    if out is not None:
+        require_format(out)
+    with redirect_stdout(sys.stderr):
+        found = Explanation.of(
+            opened,
+            image,
+            class_=class_,
+            against=against,
+            k=k,
+            select=select,
+            dense=dense,
+            exact=not fast,
+            maps=not no_maps,
+            sources=Sources(data, eval_, weights, trust_checkpoint),
+            device=given.device_of(device),
+        )
+    if picture is None and not as_json:
+        picture = opened.folder / "explained" / f"{found.file_name()}.png"
+    if picture is not None:
+        save_picture(found, picture)
+    if as_json:
+        print(json.dumps(found.document(), ensure_ascii=False, indent=2))
+        return
+    print_page(explanation_page(found))
+    print(f"\nPicture: {picture}")

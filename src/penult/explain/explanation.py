@@ -1,0 +1,254 @@
+"""Explanation: why one image was called what it was, by the few features that carry it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from penult.errors import InputError, some
+from penult.explain.choice import Choice, choose_head
+from penult.explain.looked_up import look_up
+from penult.explain.overlay import data_uri, enlarged, overlay
+from penult.explain.reasons import Box, Reason, sufficient_reason
+from penult.explain.terms import Terms, terms_of
+from penult.head import SparseHead
+from penult.imports import nearest
+from penult.reopen import Sources
+from penult.run import Run
+from penult.tap import Head
+
+FORMAT = "penult-explanation/1"
+SHOWN = 6
+CLASSES_LISTED = 5
+LONGEST_NAME = 80
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """One image's decision, taken apart.
+
+    Attributes:
+        image: name of the image.
+        picture: what the network saw, or None where only its features are at hand.
+        class_names: in the order of the logits.
+        label: class that the data says it is, or None.
+        head_name: which head is explained.
+        head: the head itself.
+        features: (n_features,) of the image.
+        dense_predicted: class that the dense head gives.
+        terms: the logit of the class, or its difference to another, feature by feature.
+        reason: the smallest set of features that guarantees what the head predicts.
+        maps: (n_shown, h, w), heat maps of the first terms, or None.
+        maps_kind: "mean" where they are exact, "attribution" where estimated, None without.
+        note: how the maps were made, or why there are none.
+    """
+
+    image: str
+    picture: Image.Image | None
+    class_names: Sequence[str]
+    label: int | None
+    head_name: str
+    head: Head | SparseHead
+    features: Tensor
+    dense_predicted: int
+    terms: Terms
+    reason: Reason
+    maps: Tensor | None
+    maps_kind: str | None
+    note: str
+    logits: Tensor = field(repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        run: Run | str | Path,
+        image: str | Path | Image.Image,
+        *,
+        class_: str | int | None = None,
+        against: str | int | None = None,
+        k: int | None = None,
+        select: str | None = None,
+        dense: bool = False,
+        exact: bool = True,
+        maps: bool = True,
+        sources: Sources | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Explanation:
+        """Explain one image.
+
+        Args:
+            run: a finished run, or its folder.
+            image: a file, a PIL image, the name of an image in the run's data (such as
+                `cat/0001.png`), or `train:17`, `eval:17`: the 17th sample of the run, from 0.
+            class_: the class whose logit is explained; the predicted one where None.
+            against: another class: what separates the two is explained.
+            k, select: which of the run's sparse heads; see `choose_head`.
+            dense: explain the dense head instead.
+            exact: find the smallest sufficient reason; otherwise a small one, quickly.
+            maps: False leaves out the heat maps.
+            sources: where network and images are now, if not where the run found them.
+            device: where the network runs.
+
+        Raises:
+            InputError: no such image, class or head; an image file of a run made from features.
+        """
+        run = run if isinstance(run, Run) else Run.open(run)
+        train = run.train()
+        names = run.summary()["class_names"]
+        dense_head = train.require_head()
+        found: Choice | None = None if dense else choose_head(run, k, select)
+        head: Head | SparseHead = dense_head if found is None else found.head
+        of = None if class_ is None else class_index(names, class_)
+        other = None if against is None else class_index(names, against)
+        looked_up = look_up(run, image, sources or Sources(), torch.device(device), maps)
+        z = looked_up.features
+        with torch.no_grad():
+            logits = head(z[None])[0]
+        predicted = int(logits.argmax())
+        of = predicted if of is None else of
+        if of == other:
+            raise InputError(
+                f"the image is explained as {names[of]}: expected another class to compare with"
+            )
+        terms = terms_of(head, z, of, other)
+        shown = [term.feature for term in terms.terms[:SHOWN]]
+        box = Box.of(train)
+        return cls(
+            looked_up.name,
+            looked_up.picture,
+            names,
+            looked_up.label,
+            "dense head" if found is None else f"sparse head ({found.name})",
+            head,
+            z,
+            int(dense_head(z[None])[0].argmax()),
+            terms,
+            sufficient_reason(head, z, box, exact=exact, class_names=names),
+            looked_up.maps(shown),
+            looked_up.maps_kind,
+            looked_up.note,
+            logits,
+        )
+
+    @property
+    def predicted(self) -> int:
+        """Class that the explained head gives."""
+        return int(self.logits.argmax())
+
+    def sentence(self) -> str:
+        """What is explained, and how it ends."""
+        names, terms = self.class_names, self.terms
+        if terms.against is None:
+            return f"{names[terms.of]}: logit {terms.total:.3f}"
+        side = "ahead of" if terms.total > 0 else "behind"
+        return f"{names[terms.of]} {side} {names[terms.against]} by {abs(terms.total):.3f}"
+
+    def file_name(self) -> str:
+        """A name for a file about it, without an extension: the image's, the class and the other.
+
+        Letters, digits, dots and dashes only, and not very long, whatever the names hold.
+        """
+        other = self.terms.against
+        parts = [self.image.rpartition(".")[0] or self.image, str(self.terms.of)]
+        parts += [] if other is None else ["against", str(other)]
+        plain = re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(parts)).strip("-.")
+        return plain[-LONGEST_NAME:]
+
+    def document(self) -> dict[str, Any]:
+        """As `penult explain --json` prints it."""
+        names, terms = self.class_names, self.terms
+        likely = self.logits.double().softmax(0)
+        top = self.logits.topk(min(CLASSES_LISTED, len(names))).indices.tolist()
+        maps = [] if self.maps is None else self.maps.tolist()
+        return {
+            "format": FORMAT,
+            "image": self.image,
+            "label": None if self.label is None else names[self.label],
+            "head": self.head_name,
+            "predicted": names[self.predicted],
+            "dense_predicted": names[self.dense_predicted],
+            "class": names[terms.of],
+            "against": None if terms.against is None else names[terms.against],
+            "total": terms.total,
+            "bias": terms.bias,
+            "features": [
+                {
+                    "feature": term.feature,
+                    "value": term.value,
+                    "weight": term.weight,
+                    "contribution": term.contribution,
+                    "map": maps[i] if i < len(maps) else None,
+                }
+                for i, term in enumerate(terms.terms)
+            ],
+            "maps": {"kind": self.maps_kind, "note": self.note},
+            "reason": self.reason.document(),
+            "classes": [
+                {
+                    "class": names[c],
+                    "logit": float(self.logits[c]),
+                    "probability": float(likely[c]),
+                }
+                for c in top
+            ],
+        }
+
+    def figure(self) -> Any:
+        """A matplotlib figure: the image, its features' heat maps and what each adds."""
+        from penult.explain.drawing import draw_explanation
+
+        return draw_explanation(self)
+
+    def _repr_html_(self) -> str:
+        picture = ""
+        if self.picture is not None:
+            picture = f'<img alt="" src="{data_uri(enlarged(self.picture))}" height="96">'
+        rows = []
+        for i, term in enumerate(self.terms.terms[:SHOWN]):
+            drawn = ""
+            if self.maps is not None and self.picture is not None:
+                uri = data_uri(overlay(self.picture, self.maps[i]))
+                drawn = f'<img alt="heat map of feature {term.feature}" src="{uri}" height="64">'
+            rows.append(
+                f"<tr><td>{drawn}</td><td>{term.feature}</td><td>{term.value:.3f}</td>"
+                f"<td>{term.weight:+.3f}</td><td>{term.contribution:+.3f}</td></tr>"
+            )
+        if rest := self.terms.terms[SHOWN:]:
+            adds = f"{self.terms.rest(SHOWN):+.3f}"
+            rows.append(
+                f"<tr><td></td><td>{len(rest)} others</td><td></td><td></td><td>{adds}</td>"
+            )
+        rows.append(f"<tr><td></td><td>bias</td><td></td><td></td><td>{self.terms.bias:+.3f}</td>")
+        label = "" if self.label is None else f" (labelled {escape(self.class_names[self.label])})"
+        return (
+            f"<div><p><b>{escape(self.image)}</b>{label}: {escape(self.sentence())} "
+            f"({escape(self.head_name)})</p>{picture}<table><thead><tr><th></th><th>feature</th>"
+            "<th>value</th><th>weight</th><th>contribution</th></tr></thead>"
+            f"<tbody>{''.join(rows)}</tbody></table><p>{escape(self.note)}</p></div>"
+        )
+
+
+def class_index(names: Sequence[str], given: str | int) -> int:
+    """Number of a class, from its name or its number.
+
+    Raises:
+        InputError: there is no such class; names the nearest.
+    """
+    if isinstance(given, str) and given in names:
+        return list(names).index(given)
+    if isinstance(given, int) or given.isdecimal():
+        number = int(given)
+        if 0 <= number < len(names):
+            return number
+        raise InputError(f"classes are numbered from 0 to {len(names) - 1}, found {number}")
+    near = nearest(given, list(names))
+    hint = f"did you mean {some(near)}?" if near else f"there are {some(list(names))}"
+    raise InputError(f"no class is called {given}: {hint}")

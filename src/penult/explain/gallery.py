@@ -1,0 +1,393 @@
+"""Gallery: small pictures of some of a run's images, with heat maps of some of their features."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from PIL import Image, features
+from torch import Tensor, nn
+
+from penult.collect import Progress, autocast
+from penult.data import ImageData, ImageFaultError, read
+from penult.errors import InputError
+from penult.explain.maps import Maps, open_maps
+from penult.explain.survey import Sample
+from penult.reopen import Sources, images_of, reopen_network
+from penult.run import Run
+from penult.storage import read_json, read_tensors, write_json, write_tensors
+from penult.tap import evaluating
+from penult.transform import Transform
+
+FORMAT = "penult-examples/1"
+MAPS_FORMAT = "penult-maps/1"
+SIDE = 64  # pixels of a picture
+MOST_CELLS = 16  # a side of a heat map as it is kept
+BATCH_SIZE = 64
+MOST_ATTRIBUTED = 200
+TOLERANCE = 0.02  # of the largest feature: half-precision runs round as coarsely
+
+THERE, MISSING, CHANGED = "there", "missing", "changed"
+
+Key = tuple[str, int]
+"""Part of the run ("train" or "eval") and number of the sample in it."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image of the gallery.
+
+    Attributes:
+        sample: what it shows.
+        state: "there"; "missing" (with `file` empty); or "changed": the network sees something
+            else in it than when it was analysed, so that it has no heat maps.
+        data: the small picture, WebP or PNG; empty where missing.
+    """
+
+    sample: Sample
+    state: str
+    data: bytes = b""
+
+
+@dataclass(eq=False)
+class Gallery:
+    """Pictures of a run's images, and maps of their features.
+
+    Attributes:
+        pictures: by part and number of the sample.
+        kind: how the maps were made: "mean", "attribution", or None where there are none.
+        note: the same as a sentence, or why there are none.
+    """
+
+    kind: str | None
+    note: str
+    pictures: dict[Key, Picture] = field(default_factory=dict)
+    _maps: dict[tuple[Key, int], Tensor] = field(default_factory=dict)
+
+    def map(self, key: Key, feature: int) -> Tensor | None:
+        """Heat map (h, w) of a feature on an image, of at most 16 × 16 cells; None without."""
+        return self._maps.get((key, feature))
+
+    def mapped(self) -> list[tuple[Key, int]]:
+        """Images and features for which there are maps."""
+        return [*self._maps]
+
+    def count(self, state: str) -> int:
+        """How many pictures are in a state."""
+        return sum(picture.state == state for picture in self.pictures.values())
+
+    def save(self, folder: Path, identity: Mapping[str, Any]) -> None:
+        """Write it in place of an earlier one, in one step."""
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".examples-", dir=folder.parent) as made:
+            new, old = Path(made) / "new", Path(made) / "old"
+            new.mkdir()
+            places = {}
+            for i, (key, picture) in enumerate(self.pictures.items()):
+                places[key] = i
+                if picture.data:
+                    (new / _file(i, picture.data)).write_bytes(picture.data)
+            if self._maps:
+                maps = torch.stack([*self._maps.values()])
+                write_tensors(new / "maps.safetensors", {"maps": maps}, {"format": MAPS_FORMAT})
+            document = {
+                "format": FORMAT,
+                "identity": dict(identity),
+                "kind": self.kind,
+                "note": self.note,
+                "images": [
+                    {
+                        "part": part,
+                        "number": number,
+                        "id": picture.sample.id,
+                        "label": picture.sample.label,
+                        "predicted": picture.sample.predicted,
+                        "state": picture.state,
+                        "file": _file(places[part, number], picture.data) if picture.data else None,
+                    }
+                    for (part, number), picture in self.pictures.items()
+                ],
+                "maps": [[places[key], feature] for key, feature in self._maps],
+            }
+            write_json(new / "index.json", document)
+            if folder.exists():
+                folder.rename(old)
+            new.rename(folder)
+
+    @classmethod
+    def load(cls, folder: Path, identity: Mapping[str, Any]) -> Gallery | None:
+        """What `save` wrote of the same identity; None where it has another, or is not whole."""
+        try:
+            document = read_json(folder / "index.json", FORMAT)
+            if document["identity"] != dict(identity):
+                return None
+            made = cls(document["kind"], document["note"])
+            keys = []
+            for about in document["images"]:
+                key = (about["part"], about["number"])
+                fields = (about[name] for name in ("number", "id", "label", "predicted"))
+                data = (folder / about["file"]).read_bytes() if about["file"] else b""
+                made.pictures[key] = Picture(Sample(*fields), about["state"], data)
+                keys.append(key)
+            if document["maps"]:
+                found, _ = read_tensors(folder / "maps.safetensors", MAPS_FORMAT, ("maps",))
+                for (place, feature), values in zip(document["maps"], found["maps"], strict=True):
+                    made._maps[keys[place], feature] = values
+        except (InputError, OSError, KeyError, ValueError, TypeError):
+            return None
+        return made
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A picture that is wanted.
+
+    Attributes:
+        key: part and number.
+        sample: what it shows.
+        values: the features whose maps are wanted, with their values in the run.
+    """
+
+    key: Key
+    sample: Sample
+    values: Mapping[int, float]
+
+
+def take_pictures(
+    run: Run,
+    wishes: Sequence[Wish],
+    *,
+    sources: Sources | None = None,
+    device: torch.device | str = "cpu",
+    maps: bool = True,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Gallery:
+    """Load images of a run once more, and run its network on them for the heat maps.
+
+    They are kept in the run's `examples` folder; the same wishes find them there. Images that are
+    gone are noted as missing. A network that is gone leaves the pictures without maps.
+
+    Args:
+        run: made from images; one made from features gives an empty gallery.
+        wishes: the most important first.
+        sources: where network and images are now, if not where the run found them.
+        device: where the network runs.
+        maps: False leaves the network alone.
+        overwrite: take them again although they are there.
+        progress: called with (images done, images in all).
+    """
+    if not wishes or "transform" not in run.about or not any(wish.sample.id for wish in wishes):
+        return Gallery(None, "The run was made from features: there are no images to show.")
+    identity = _identity(run, wishes, maps)
+    found = None if overwrite else Gallery.load(run.examples_folder, identity)
+    if found is not None and not found.count(MISSING) and (found.kind or not maps):
+        return found
+    made = _Taking(run, wishes, sources or Sources(), torch.device(device), maps).run(progress)
+    made.save(run.examples_folder, identity)
+    return made
+
+
+class _Taking:
+    """One pass over the images that are wanted."""
+
+    def __init__(
+        self, run: Run, wishes: Sequence[Wish], sources: Sources, device: torch.device, maps: bool
+    ) -> None:
+        self.run_ = run
+        self.wishes = wishes
+        self.device = device
+        self.transform = Transform.from_json(run.about["transform"])
+        self.data = {
+            part: _Found(images_of(run, name, given))
+            for part, name, given in (
+                ("train", "data", sources.data),
+                ("eval", "evaluation", sources.evaluation),
+            )
+        }
+        self.model: nn.Module | None = None
+        self.maps: Maps | None = None
+        self.size: torch.Size | None = None  # of the images that the network was tried on
+        self.note = "The heat maps were left out."
+        if maps:
+            self._open(sources)
+
+    def run(self, progress: Progress | None) -> Gallery:
+        """The gallery."""
+        made = Gallery(None if self.maps is None else self.maps.kind, self.note)
+        n_left = MOST_ATTRIBUTED
+        done = 0
+        for wishes, values in self._batches():
+            for wish, pixels in zip(wishes, values, strict=True):
+                state = MISSING if pixels is None else THERE
+                data = b"" if pixels is None else picture_of(pixels)
+                made.pictures[wish.key] = Picture(wish.sample, state, data)
+            done += len(wishes)
+            there = [(w, p) for w, p in zip(wishes, values, strict=True) if p is not None]
+            for wish, pixels in there:
+                if self.size is not None and pixels.shape != self.size:
+                    self._note_change(made, wish)
+            there = [(w, p) for w, p in there if p.shape == self.size]
+            if self.maps is not None and there and n_left > 0:
+                if self.maps.kind != "mean":
+                    there, n_left = _first(there, n_left)
+                self._add_maps(made, there)
+            if progress is not None:
+                progress(done, len(self.wishes))
+        return made
+
+    def _open(self, sources: Sources) -> None:
+        """The network and how its maps are made; without it, `note` says why."""
+        try:
+            model = reopen_network(
+                self.run_, sources.weights, trust_checkpoint=sources.trust_checkpoint
+            ).to(self.device)
+            example = self._example()
+            if example is None:
+                self.note = "There are no heat maps: the images are gone."
+                return
+            head = self.run_.train().require_head()
+            self.model, self.maps = model, open_maps(model, head, example.to(self.device))
+        except InputError as error:
+            self.note = f"There are no heat maps: {error}."
+            warnings.warn(f"no heat maps: {error}", stacklevel=2)
+            return
+        assert self.maps is not None
+        self.note = self.maps.note
+        n_maps = sum(len(wish.values) for wish in self.wishes)
+        if self.maps.kind != "mean" and n_maps > MOST_ATTRIBUTED:
+            self.note += f" The {MOST_ATTRIBUTED} most important of {n_maps:,} were made."
+
+    def _example(self) -> Tensor | None:
+        found = []
+        for wish in self.wishes:
+            pixels = self._pixels(wish)
+            if pixels is not None:
+                found.append(pixels)
+            if len(found) == 4:
+                break
+        if not found:
+            return None
+        self.size = found[0].shape
+        return self.transform.normalise(torch.stack([p for p in found if p.shape == self.size]))
+
+    def _batches(self) -> Iterator[tuple[list[Wish], list[Tensor | None]]]:
+        for start in range(0, len(self.wishes), BATCH_SIZE):
+            wishes = list(self.wishes[start : start + BATCH_SIZE])
+            yield wishes, [self._pixels(wish) for wish in wishes]
+
+    def _pixels(self, wish: Wish) -> Tensor | None:
+        data, index = self.data[wish.key[0]].find(wish.sample)
+        if data is None:
+            return None
+        try:
+            return read(data, self.transform, index).values
+        except ImageFaultError:
+            return None
+
+    def _add_maps(self, made: Gallery, there: Sequence[tuple[Wish, Tensor]]) -> None:
+        assert self.maps is not None
+        assert self.model is not None
+        dtype = getattr(torch, self.run_.about["identity"]["dtype"])
+        inputs = self.transform.normalise(torch.stack([p for _, p in there]).to(self.device))
+        wanted = [list(wish.values) for wish, _ in there]
+        with evaluating(self.model), autocast(self.device, dtype):
+            seen, maps = self.maps(inputs, wanted)
+        for (wish, _), z, found in zip(there, seen, maps, strict=True):
+            then = torch.tensor([*wish.values.values()])
+            now = z[list(wish.values)]
+            if len(then) and (now - then).abs().max() > TOLERANCE * z.abs().max():
+                self._note_change(made, wish)
+                continue
+            for j, values in zip(wish.values, _smaller(found), strict=True):
+                made._maps[wish.key, j] = values
+
+    def _note_change(self, made: Gallery, wish: Wish) -> None:
+        old = made.pictures[wish.key]
+        made.pictures[wish.key] = Picture(old.sample, CHANGED, old.data)
+
+
+class _Found:
+    """Images by name: some may be gone since, or others have come."""
+
+    def __init__(self, data: ImageData | None) -> None:
+        self._data = data
+        self._places: dict[str, int] | None = None
+
+    def find(self, sample: Sample) -> tuple[ImageData | None, int]:
+        """The data and the place of a sample in it; None where it is gone."""
+        if self._data is None:
+            return None, 0
+        if self._places is None:
+            names = ((self._data.id(i), i) for i in range(len(self._data)))
+            self._places = dict(names)
+        place = self._places.get(sample.id)
+        return (None, 0) if place is None else (self._data, place)
+
+
+def picture_of(pixels: Tensor, side: int = SIDE) -> bytes:
+    """A small picture of what the network sees: uint8 (h, w, c), or a float tensor (c, h, w).
+
+    Of a tensor that came ready for the network the values between its least and its largest are
+    spread over the grey levels.
+    """
+    image = image_of(pixels)
+    image.thumbnail((side, side), Image.Resampling.BOX)
+    kept = io.BytesIO()
+    if features.check("webp"):
+        small = max(image.size) <= side // 2
+        image.save(kept, "WEBP", quality=82, method=4, lossless=small)
+    else:
+        image.save(kept, "PNG", optimize=True)
+    return kept.getvalue()
+
+
+def image_of(pixels: Tensor) -> Image.Image:
+    """The image that the network sees, as a picture."""
+    if pixels.is_floating_point():
+        low, high = pixels.min(), pixels.max()
+        pixels = (pixels - low) / (high - low).clamp(min=1e-12) * 255
+        pixels = pixels.round().to(torch.uint8).permute(1, 2, 0)
+        if pixels.shape[2] not in (1, 3):
+            pixels = pixels[:, :, :1]
+    array = pixels.numpy()
+    return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array).convert("RGB")
+
+
+def _smaller(maps: Tensor) -> Tensor:
+    """Maps (n, h, w) of at most 16 cells a side, each with the same mean where it divides."""
+    h, w = maps.shape[1:]
+    if max(h, w) <= MOST_CELLS:
+        return maps
+    return F.adaptive_avg_pool2d(maps[:, None], (min(h, MOST_CELLS), min(w, MOST_CELLS)))[:, 0]
+
+
+def _first(there: Sequence[tuple[Wish, Tensor]], n: int) -> tuple[list[tuple[Wish, Tensor]], int]:
+    """Images until n maps are made, and how many are left to make."""
+    kept = []
+    for wish, pixels in there:
+        if n > 0:
+            values = dict(list(wish.values.items())[:n])
+            kept.append((Wish(wish.key, wish.sample, values), pixels))
+            n -= len(values)
+    return kept, n
+
+
+def _identity(run: Run, wishes: Sequence[Wish], maps: bool) -> dict[str, Any]:
+    digest = hashlib.blake2b(digest_size=16)
+    for wish in wishes:
+        digest.update(f"{wish.key} {sorted(wish.values)}\n".encode())
+    run_ = hashlib.blake2b(repr(run.about["identity"]).encode(), digest_size=8).hexdigest()
+    return {"run": run_, "wishes": digest.hexdigest(), "maps": maps, "side": SIDE}
+
+
+def _file(i: int, data: bytes) -> str:
+    return f"{i:05d}.{'png' if data.startswith(bytes([137])) else 'webp'}"

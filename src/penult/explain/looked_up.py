@@ -1,0 +1,210 @@
+"""Look up: the image that a user names, its features in the run's network, and its heat maps."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from penult.collect import autocast
+from penult.data import DatasetImages, ImageData, read
+from penult.errors import InputError, some
+from penult.explain.gallery import TOLERANCE, image_of
+from penult.explain.maps import Maps, open_maps
+from penult.images import open_image
+from penult.imports import nearest
+from penult.network import FeatureTap
+from penult.reopen import Sources, images_of, reopen_network
+from penult.run import Run
+from penult.shards import Block
+from penult.tap import Head, call_model, evaluating
+from penult.transform import Transform
+
+PARTS = (("eval", "evaluation"), ("train", "data"))
+NAMES_COMPARED = 20_000
+
+
+@dataclass(eq=False)
+class LookedUp:
+    """One image.
+
+    Attributes:
+        name: of the image.
+        label: class that the data says it is, or None.
+        picture: what the network sees, or None where the image is not at hand.
+        features: (n_features,) float32.
+        note: how maps are made, or why there are none.
+    """
+
+    name: str
+    label: int | None
+    picture: Image.Image | None
+    features: Tensor
+    note: str
+    _maps: Maps | None = None
+    _inputs: Tensor | None = None
+    _context: tuple[nn.Module, torch.dtype] | None = None
+
+    @property
+    def maps_kind(self) -> str | None:
+        """How maps are made: "mean", "attribution", or None for not at all."""
+        return None if self._maps is None else self._maps.kind
+
+    def maps(self, features: Sequence[int]) -> Tensor | None:
+        """Heat maps (n, h, w) of some features."""
+        if self._maps is None or self._inputs is None or self._context is None or not features:
+            return None
+        model, dtype = self._context
+        with evaluating(model), autocast(self._inputs.device, dtype):
+            _, (found,) = self._maps(self._inputs, [list(features)])
+        return found
+
+
+def look_up(
+    run: Run, image: str | Path | Image.Image, sources: Sources, device: torch.device, maps: bool
+) -> LookedUp:
+    """Find an image and its features; see `Explanation.of` for what `image` may be.
+
+    Raises:
+        InputError: there is no such image, or it cannot be used.
+    """
+    data, name, stored = _found(run, image, sources)
+    label = None if stored is None else int(stored.labels[0])
+    if "transform" not in run.about:
+        assert stored is not None
+        note = "The run was made from features: there is no image."
+        return LookedUp(name, label, None, stored.features[0], note)
+    transform = Transform.from_json(run.about["transform"])
+    pixels = None
+    if data is not None:
+        pixels = read(data[0], transform, data[1]).values
+    if pixels is None:
+        assert stored is not None
+        note = "The image is gone: its features are those that the run holds."
+        return LookedUp(name, label, None, stored.features[0], note)
+    picture = image_of(pixels)
+    try:
+        model = reopen_network(run, sources.weights, trust_checkpoint=sources.trust_checkpoint)
+    except InputError as error:
+        if stored is None:
+            raise
+        warnings.warn(f"no heat maps: {error}", stacklevel=2)
+        note = f"There are no heat maps: {error}."
+        return LookedUp(name, label, picture, stored.features[0], note)
+    model = model.to(device)
+    inputs = transform.normalise(pixels[None].to(device))
+    dtype = getattr(torch, run.about["identity"]["dtype"])
+    head = run.train().require_head()
+    z = _features(model, head, inputs, dtype)
+    if stored is not None and (z - stored.features[0]).abs().max() > TOLERANCE * z.abs().max():
+        raise InputError(
+            f"{name} is no longer the image that was analysed: the network gives it other features"
+        )
+    made = LookedUp(name, label, picture, z, "The heat maps were left out.")
+    if maps:
+        try:
+            made._maps = open_maps(model, head, inputs)
+            made.note = made._maps.note if made._maps is not None else made.note
+        except InputError as error:
+            warnings.warn(f"no heat maps: {error}", stacklevel=2)
+            made.note = f"There are no heat maps: {error}."
+        made._inputs, made._context = inputs, (model, dtype)
+    return made
+
+
+def _features(model: nn.Module, head: Head, inputs: Tensor, dtype: torch.dtype) -> Tensor:
+    tap = FeatureTap(model, head)
+    with evaluating(model), tap, torch.no_grad(), autocast(inputs.device, dtype):
+        call_model(model, inputs)
+    z = tap.features[0].float().cpu()
+    if not bool(z.isfinite().all()):
+        raise InputError("the network gives NaN or infinite features on this image")
+    return z
+
+
+Found = tuple[tuple[ImageData, int] | None, str, Block | None]
+
+
+def _found(run: Run, image: str | Path | Image.Image, sources: Sources) -> Found:
+    """Where the image is, its name, and its sample in the run's features."""
+    if isinstance(image, Image.Image):
+        _require_network(run, "a picture")
+        return (DatasetImages([image], labelled=False), 0), "the picture", None
+    text = str(image)
+    if Path(text).is_file():
+        _require_network(run, text)
+        return _of_file(Path(text))
+    part, colon, number = text.partition(":")
+    if colon and part in ("train", "eval") and number.isdecimal():
+        return _of_sample(run, part, int(number), sources)
+    near: list[str] = []
+    for part, _ in PARTS:
+        if part == "eval" and not run.eval_folder.exists():
+            continue
+        features = run.train() if part == "train" else run.evaluation()
+        names: list[str] = []
+        start = 0
+        for block in features.blocks():
+            if text in block.ids:
+                return _of_sample(run, part, start + block.ids.index(text), sources)
+            start += len(block.labels)
+            names += block.ids[: NAMES_COMPARED - len(names)]
+        near += nearest(text, names)
+    hint = f"; did you mean {some(near, 3)}?" if near else ""
+    raise InputError(
+        f"{text} is no file, and no image of the run{hint}: expected an image file, the name of an "
+        "image in the run's data, or eval:NUMBER"
+    )
+
+
+def _of_file(path: Path) -> Found:
+    raw = path.read_bytes()
+    opened = open_image(raw, str(path))
+    return (DatasetImages([opened], labelled=False), 0), path.name, None
+
+
+def _of_sample(run: Run, part: str, number: int, sources: Sources) -> Found:
+    if part == "eval" and not run.eval_folder.exists():
+        raise InputError(f"{run.folder} has no evaluation data: expected train:NUMBER")
+    features = run.train() if part == "train" else run.evaluation()
+    if number >= features.n_samples:
+        raise InputError(
+            f"{part}:{number} is not there: samples are numbered from 0 to {features.n_samples - 1}"
+        )
+    start = 0
+    for block in features.blocks():
+        at = number - start
+        if at < len(block.labels):
+            name = block.ids[at] if block.ids else f"{part}:{number}"
+            only = torch.zeros(len(block.labels), dtype=torch.bool)
+            only[at] = True
+            stored = block.where(only)
+            return _place(run, part, name, sources), name, stored
+        start += len(block.labels)
+    raise AssertionError("the number is within the samples")
+
+
+def _place(run: Run, part: str, name: str, sources: Sources) -> tuple[ImageData, int] | None:
+    if "transform" not in run.about:
+        return None
+    given = sources.data if part == "train" else sources.evaluation
+    data = images_of(run, dict(PARTS)[part], given)
+    if data is None:
+        return None
+    for i in range(len(data)):
+        if data.id(i) == name:
+            return data, i
+    return None
+
+
+def _require_network(run: Run, what: str) -> None:
+    if "transform" not in run.about:
+        raise InputError(
+            f"{run.folder} was made from features and holds no network for {what}: expected "
+            "train:NUMBER or eval:NUMBER"
+        )

@@ -1,0 +1,53 @@
+"""Overlay: a heat map drawn over the image that it belongs to."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+# Okabe and Ito's vermilion and blue, told apart by the colour-blind.
+ABOVE, BELOW = (213, 94, 0), (0, 114, 178)
+OPACITY = 0.85
+LEAST_SIDE = 96
+
+
+def overlay(image: Image.Image, map: Tensor, scale: float | None = None) -> Image.Image:
+    """The image in grey with the map in colour over it: warm where above zero, blue where below.
+
+    Args:
+        image: what the network saw.
+        map: (h, w) of one feature; spread smoothly over the image.
+        scale: the |value| of full colour; the map's largest where None.
+    """
+    image = enlarged(image)
+    size = (image.height, image.width)
+    values = F.interpolate(map[None, None].float(), size, mode="bilinear", align_corners=False)
+    strength = values[0, 0] / max(scale or float(map.abs().max()), 1e-12)
+    opacity = (strength.abs().clamp(max=1) ** 0.7 * OPACITY)[:, :, None].numpy()
+    colour = torch.where(strength[:, :, None] > 0, torch.tensor(ABOVE), torch.tensor(BELOW)).numpy()
+    grey = np.asarray(image.convert("L").convert("RGB"), np.float32)
+    mixed: NDArray[np.float32] = grey * (1 - opacity) + colour * opacity
+    return Image.fromarray(mixed.round().astype(np.uint8))
+
+
+def enlarged(image: Image.Image) -> Image.Image:
+    """A tiny image with whole pixels repeated, so that what is drawn over it is smooth."""
+    factor = -(-LEAST_SIDE // max(image.size))
+    if factor <= 1:
+        return image
+    size = (image.width * factor, image.height * factor)
+    return image.resize(size, Image.Resampling.NEAREST)
+
+
+def data_uri(image: Image.Image) -> str:
+    """The image as text that a page can hold."""
+    kept = io.BytesIO()
+    image.save(kept, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(kept.getvalue()).decode()}"

@@ -1,0 +1,86 @@
+"""What an explanation says in the terminal."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from penult.explain.drawing import short
+from penult.explain.explanation import Explanation
+
+FEATURES_LISTED = 12
+BAR = 24
+
+
+def explanation_page(explanation: Explanation) -> RenderableType:
+    """The page that `penult explain` prints: the decision, its terms, and what would do."""
+    return Group(_heading(explanation), Text(), _table(explanation), Text(), *_notes(explanation))
+
+
+def _heading(explanation: Explanation) -> RenderableType:
+    names, terms = explanation.class_names, explanation.terms
+    lines = [("Image", short(explanation.image))]
+    if explanation.label is not None:
+        lines.append(("Label", short(names[explanation.label])))
+    likely = explanation.logits.double().softmax(0)
+    called = f"{short(names[explanation.predicted])} ({float(likely.max()):.1%})"
+    lines.append(("Called", f"{called} by the {explanation.head_name}"))
+    if explanation.dense_predicted != explanation.predicted:
+        lines.append(("Dense", short(names[explanation.dense_predicted])))
+    of = short(names[terms.of])
+    if terms.against is None:
+        lines.append(("Logit", f"{of} = {terms.total:.4f}"))
+    else:
+        against = short(names[terms.against])
+        lines.append(("Between", f"logit {of} − logit {against} = {terms.total:+.4f}"))
+    text = Text()
+    for i, (name, value) in enumerate(lines):
+        text.append(f"{name:<9}", style="bold")
+        text.append(value + ("\n" if i < len(lines) - 1 else ""))
+    return text
+
+
+def _table(explanation: Explanation) -> RenderableType:
+    terms = explanation.terms
+    table = Table(box=None, pad_edge=False)
+    for name in ("feature", "value", "weight", "contribution"):
+        table.add_column(name, justify="right")
+    table.add_column("", justify="left")
+    shown = terms.terms[:FEATURES_LISTED]
+    largest = max((abs(term.contribution) for term in shown), default=1.0) or 1.0
+    for term in shown:
+        length = round(abs(term.contribution) / largest * BAR)
+        bar = Text("━" * length, style="green" if term.contribution > 0 else "red")
+        table.add_row(
+            str(term.feature),
+            f"{term.value:.4f}",
+            f"{term.weight:+.4f}",
+            f"{term.contribution:+.4f}",
+            bar,
+        )
+    rest = terms.terms[FEATURES_LISTED:]
+    if rest:
+        table.add_row(f"{len(rest)} others", "", "", f"{terms.rest(FEATURES_LISTED):+.4f}", "")
+    table.add_row("bias", "", "", f"{terms.bias:+.4f}", "")
+    table.add_row("sum", "", "", f"{terms.total:+.4f}", "", style="bold")
+    return table
+
+
+def _notes(explanation: Explanation) -> list[RenderableType]:
+    reason, names = explanation.reason, explanation.class_names
+    if reason.valid:
+        features = ", ".join(map(str, reason.features)) or "none"
+        size = (
+            "no smaller set does"
+            if reason.exact
+            else f"a smaller set may do, but none below {reason.bound}"
+        )
+        text = (
+            f"Sufficient: features {features} at these values guarantee "
+            f"{short(names[reason.predicted])}, whatever the other features are within the ranges "
+            f"of the data ({size})."
+        )
+    else:
+        text = "Sufficient: no set of features guarantees this class: two classes are level."
+    return [Text(text), Text(explanation.note, style="dim")]

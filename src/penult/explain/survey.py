@@ -1,0 +1,185 @@
+"""Survey: two passes over a run's features find what the pictures and the plots need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from penult.explain.toplists import Entry, Ints, TopLists
+from penult.features import Features
+from penult.select import Subspaces
+from penult.shards import BLOCK_ROWS, Block
+
+BINS = 32
+CLASSES_SHOWN = 12
+
+
+@dataclass(eq=False)
+class Survey:
+    """Ranges and largest values of every feature, in the memory of a few images per feature.
+
+    Attributes:
+        low, high: (n_features,) float32, the range of each feature in the data.
+        tops: largest values of each feature.
+        own: largest values of each kept feature within its class; group i is entry i of the
+            subspaces.
+        subspaces: which features each class keeps.
+        n: values in each list.
+    """
+
+    low: Tensor
+    high: Tensor
+    tops: TopLists
+    own: TopLists
+    subspaces: Subspaces
+    n: int
+
+    @classmethod
+    def of(cls, features: Features, subspaces: Subspaces, n: int) -> Survey:
+        """One pass over the features.
+
+        Args:
+            features: read block by block.
+            subspaces: of the head that is explained.
+            n: values in each list, at least 1.
+        """
+        d = features.n_features
+        made = cls(
+            torch.full((d,), torch.inf),
+            torch.full((d,), -torch.inf),
+            TopLists(d, 2 * n, n),
+            TopLists(len(subspaces.indices), n),
+            subspaces,
+            n,
+        )
+        indptr, indices = subspaces.indptr.numpy(), subspaces.indices.numpy()
+        sizes = np.diff(indptr)
+        for start, block in numbered(features):
+            z, labels = block.features.numpy(), block.labels.numpy()
+            samples = np.arange(start, start + len(labels))
+            made.low = torch.minimum(made.low, block.features.min(0).values)
+            made.high = torch.maximum(made.high, block.features.max(0).values)
+            made.tops.offer(z, samples, labels)
+            rows = np.repeat(np.arange(len(labels)), sizes[labels])
+            if len(rows):
+                first = np.repeat(np.cumsum(sizes[labels]) - sizes[labels], sizes[labels])
+                kept = indptr[labels[rows]] + np.arange(len(rows)) - first
+                values = z[rows, indices[kept]]
+                made.own.add(kept, values, samples[rows], labels[rows])
+        return made
+
+    def top(self, j: int) -> list[Entry]:
+        """The samples on which a feature is largest."""
+        return self._active(j, self.tops.entries(j, self.n))
+
+    def top_of_class(self, kept: int) -> list[Entry]:
+        """Likewise within the class that entry `kept` of the subspaces belongs to."""
+        j = int(self.subspaces.indices[kept])
+        return self._active(j, self.own.entries(kept, self.n))
+
+    def top_elsewhere(self, kept: int) -> list[Entry]:
+        """Likewise outside of that class."""
+        j = int(self.subspaces.indices[kept])
+        c = int(np.searchsorted(self.subspaces.indptr.numpy(), kept, side="right")) - 1
+        return self._active(j, self.tops.entries(j, self.n, without=c))
+
+    def _active(self, j: int, entries: list[Entry]) -> list[Entry]:
+        """Without the samples on which the feature is as low as it gets: it sees nothing there."""
+        low = float(self.low[j])
+        return [entry for entry in entries if entry.value > low]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A sample that is shown.
+
+    Attributes:
+        number: in the order of the features.
+        id: its name in the data; "" where the features have none.
+        label, predicted: classes; `predicted` is the dense network's.
+    """
+
+    number: int
+    id: str
+    label: int
+    predicted: int
+
+
+@dataclass(eq=False)
+class Distributions:
+    """Histograms of each feature, class by class, over its range.
+
+    Attributes:
+        classes: (n_features, n_shown) int64, classes with a histogram of their own, the largest
+            mean first; the last histogram of a feature is that of all other classes.
+        counts: (n_features, n_shown + 1, BINS) int64.
+        samples: those asked for.
+    """
+
+    classes: Tensor
+    counts: Tensor
+    samples: dict[int, Sample]
+
+    @classmethod
+    def of(
+        cls, features: Features, survey: Survey, means: Tensor, wanted: set[int]
+    ) -> Distributions:
+        """One more pass over the features.
+
+        Args:
+            features: those of the survey.
+            survey: gives the ranges.
+            means: (n_classes, n_features), class means.
+            wanted: numbers of the samples whose names are kept.
+        """
+        head = features.head
+        n_classes, d = means.shape
+        n_shown = min(n_classes, CLASSES_SHOWN)
+        classes = means.T.topk(n_shown, 1).indices
+        slots = torch.full((d, n_classes), n_shown)
+        slots.scatter_(1, classes, torch.arange(n_shown).expand(d, -1))
+        width = torch.where(survey.high > survey.low, survey.high - survey.low, 1.0)
+        counts = torch.zeros(d * (n_shown + 1) * BINS, dtype=torch.int64)
+        place = torch.arange(d) * (n_shown + 1)
+        samples: dict[int, Sample] = {}
+        for start, block in numbered(features):
+            bins = ((block.features - survey.low) / width * BINS).long().clamp_(0, BINS - 1)
+            rows = (place + slots[:, block.labels].T) * BINS + bins
+            counts += torch.bincount(rows.ravel(), minlength=len(counts))
+            chosen = [i for i in range(len(block.labels)) if start + i in wanted]
+            predicted = None
+            if chosen:
+                predicted = block.predicted if head is None else block.dense_classes(head)
+            for i in chosen:
+                label = int(block.labels[i])
+                guess = label if predicted is None else int(predicted[i])
+                name = block.ids[i] if block.ids else ""
+                samples[start + i] = Sample(start + i, name, label, guess)
+        return cls(classes, counts.view(d, n_shown + 1, BINS), samples)
+
+
+def numbered(features: Features) -> Iterator[tuple[int, Block]]:
+    """Blocks of bounded size with the number of their first sample."""
+    start = 0
+    for whole in features.blocks():
+        # Features in memory are one block: what is made of it must not grow with it.
+        for at in range(0, len(whole.labels), BLOCK_ROWS):
+            stop = at + BLOCK_ROWS
+            predicted = None if whole.predicted is None else whole.predicted[at:stop]
+            block = Block(
+                whole.features[at:stop], whole.labels[at:stop], predicted, whole.ids[at:stop]
+            )
+            yield start, block
+            start += len(block.labels)
+
+
+def kept_of(subspaces: Subspaces, c: int) -> range:
+    """Numbers of the entries of a class in the subspaces."""
+    return range(int(subspaces.indptr[c]), int(subspaces.indptr[c + 1]))
+
+
+__all__ = ["BINS", "Distributions", "Entry", "Ints", "Sample", "Survey", "kept_of", "numbered"]

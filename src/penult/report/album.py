@@ -1,0 +1,134 @@
+"""Album: which images the report shows, within a bound on its size."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from penult.explain.gallery import Gallery, Key, Wish
+from penult.explain.survey import Entry, Sample
+
+MOST_IMAGES = 6000
+MOST_SHOTS = 60_000
+IMAGES = 8
+LEAST_IMAGES = 3
+COARSE = 8  # a side of the maps on a page with very many
+MANY_SHOTS = 20_000
+
+Place = tuple[Any, ...]
+"""Where on the page a list of images stands."""
+
+
+def images_each(n_lists: int, asked: int | None) -> int:
+    """How many images each list shows: as asked, else fewer where there are many lists."""
+    if asked is not None:
+        return asked
+    return max(LEAST_IMAGES, min(IMAGES, MOST_SHOTS // max(n_lists, 1)))
+
+
+@dataclass(eq=False)
+class Album:
+    """Lists of images, each ordered by a feature's values; images of many lists are kept once.
+
+    Attributes:
+        lists: place on the page → (part of the run, feature, entries).
+        mistakes: samples of the evaluation data, each with the features that are mapped.
+    """
+
+    lists: dict[Place, tuple[str, int, list[Entry]]] = field(default_factory=dict)
+    mistakes: list[tuple[Key, Sample, dict[int, float]]] = field(default_factory=list)
+
+    def wishes(self, samples: dict[Key, Sample]) -> list[Wish]:
+        """What pictures to take: the best of every list, then the second of every list, …"""
+        values: dict[Key, dict[int, float]] = {}
+        for key, _, mapped in self.mistakes:
+            values.setdefault(key, {}).update(mapped)
+        n_shots = 0
+        for rank in range(max((len(found) for _, _, found in self.lists.values()), default=0)):
+            for part, j, entries in self.lists.values():
+                if rank < len(entries) and n_shots < MOST_SHOTS:
+                    key = (part, entries[rank].sample)
+                    if key in values or len(values) < MOST_IMAGES:
+                        values.setdefault(key, {})[j] = entries[rank].value
+                        n_shots += 1
+        known = {key: sample for key, sample, _ in self.mistakes} | samples
+        return [Wish(key, known[key], mapped) for key, mapped in values.items()]
+
+    def sample_numbers(self, part: str) -> set[int]:
+        """Numbers of all samples that may be shown from a part."""
+        return {e.sample for p, _, entries in self.lists.values() if p == part for e in entries}
+
+
+class Shots:
+    """Images and maps as the page holds them.
+
+    Args:
+        gallery: what was taken.
+        album: what was wanted.
+    """
+
+    def __init__(self, gallery: Gallery, album: Album) -> None:
+        self._gallery = gallery
+        self._album = album
+        self._index = {key: i for i, key in enumerate(gallery.pictures)}
+        self._scales = self._largest()
+        self._coarse = sum(len(found) for _, _, found in album.lists.values()) > MANY_SHOTS
+        self.grid: list[int] | None = None
+
+    def images(self) -> Iterator[dict[str, Any]]:
+        """All images, in the order of their numbers."""
+        for picture in self._gallery.pictures.values():
+            kind = "png" if picture.data.startswith(b"\x89") else "webp"
+            text = base64.b64encode(picture.data).decode()
+            yield {
+                "id": picture.sample.id,
+                "class": picture.sample.label,
+                "predicted": picture.sample.predicted,
+                "src": f"data:image/{kind};base64,{text}" if picture.data else None,
+            }
+
+    def of(self, place: Place) -> list[list[Any]]:
+        """The images of a list: [number, value, map]."""
+        part, j, entries = self._album.lists[place]
+        return [
+            [self._index[part, e.sample], e.value, self.map((part, e.sample), j)]
+            for e in entries
+            if (part, e.sample) in self._index
+        ]
+
+    def number(self, key: Key) -> int | None:
+        """Number of an image."""
+        return self._index.get(key)
+
+    def map(self, key: Key, feature: int) -> str | None:
+        """A map for the page: int8 in base64, 127 being the feature's largest value anywhere."""
+        values = self._gallery.map(key, feature)
+        if values is None:
+            return None
+        values = self._shown(values)
+        self.grid = [values.shape[0], values.shape[1]]
+        scale = max(self._scales.get(feature, 0.0), 1e-12)
+        levels = (values / scale * 127).round().clamp(-127, 127).to(torch.int8)
+        return base64.b64encode(levels.contiguous().numpy().tobytes()).decode()
+
+    def _shown(self, values: Tensor) -> Tensor:
+        h, w = values.shape
+        if not self._coarse or max(h, w) <= COARSE:
+            return values
+        size = (min(h, COARSE), min(w, COARSE))
+        return F.adaptive_avg_pool2d(values[None, None], size)[0, 0]
+
+    def _largest(self) -> dict[int, float]:
+        scales: dict[int, float] = {}
+        pairs: Sequence[tuple[Key, int]] = self._gallery.mapped()
+        for key, feature in pairs:
+            values = self._gallery.map(key, feature)
+            assert values is not None
+            scales[feature] = max(scales.get(feature, 0.0), float(values.abs().max()))
+        return scales

@@ -1,0 +1,69 @@
+"""Conclusion: what a reader should take away, in two sentences made from the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from penult.show import percent
+
+FULL = 0.9  # of the classes' evidence: how many features carry so much
+
+
+def conclusion(document: Mapping[str, Any]) -> list[str]:
+    """Two sentences: how few features do, and where they fail or what to look at.
+
+    Args:
+        document: a report's, complete but for the conclusion.
+    """
+    return [_enough(document), _where(document)]
+
+
+def _enough(document: Mapping[str, Any]) -> str:
+    about, head = document["about"], document["head"]
+    low, high = (100 * end for end in head["interval"])
+    loss = 100 * head["loss"]
+    k = f"{head['k']} of {about['n_features']:,} features per class"
+    on = "evaluation" if about["evaluated_on"] == "eval" else "analysed"
+    if abs(loss) < 0.005:
+        change = "as many as with the dense layer"
+    else:
+        more = "less" if loss > 0 else "more"
+        change = f"{abs(loss):.2f} points {more} than with the dense layer"
+    return (
+        f"With {k}, the sparse head has {percent(head['accuracy'])} % of the "
+        f"{about['n_eval_samples']:,} {on} images right, {change} (95 % interval of the loss: "
+        f"{low:.2f} to {high:.2f} points)."
+    )
+
+
+def _where(document: Mapping[str, Any]) -> str:
+    classes = document["classes"]
+    lost = [
+        (row["dense"] - row["sparse"], row["name"])
+        for row in classes
+        if row["dense"] is not None and row["sparse"] is not None
+    ]
+    measured = [row for row in classes if row["sparse"] is not None]
+    if not measured:
+        return "No class has evaluation images, so nothing can be said of single classes."
+    weakest = min(measured, key=lambda row: row["sparse"])
+    sentence = f"The weakest class is {_quoted(weakest['name'])} ({percent(weakest['sparse'])} %"
+    if weakest["confused"] is not None and weakest["sparse"] < 1:
+        sentence += f", most often taken for {_quoted(classes[weakest['confused']]['name'])}"
+    sentence += ")"
+    loss, name = max(lost)
+    if loss > 0 and name != weakest["name"]:
+        sentence += f"; {_quoted(name)} loses most by the few features, {100 * loss:.2f} points"
+    elif loss > 0:
+        sentence += f", and it also loses most by the few features, {100 * loss:.2f} points"
+    n_flat = sum(row["flat"] or row["dead"] for row in document["features"])
+    n_unread = sum(row["readers"] == 0 for row in document["features"])
+    extra = f"; no class reads {n_unread:,} of the features" if n_unread else ""
+    if n_flat:
+        extra += f", and {n_flat:,} are dead or hardly differ between classes"
+    return f"{sentence}{extra}."
+
+
+def _quoted(name: str) -> str:
+    return name if len(name) <= 60 else f"{name[:57]}…"

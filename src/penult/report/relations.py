@@ -1,0 +1,107 @@
+"""Relations: what moments say of classes and features, and of features among each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from penult.explain.survey import Survey
+from penult.head import SparseHead
+from penult.moments import Moments
+
+TWINS = 0.95  # correlation from which a feature duplicates another
+FLAT = (
+    0.01  # fraction of the variance between classes under which a feature hardly tells them apart
+)
+
+
+@dataclass(eq=False)
+class Relations:
+    """Means, variances and correlations, all from one object of moments.
+
+    Attributes:
+        means: (n_classes, n_features), of each class.
+        elsewhere: (n_classes, n_features), of all other classes together.
+        mean: (n_features,), of all samples.
+        counts: (n_classes,), samples of each class.
+        share: (n_features,), fraction of the variance that lies between the classes, less what
+            chance alone would put there (epsilon squared, Kelley 1935); NaN where nothing varies.
+        dead: (n_features,) bool, features that never change.
+        flat: (n_features,) bool, features that hardly differ between classes.
+        twins: (n_features,) int64, the feature that each duplicates, -1 for none.
+        correlations: (n_features,), with the feature that each resembles most.
+    """
+
+    means: Tensor
+    elsewhere: Tensor
+    mean: Tensor
+    counts: Tensor
+    share: Tensor
+    dead: Tensor
+    flat: Tensor
+    twins: Tensor
+    correlations: Tensor
+
+    @classmethod
+    def of(cls, moments: Moments, survey: Survey) -> Relations:
+        """From the sums over the analysed samples, and the features' ranges."""
+        n = moments.n_samples
+        counts = moments.counts.double()
+        total = moments.sums.sum(0)
+        mean = total / n
+        elsewhere = (total - moments.sums) / (n - counts).clamp(min=1)[:, None]
+        means = moments.class_means()
+        covariance = moments.products / n - torch.outer(mean, mean)
+        variance = covariance.diagonal().clamp(min=0)
+        dead = survey.low == survey.high
+        between = (counts[:, None] * (means - mean) ** 2).sum(0) / n
+        within = (variance - between).clamp(min=0)
+        n_filled = int((counts > 0).sum())
+        chance = (n_filled - 1) * within / max(n - n_filled, 1)
+        share = ((between - chance) / variance).clamp(0, 1)
+        share[dead] = torch.nan
+        scale = variance.sqrt()
+        scale[dead] = torch.inf
+        correlation = covariance / torch.outer(scale, scale)
+        correlation.fill_diagonal_(0)
+        size, twins = correlation.abs().max(1)
+        strongest = correlation.gather(1, twins[:, None])[:, 0]
+        return cls(
+            means,
+            elsewhere,
+            mean,
+            moments.counts,
+            share,
+            dead,
+            (share < FLAT) & ~dead,
+            torch.where(size >= TWINS, twins, -1),
+            strongest,
+        )
+
+    def influences(self, head: SparseHead) -> list[Tensor]:
+        """For each class: how far each kept feature moves its logit up for its own samples.
+
+        The weight times the difference of the feature's mean within the class and elsewhere.
+        """
+        classes = head.subspaces.classes()
+        kept = head.subspaces.indices
+        moved = self.means[classes, kept] - self.elsewhere[classes, kept]
+        found = head.values.detach().double() * moved
+        ends = head.indptr.tolist()
+        return [found[start:stop] for start, stop in pairwise(ends)]
+
+    def separation(self, head: SparseHead, c: int, d: int) -> list[tuple[int, float]]:
+        """How far each feature that c or d reads moves the two apart, the largest first."""
+        read = torch.unique(torch.cat([head.subspaces[c], head.subspaces[d]]))
+        weights = []
+        for one in (c, d):
+            row = torch.zeros(head.n_features, dtype=torch.float64)
+            start, stop = int(head.indptr[one]), int(head.indptr[one + 1])
+            row[head.indices[start:stop]] = head.values[start:stop].detach().double()
+            weights.append(row[read])
+        moves = (weights[0] - weights[1]) * (self.means[c, read] - self.means[d, read])
+        order = moves.abs().sort(descending=True, stable=True).indices
+        return [(int(read[i]), float(moves[i])) for i in order]

@@ -1,0 +1,119 @@
+"""Report: one page that anyone can open, made from a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from penult.collect import Progress
+from penult.errors import InputError
+from penult.explain.choice import choose_head
+from penult.explain.explanation import class_index
+from penult.reopen import Sources
+from penult.report.document import ReportData, build
+from penult.report.page import render
+from penult.run import Run
+from penult.storage import write_atomically
+
+HEIGHT = 720  # pixels of the frame in a notebook
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """The report of a run: shown by a notebook, or saved as one self-contained file.
+
+    Attributes:
+        data: all that it says, see `penult.report.document`.
+        start: the view that opens first: "summary", "class/3", "feature/12" and so on.
+    """
+
+    data: ReportData
+    start: str = "summary"
+
+    @classmethod
+    def of(
+        cls,
+        run: Run | str | Path,
+        *,
+        k: int | None = None,
+        select: str | None = None,
+        images: int | None = None,
+        maps: bool = True,
+        sources: Sources | None = None,
+        device: torch.device | str = "cpu",
+        overwrite: bool = False,
+        progress: Callable[[str], Progress] | None = None,
+    ) -> Report:
+        """Make the report of a run.
+
+        The run's small pictures are taken on the way and kept in its `examples` folder.
+
+        Args:
+            run: a finished run, or its folder.
+            k, select: which of the run's sparse heads; see `choose_head`.
+            images: how many images each list shows; 8, or fewer where there are very many lists.
+            maps: False leaves out the heat maps, which need the network.
+            sources: where network and images are now, if not where the run found them.
+            device: where the network runs.
+            overwrite: take the pictures again although the run has them.
+            progress: called with "images"; gives the function that hears of the progress.
+
+        Raises:
+            InputError: no finished run, no such head.
+        """
+        run = run if isinstance(run, Run) else Run.open(run)
+        choice = choose_head(run, k, select)
+        return cls(
+            build(
+                run,
+                choice,
+                images=images,
+                maps=maps,
+                sources=sources,
+                device=device,
+                overwrite=overwrite,
+                progress=progress,
+            )
+        )
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """Summary, tables and mistakes, as JSON values."""
+        return self.data.document
+
+    def of_class(self, name: str | int) -> Report:
+        """The same report, opened at a class, by its name or number."""
+        names = [row["name"] for row in self.document["classes"]]
+        return replace(self, start=f"class/{class_index(names, name)}")
+
+    def of_feature(self, feature: int) -> Report:
+        """The same report, opened at a feature."""
+        n_features = len(self.document["features"])
+        if not 0 <= feature < n_features:
+            raise InputError(f"features are numbered from 0 to {n_features - 1}, found {feature}")
+        return replace(self, start=f"feature/{feature}")
+
+    def html(self) -> str:
+        """The page."""
+        data = self.data
+        document = {**data.document, "start": self.start}
+        return render(document, data.class_details, data.feature_details, data.images)
+
+    def save(self, path: str | Path) -> None:
+        """Write the page as one file."""
+        html = self.html()
+        write_atomically(
+            Path(path), lambda file: file.write_text(html, encoding="utf-8", newline="\n")
+        )
+
+    def _repr_html_(self) -> str:
+        # A frame of its own: the page's styles and keys stay out of the notebook.
+        return (
+            f'<iframe srcdoc="{escape(self.html(), quote=True)}" title="penult report" '
+            f'style="width: 100%; height: {HEIGHT}px; border: 0"></iframe>'
+        )

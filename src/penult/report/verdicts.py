@@ -1,0 +1,161 @@
+"""Verdicts: what the dense and the sparse head call the evaluation samples, and where they err."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from penult.explain.survey import Sample, numbered
+from penult.explain.terms import terms_of
+from penult.explain.toplists import TopLists
+from penult.features import Features
+from penult.head import SparseHead
+from penult.tap import Head
+
+KINDS = ("only-sparse", "only-dense", "both")
+MISTAKES_EACH = 50
+REASONS_SHOWN = 5
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Mistake:
+    """A sample that a head gets wrong.
+
+    Attributes:
+        sample: `predicted` is the dense network's class.
+        sparse: class that the sparse head gives.
+        kind: who is wrong, one of `KINDS`.
+        features: (n_features,) of the sample.
+    """
+
+    sample: Sample
+    sparse: int
+    kind: str
+    features: Tensor
+
+    def reasons(self, dense: Head, sparse: SparseHead) -> list[dict[str, Any]]:
+        """Why each head gives its class, and not the right one or the other head's."""
+        found = []
+        calls = {"dense": self.sample.predicted, "sparse": self.sparse}
+        for name, head in (("dense", dense), ("sparse", sparse)):
+            own = calls[name]
+            other = calls["sparse" if name == "dense" else "dense"]
+            against = self.sample.label if own != self.sample.label else other
+            terms = terms_of(head, self.features, own, against)
+            shown = terms.terms[:REASONS_SHOWN]
+            found.append(
+                {
+                    "head": name,
+                    "for": own,
+                    "against": against,
+                    "gap": terms.total,
+                    "features": [[t.feature, t.value, t.contribution, None] for t in shown],
+                    "rest": terms.rest(len(shown)),
+                    "bias": terms.bias,
+                }
+            )
+        return found
+
+
+@dataclass(eq=False)
+class Verdicts:
+    """Counts over the evaluation samples, and the mistakes that are shown.
+
+    Attributes:
+        labels, dense, sparse: (n_samples,) classes.
+        mistakes: of each kind those with the largest gap between the wrong class and the right.
+        n_of_kind: how many there are of each kind.
+    """
+
+    n_classes: int
+    labels: Ints
+    dense: Ints
+    sparse: Ints
+    mistakes: list[Mistake]
+    n_of_kind: dict[str, int]
+
+    @classmethod
+    def of(cls, features: Features, dense: Head, sparse: SparseHead) -> Verdicts:
+        """Two passes over the evaluation features."""
+        tops = TopLists(len(KINDS), MISTAKES_EACH)
+        labels, by_dense, by_sparse = [], [], []
+        for start, block in numbered(features):
+            with torch.no_grad():
+                logits, sparse_logits = dense(block.features), sparse(block.features)
+            d, s, y = block.dense_classes(dense), sparse_logits.argmax(1), block.labels
+            kinds = _kinds(y, d, s)
+            rows = (kinds >= 0).nonzero()[:, 0]
+            gaps = torch.where(
+                d == y, _gap(sparse_logits, s, y), _gap(logits.to(sparse_logits), d, y)
+            )
+            groups = kinds[rows].numpy()
+            values = gaps[rows].float().numpy()
+            tops.add(groups, values, rows.numpy() + start, np.zeros_like(groups))
+            labels.append(y.numpy())
+            by_dense.append(d.numpy())
+            by_sparse.append(s.numpy())
+        calls = [np.concatenate(parts) for parts in (labels, by_dense, by_sparse)]
+        kinds = _kinds(*map(torch.from_numpy, calls))
+        n_of_kind = {name: int((kinds == i).sum()) for i, name in enumerate(KINDS)}
+        chosen = [
+            (entry.sample, name)
+            for i, name in enumerate(KINDS)
+            for entry in tops.entries(i, MISTAKES_EACH)
+        ]
+        made = cls(dense.n_classes, calls[0], calls[1], calls[2], [], n_of_kind)
+        made.mistakes = made._looked_up(features, chosen)
+        return made
+
+    def _looked_up(self, features: Features, chosen: list[tuple[int, str]]) -> list[Mistake]:
+        kinds = dict(chosen)
+        found = {}
+        for start, block in numbered(features):
+            for i in (n - start for n in kinds if start <= n < start + len(block.labels)):
+                n = start + i
+                name = block.ids[i] if block.ids else ""
+                sample = Sample(n, name, int(self.labels[n]), int(self.dense[n]))
+                found[n] = Mistake(sample, int(self.sparse[n]), kinds[n], block.features[i].clone())
+        return [found[n] for n, _ in chosen]
+
+    def accuracies(self) -> tuple[list[float | None], list[float | None], Ints]:
+        """Of each class: dense and sparse accuracy, None without samples, and how many samples."""
+        counts = np.bincount(self.labels, minlength=self.n_classes)
+        found = []
+        for calls in (self.dense, self.sparse):
+            right = np.bincount(self.labels[calls == self.labels], minlength=self.n_classes)
+            found.append([float(r / n) if n else None for r, n in zip(right, counts, strict=True)])
+        return found[0], found[1], counts
+
+    def confusions(self) -> dict[int, dict[int, tuple[list[int], list[int]]]]:
+        """For each class c and other class d: [dense, sparse] counts of c taken for d, d for c."""
+        found: dict[int, dict[int, tuple[list[int], list[int]]]] = {}
+        for i, calls in enumerate((self.dense, self.sparse)):
+            wrong = calls != self.labels
+            keys = self.labels[wrong] * self.n_classes + calls[wrong]
+            pairs, counts = np.unique(keys, return_counts=True)
+            for key, n in zip(pairs.tolist(), counts.tolist(), strict=True):
+                c, d = divmod(key, self.n_classes)
+                found.setdefault(c, {}).setdefault(d, ([0, 0], [0, 0]))[0][i] = n
+                found.setdefault(d, {}).setdefault(c, ([0, 0], [0, 0]))[1][i] = n
+        return found
+
+
+def _kinds(labels: Tensor, dense: Tensor, sparse: Tensor) -> Tensor:
+    """Index in `KINDS` of each sample, -1 where both heads are right."""
+    d, s = dense != labels, sparse != labels
+    kinds = torch.full_like(labels, -1)
+    kinds[s & ~d] = 0
+    kinds[d & ~s] = 1
+    kinds[d & s] = 2
+    return kinds
+
+
+def _gap(logits: Tensor, for_: Tensor, against: Tensor) -> Tensor:
+    return (logits.gather(1, for_[:, None]) - logits.gather(1, against[:, None]))[:, 0]
