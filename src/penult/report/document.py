@@ -213,7 +213,6 @@ class _Builder:
 
     def _classes(self, medians: list[float | None]) -> list[dict[str, Any]]:
         dense, sparse, n_eval = self.found.verdicts.accuracies()
-        indices = self.found.head.indices
         rows = []
         for c, name in enumerate(self.found.summary["class_names"]):
             taken = {d: to[1] for d, (to, _) in self.found.confusions.get(c, {}).items() if to[1]}
