@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import linprog
 from torch import Tensor
 
 from penult.errors import InputError
@@ -172,6 +173,9 @@ def test_features_that_no_class_reads_are_never_held() -> None:
     assert set(reason.features) <= {1, 2, 4}
     sizes = reason_sizes(head, z[None], Box(torch.zeros(9), torch.full((9,), 4.0)))
     assert sizes.relevant.tolist() == [3]
+    hopeless = SparseHead(subspaces, head.values, torch.tensor([-30.0, 0.5, 2]))
+    sizes = reason_sizes(hopeless, z[None], Box(torch.zeros(9), torch.full((9,), 4.0)))
+    assert sizes.relevant.tolist() == [2]  # feature 1 speaks for class 0 only, which cannot win
 
 
 def test_a_tie_is_guaranteed_by_nothing() -> None:
@@ -263,6 +267,20 @@ def test_packing_by_search_by_programme_and_by_all_choices(
             free, bound = prove(loads[0], start, far, packed.weights[0], seconds)
         assert (loads[0][free].sum(0) <= 1 + 1e-12).all()
         assert free.sum() == bound == most
+
+
+def test_bounds_are_those_of_linear_programming() -> None:
+    loads = np.concatenate([random_loads(seed, 40, 6, 0.5) for seed in range(30)])
+    packed = pack(loads)
+    bounds = []
+    for problem in loads:
+        allowed = problem[problem[:, 0] < packing.BARRED]
+        result = linprog(-np.ones(len(allowed)), A_ub=allowed.T, b_ub=np.ones(6), bounds=(0, 1))
+        bounds.append(int(np.floor(-result.fun + 1e-7)))
+    above = packed.most - np.array(bounds)
+    assert (above >= 0).all()
+    assert above.sum() <= 2
+    assert (packed.free.sum(1) >= np.array(bounds) - 2).all()
 
 
 def test_what_is_left_of_the_time_is_bounded() -> None:
