@@ -200,7 +200,7 @@ def sufficient_reason(
         head: dense or sparse.
         z: (n_features,), finite; where it lies outside of the box, the box is widened.
         box: the values that the other features can take.
-        exact: prove the set smallest, or find a smaller one; else a set to which no feature is
+        exact: prove the set smallest, or find a smaller one; else a set in which no feature is
             superfluous, in milliseconds.
         seconds: limit of that proof; when it is hit, the best set so far comes with its bound.
         class_names: for printing.
