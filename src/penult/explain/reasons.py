@@ -6,7 +6,8 @@ whatever the features outside S do within the box. For a linear head this is exa
 sampling: with `D_c = W_y − W_c`, the lead over rival c is least where each free feature j sits at
 the end of its range that D_cj likes least, so S suffices exactly if for every rival
 
-    lead_c(z) − Σ_{j∉S} gain_cj > 0,   gain_cj = max(D_cj, 0) (z_j − low_j) + max(−D_cj, 0) (high_j − z_j)
+    lead_c(z) − Σ_{j∉S} gain_cj > 0
+    gain_cj = max(D_cj, 0) (z_j − low_j) + max(−D_cj, 0) (high_j − z_j)
 
 The smallest S frees the most features: the packing problem of `penult.explain.packing`. (Known as
 prime implicants or abductive explanations: Shih, Choi, Darwiche 2018; Marques-Silva et al. 2020.)
@@ -21,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from penult.errors import InputError
@@ -198,7 +200,7 @@ def sufficient_reason(
         head: dense or sparse.
         z: (n_features,), finite; where it lies outside of the box, the box is widened.
         box: the values that the other features can take.
-        exact: prove the set smallest, or find a smaller one; else a set to which no feature is
+        exact: prove the set smallest, or find a smaller one; else a set in which no feature is
             superfluous, in milliseconds.
         seconds: limit of that proof; when it is hit, the best set so far comes with its bound.
         class_names: for printing.
@@ -237,7 +239,7 @@ def reason_sizes(
     """
     linear = _Linear(head)
     _check(linear, features, box, expected="(n_samples, n_features)", single=features.ndim == 2)
-    found: list[tuple[Ints, ...]] = []
+    found: list[tuple[NDArray[Any], ...]] = []
     for z in _chunks(linear, features):
         part = _Part(linear, z, box)
         free, most = part.freed(exact, seconds_each)
@@ -302,7 +304,8 @@ class _Part:
 
     def _relevant(self, gains: Floats, caps: Floats) -> Ints:
         threatens = gains.sum(1) > caps
-        return np.count_nonzero(((gains > 0) & threatens[:, None]).any(2), axis=1).astype(np.int64)
+        counts: Ints = ((gains > 0) & threatens[:, None]).any(2).sum(1)
+        return counts
 
     def freed(self, exact: bool, seconds: float) -> tuple[Bools, Ints]:
         """(n, n_features) the features that may be free, and (n,) how many could be at most."""
@@ -318,8 +321,8 @@ class _Part:
 
 def _chunks(linear: _Linear, features: Tensor) -> Iterator[Floats]:
     n = max(1, _CHUNK // (linear.n_features * linear.n_classes))
-    for z in features.detach().split(n):
-        yield wide(z).cpu().double().numpy()
+    for start in range(0, max(len(features), 1), n):
+        yield wide(features[start : start + n].detach()).cpu().double().numpy()
 
 
 def _reason(
