@@ -63,7 +63,9 @@ class Maps(Protocol):
 
 
 @overload
-def open_maps(model: nn.Module, head: Head, example: Tensor) -> Maps: ...
+def open_maps(
+    model: nn.Module, head: Head, example: Tensor, *, attribution: Literal[True] = True
+) -> Maps: ...
 
 
 @overload
@@ -301,7 +303,8 @@ def _watched(
         stack.callback(handle.remove)
         tap = stack.enter_context(FeatureTap(model, head))
         stack.enter_context(reads)
-        run_hooked(model, inputs, {})
+        # A copy, as some networks change their inputs, which may have to be run again.
+        run_hooked(model, inputs.clone(), {})
     return tap.features, end
 
 
