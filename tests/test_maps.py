@@ -109,6 +109,10 @@ def maximum(maps: Tensor) -> Tensor:
     return maps.amax((2, 3))
 
 
+def relu_and_maximum(maps: Tensor) -> Tensor:
+    return F.relu(maps).amax((2, 3))
+
+
 def normalised(maps: Tensor) -> Tensor:
     return F.layer_norm(maps.mean((2, 3)), (N_FEATURES,))
 
@@ -130,7 +134,14 @@ def one_of_another_scale(maps: Tensor) -> Tensor:
     return torch.where(small < 1, values.amax((2, 3)), values.mean((2, 3)))
 
 
-NOT_EXACT = (maximum, normalised, class_token, mean_with_class_token, one_of_another_scale)
+NOT_EXACT = (
+    maximum,
+    relu_and_maximum,
+    normalised,
+    class_token,
+    mean_with_class_token,
+    one_of_another_scale,
+)
 
 
 def maps_of(model: nn.Module, x: Tensor, **options: Any) -> Any:
@@ -230,6 +241,32 @@ def test_of_two_maps_of_equal_mean_the_last_wins() -> None:
     assert torch.equal(found[1], expected[1, [2]])
 
 
+def test_what_runs_after_the_head_is_no_map() -> None:
+    class After(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            logits = super().forward(x)
+            self.used = F.relu(self.conv(x)).flip(3).sum()
+            return logits
+
+    model, x = After(mean), torch.randn(2, 2, 6, 6)
+    _, found = maps_of(model, x)(x, [[1], [2]])
+    assert torch.equal(found[0], F.relu(model.conv(x)).detach()[0, [1]])
+
+
+def test_a_network_that_changes_its_inputs() -> None:
+    class Changes(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.sub_(0.5))
+
+    model, x = Changes(mean), torch.randn(2, 2, 6, 6)
+    maps = open_maps(model, head_of(model), x)
+    for inputs in (x, torch.randn(2, 2, 4, 4)):
+        given = inputs.clone()
+        _, found = maps(inputs, [[0], [3]])
+        assert torch.equal(inputs, given)
+        assert torch.equal(found[1], F.relu(model.conv(inputs - 0.5)).detach()[1, [3]])
+
+
 def test_tokens_in_the_order_of_a_grid_that_was_there() -> None:
     """3 × 8 patches of an image of 6 × 6: no square patches, but the network had them in a grid."""
     model, x = Net(lambda maps: F.relu(maps[:, :, ::2].repeat_interleave(2, 3)[..., :8])
@@ -286,7 +323,7 @@ def test_one_sample_as_many_as_features() -> None:
 def test_a_network_that_computes_otherwise_on_other_inputs() -> None:
     class Switch(Net):
         def forward(self, x: Tensor) -> Tensor:
-            self.pool = maximum if float(x.mean()) > 5 else mean
+            self.pool = relu_and_maximum if float(x.mean()) > 5 else mean
             return super().forward(x)
 
     model, x = Switch(mean), torch.randn(2, 2, 6, 6)
@@ -299,6 +336,22 @@ def test_a_network_that_computes_otherwise_on_other_inputs() -> None:
     ):
         maps(x + 10, [[0], [1]])
     assert state(model) == before
+
+
+def test_a_network_that_computes_otherwise_each_time() -> None:
+    class Grows(Net):
+        n_runs = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.n_runs += 1
+            for _ in range(self.n_runs):
+                x = x + 0
+            return super().forward(x)
+
+    model, x = Grows(mean), torch.randn(2, 2, 6, 6)
+    maps = maps_of(model, x)
+    with pytest.raises(InputError, match="runs other operators each time, even on the same inputs"):
+        maps(x, [[0], [1]])
 
 
 def test_runs_through_traced_networks() -> None:

@@ -176,8 +176,8 @@ class MeanMaps:
             features, maps = self._read(inputs, wanted)
         if maps is None:
             raise InputError(
-                "the network is random in evaluation mode: two runs on the same inputs differ; "
-                "make it repeatable first (dropout or noise that ignores the training flag?)"
+                "the network runs other operators each time, even on the same inputs, so no tensor "
+                "of it can be found again: make it repeatable first"
             )
         return features.to("cpu", torch.float32), maps
 
