@@ -63,7 +63,9 @@ class Maps(Protocol):
 
 
 @overload
-def open_maps(model: nn.Module, head: Head, example: Tensor) -> Maps: ...
+def open_maps(
+    model: nn.Module, head: Head, example: Tensor, *, attribution: Literal[True] = True
+) -> Maps: ...
 
 
 @overload
@@ -174,8 +176,8 @@ class MeanMaps:
             features, maps = self._read(inputs, wanted)
         if maps is None:
             raise InputError(
-                "the network is random in evaluation mode: two runs on the same inputs differ; "
-                "make it repeatable first (dropout or noise that ignores the training flag?)"
+                "the network runs other operators each time, even on the same inputs, so no tensor "
+                "of it can be found again: make it repeatable first"
             )
         return features.to("cpu", torch.float32), maps
 
@@ -301,7 +303,8 @@ def _watched(
         stack.callback(handle.remove)
         tap = stack.enter_context(FeatureTap(model, head))
         stack.enter_context(reads)
-        run_hooked(model, inputs, {})
+        # A copy, as some networks change their inputs, which may have to be run again.
+        run_hooked(model, inputs.clone(), {})
     return tap.features, end
 
 
