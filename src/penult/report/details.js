@@ -28,7 +28,7 @@ function classView(c) {
         el("div", null, el("dt", null, "Dense head"), el("dd", null, percent(row.dense))),
         el("div", { class: "chosen" }, el("dt", null, "Sparse head"), el("dd", null, percent(row.sparse)), el("dd", { class: "note" }, `${points(difference)} points`)),
         el("div", null, el("dt", null, "Images"), el("dd", null, count(row.n_eval)), el("dd", { class: "note" }, `evaluated; ${count(row.n_samples)} analysed`)),
-        el("div", null, el("dt", null, "Sufficient reason"), el("dd", null, number(row.reason)), el("dd", { class: "note" }, known(row.reason) ? "features, median" : "not computed")),
+        el("div", null, el("dt", null, "Sufficient reason"), el("dd", null, short(row.reason)), el("dd", { class: "note" }, known(row.reason) ? "features, median" : "not computed")),
         el("div", null, el("dt", null, "Most confused with"), el("dd", { class: "name" }, classLink(row.confused)))),
       detail ? classTraits(c, detail) : el("p", { class: "empty" }, "This page keeps no details of the class; its features: ", someFeatures(row.features)),
       detail && confusions(c, detail),
@@ -108,7 +108,7 @@ function featureDetail(j, detail) {
     el("span", { class: "who" }, classLink(c)), diverging(weight, weights, `weight ${signed(weight)}`),
     el("span", { class: "n" }, signed(weight)), el("span", { class: "n note" }, known(share) ? percent(share) : "")];
   return [
-    detail.shots.length ? el("section", null, heading("Where it is strongest", "The images of the whole data set with the largest values."), mapKey(), strip(detail.shots, j, null)) : null,
+    detail.shots.length ? el("section", { class: "featured" }, heading("Where it is strongest", "The images of the whole data set with the largest values."), mapKey(), strip(detail.shots, j, null)) : null,
     el("div", { class: "pair" },
       el("section", null, heading("Who reads it", "Weights of the sparse head, and the share of the class's evidence."),
         detail.readers.length ? el("div", { class: "ledger named" }, detail.readers.map((r) => weightRow(r.class, r.weight, r.share)))
@@ -143,7 +143,7 @@ function distribution(detail) {
     heading("How it is distributed", "One row for each class, the mean as a line; heights by square root, so that rare values can be seen."),
     el("div", { class: "ridges" },
       el("span"), el("span"), el("span", { class: "n note" }, "mean"), rows,
-      el("span"), el("span", { class: "ridge-axis" }, steps.map((value) => el("b", { style: { left: `${place(value)}%` } }, number(value)))), el("span")));
+      el("span"), el("span", { class: "ridge-axis" }, steps.map((value) => el("b", { style: { left: `${place(value)}%` } }, short(value)))), el("span")));
 }
 
 function ticks(low, high) {
@@ -169,7 +169,7 @@ function mistakeView(index) {
   return {
     title: `Mistake ${index}: ${className(row.label)}`,
     content: [
-      top("mistake", index, rows.length, (to) => className(rows[to].label), [`Mistake ${count(index)}`, el("span", null, KINDS[row.kind])],
+      top("mistake", index, rows.length, (to) => className(rows[to].label), [el("span", null, `Mistake ${count(index)}`), el("span", null, KINDS[row.kind])],
         [el("bdi", null, className(row.label)), el("span", { class: "as" }, " taken for "), el("bdi", null, className(row.kind === "only-dense" ? row.dense : row.sparse))]),
       el("div", { class: "inquest" },
         el("aside", null, large,

@@ -8,6 +8,7 @@ from typing import Any
 
 MOST_ROWS, MOST_COLUMNS = 40, 80
 _LABEL = 15.0
+_MATRIX = 1220.0  # pixels over which the matrix spreads its columns
 
 
 def curve(
@@ -201,7 +202,8 @@ def matrix(
     largest = max((abs(dot["share"]) for dot in dots), default=0.0) or 1.0
     for dot in dots:
         dot["size"] = round(math.sqrt(abs(dot["share"]) / largest), 4)
-    return {"columns": columns, "n_rows": len(classes), "dots": dots}
+    step = min(max(_MATRIX / len(columns), 22.0), 40.0)
+    return {"columns": columns, "n_rows": len(classes), "dots": dots, "step": round(step, 2)}
 
 
 def worst_classes(document: Mapping[str, Any], most: int = 8) -> dict[str, Any] | None:

@@ -48,6 +48,7 @@ def render(
     environment.filters |= {
         "percent": percent,
         "points": points,
+        "loss": loss,
         "count": count,
         "number": number,
     }
@@ -56,7 +57,7 @@ def render(
         start=document.get("start") or "summary",
         style=_source("page.css"),
         scripts=[_source(name) for name in SCRIPTS],
-        curves=[curve(document, 720, 380), curve(document, 330, 300, labelled=False)],
+        curves=[curve(document, 720, 350), curve(document, 330, 300, labelled=False)],
         glance=any(image["src"] for image in images),
         matrix=matrix(document, class_details),
         worst=worst_classes(document),
@@ -87,6 +88,11 @@ def points(fraction: float | None) -> str:
         return "–"
     text = f"{100 * fraction:+.2f}".replace("-", "\u2212")
     return "0.00" if text[1:] == "0.00" else text
+
+
+def loss(fraction: float) -> str:
+    """A loss of accuracy in percentage points, a gain as a negative one: `0.42`, `−0.10`."""
+    return points(fraction).removeprefix("+")
 
 
 def count(value: int) -> str:
