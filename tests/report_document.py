@@ -75,11 +75,11 @@ class Maker:
         for c, features in enumerate(self.own):
             for j in features:
                 readers.setdefault(j, []).append(c)
-        features = [self._feature(j, readers.get(j, [])) for j in range(self.n_features)]
+        rows = [self._feature(j, readers.get(j, [])) for j in range(self.n_features)]
         feature_details = [
-            self._feature_detail(j, readers.get(j, []), features[j]) for j in range(self.n_features)
+            self._feature_detail(j, readers.get(j, []), rows[j]) for j in range(self.n_features)
         ]
-        document = self._document(classes, features)
+        document = self._document(classes, rows)
         return document, details, feature_details, self.images
 
     @property
@@ -190,12 +190,8 @@ class Maker:
             counts = np.histogram(values, bins=24, range=(0, 24))[0]
             mean = float(values.mean() / 24 * high)
             rows.append({"class": c, "n": 1000, "mean": mean, "counts": [int(n) for n in counts]})
-        dense = [
-            [c, float(w)]
-            for c, w in zip(
-                range(min(8, self.n_classes)), (1.1, 0.8, 0.6, 0.3, -0.2, -0.5, -0.8, -0.9)
-            )
-        ]
+        weights = (1.1, 0.8, 0.6, 0.3, -0.2, -0.5, -0.8, -0.9)
+        dense = [[c, w] for c, w in enumerate(weights[: self.n_classes])]
         return {
             "readers": [
                 {"class": c, "weight": 0.9 - 0.2 * i, "share": 0.4 / (i + 1)}

@@ -40,10 +40,11 @@ function classTraits(c, detail) {
   const reach = largestOf(detail.features.flatMap((trait) => [trait.mean, trait.elsewhere]));
   const text = `By what each moves: mean in the class less mean elsewhere, times weight. Bias ${signed(detail.bias)}, mean logit ${signed(detail.evidence)}.`;
   const [most] = detail.features;
+  const shown = detail.features.some((trait) => trait.own.length + trait.others.length);
   return el("section", null,
     heading(detail.features.length ? `Its ${plural(detail.features.length, "feature", "features")}` : "It reads no feature", text),
     most && mapKey(),
-    detail.features.map((trait) => el("section", { class: "trait" },
+    el("div", { class: shown ? "traits" : "traits plainly" }, detail.features.map((trait) => el("section", { class: "trait" },
       el("div", { class: "trait-facts" },
         el("h3", null, el("a", { href: `#feature/${trait.feature}` }, "Feature ", el("b", null, String(trait.feature)))),
         el("p", { class: "share" }, el("b", null, percent(trait.share)), " of the evidence"),
@@ -57,7 +58,7 @@ function classTraits(c, detail) {
           el("span", null, "elsewhere"), bar(Math.abs(trait.elsewhere) / reach, "", ""), el("span", { class: "n" }, number(trait.elsewhere)))),
       trait.own.length || trait.others.length ? [
         el("div", { class: "trait-shots" }, el("h4", null, "From this class"), strip(trait.own, trait.feature, c)),
-        el("div", { class: "trait-shots" }, el("h4", null, "From other classes"), strip(trait.others, trait.feature, c))] : null)));
+        el("div", { class: "trait-shots" }, el("h4", null, "From other classes"), strip(trait.others, trait.feature, c))] : null))));
 }
 
 function confusions(c, detail) {

@@ -185,20 +185,19 @@ def matrix(
         return None
     columns = sorted(first, key=lambda j: first[j])
     place = {j: i for i, j in enumerate(columns)}
-    dots = []
-    for c, detail in enumerate(class_details[: len(classes)]):
-        for item in detail["features"]:
-            if item["feature"] in place:
-                dots.append(
-                    {
-                        "row": c,
-                        "column": place[item["feature"]],
-                        "feature": item["feature"],
-                        "class": c,
-                        "share": item["share"],
-                        "weight": item["weight"],
-                    }
-                )
+    dots = [
+        {
+            "row": c,
+            "column": place[item["feature"]],
+            "feature": item["feature"],
+            "class": c,
+            "share": item["share"],
+            "weight": item["weight"],
+        }
+        for c, detail in enumerate(class_details[: len(classes)])
+        for item in detail["features"]
+        if item["feature"] in place
+    ]
     largest = max((abs(dot["share"]) for dot in dots), default=0.0) or 1.0
     for dot in dots:
         dot["size"] = round(math.sqrt(abs(dot["share"]) / largest), 4)
@@ -222,7 +221,7 @@ def worst_classes(document: Mapping[str, Any], most: int = 8) -> dict[str, Any] 
     high = min(math.ceil(max(values) / step + 0.2) * step, 1.0)
 
     def at(accuracy: float) -> float:
-        return round(100 * (accuracy - low) / (high - low), 3)
+        return round(float(100 * (accuracy - low) / (high - low)), 3)
 
     rows = [
         {

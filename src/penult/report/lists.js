@@ -3,12 +3,17 @@
 const STEP = 120;
 const kept = {}; // how each list was left: filter, order and length
 
+const turns = new WeakMap();
+
 // Fill `holder` with make(entry) for the first entries; more as the end comes into sight.
 function inSteps(holder, entries, make, state) {
   const more = el("button", { type: "button", class: "tool more-rows" });
   const after = el("p", { class: "more-rows-line" }, more);
   let n = 0;
+  const turn = {};
+  turns.set(holder, turn);
   const grow = (to) => {
+    if (turns.get(holder) !== turn) return; // the list was filled anew meanwhile
     holder.append(...entries.slice(n, to).map(make));
     n = Math.max(n, Math.min(to, entries.length));
     state.shown = n;

@@ -106,4 +106,4 @@ def number(value: float | None) -> str:
 
 
 def _source(name: str) -> Markup:
-    return Markup((_HERE / name).read_text(encoding="utf-8"))  # noqa: S704
+    return Markup((_HERE / name).read_text(encoding="utf-8"))
