@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ def data_uri(pixels: np.ndarray[Any, Any]) -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
+@functools.cache
 def painted(side: int, n_distinct: int = 40, noise: int = 30) -> Picture:
     """Pictures that are told apart by a gradient of their class's colour and by noise."""
     rng = np.random.default_rng(7)

@@ -38,12 +38,12 @@ TOUR = """async routes => {
       await moved;
     }
     const shown = [...document.images].filter(image => image.offsetParent);
-    const images = await Promise.all(shown.map(image => image.decode().then(() => true, () => false)));
+    const decoded = shown.map(image => image.decode().then(() => true, () => false));
     seen.push({
       route, heading: [...document.querySelectorAll("h1")].find(h => h.offsetParent)?.innerText,
       links: [...document.querySelectorAll("a[href]")].map(link => link.getAttribute("href")),
       fits: document.documentElement.scrollWidth <= innerWidth,
-      images: images.every(Boolean) && shown.every(image => image.naturalWidth > 0),
+      images: (await Promise.all(decoded)).every(Boolean) && shown.every(image => image.complete),
       text: document.querySelector("main").innerText,
     });
   }
@@ -291,7 +291,7 @@ def test_tables_sort_and_filter(visit: Open) -> None:
     assert "Nothing matches." in seen.text("#other-view")
     seen.go("features/twins")
     assert seen.page.locator("#other-view tbody tr").count() == 2
-    seen.page.click("text=All")
+    seen.page.click("button:text-is('All')")
     assert seen.page.locator("#other-view tbody tr").count() == 64
 
 
@@ -435,6 +435,8 @@ def test_hostile_names_are_text(visit: Open) -> None:
         assert seen.heading() == HOSTILE[1]
         seen.go("class/4")
         assert seen.heading().startswith("bell␇ escape␛[31m nul␀")
+        seen.go("class/8")
+        assert seen.heading() == "(no name)"
         seen.page.fill("#search", "<script")
         assert seen.text("#found bdi") == HOSTILE[0]
 
@@ -518,7 +520,7 @@ def test_small_images_are_enlarged_in_sharp_pixels(visit: Open) -> None:
         maker = Maker(picture=painted(side, 4), side=side, n_mistakes=2)
         seen = visit(render(*maker.report()), "class/0")
         image = seen.page.locator(".trait img").first
-        seen.page.wait_for_function("[...document.images].every(i => i.naturalWidth > 0)")
+        seen.go("class/0")
         assert image.evaluate("i => getComputedStyle(i).imageRendering") == rendering
         assert image.evaluate("i => i.clientWidth") > 60
 
@@ -559,7 +561,7 @@ def test_a_large_report(visit: Open, capsys: pytest.CaptureFixture[str]) -> None
     seen.go("classes")
     assert seen.page.locator("#other-view tbody tr").count() < 1000
     seen.page.locator("#other-view tbody tr").last.scroll_into_view_if_needed()
-    seen.page.wait_for_function("document.querySelectorAll('#other-view tbody tr').length > 120")
+    seen.page.locator("#other-view tbody tr").nth(121).wait_for(state="attached")
     seen.page.fill(".filter input", "number 77")
     assert seen.page.locator("#other-view tbody tr").count() == 11
     with capsys.disabled():

@@ -80,10 +80,12 @@ function table(name, columns, entries, matches, placeholder, presets) {
   ];
 }
 
+const collator = new Intl.Collator(undefined, { numeric: true });
+
 // Unknown values come last in both directions.
 function ordered(a, b, down) {
   if (!known(a) || !known(b)) return known(a) ? -1 : known(b) ? 1 : 0;
-  const order = typeof a === "string" ? a.localeCompare(b, undefined, { numeric: true }) : a - b;
+  const order = typeof a === "string" ? collator.compare(a, b) : a - b;
   return down ? -order : order;
 }
 

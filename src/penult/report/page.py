@@ -37,6 +37,8 @@ def render(
         ValueError: a NaN or an infinity among the numbers.
     """
     document = legible(document)
+    for row in document["classes"]:
+        row["name"] = row["name"].strip() or "(no name)"  # or there would be nothing to click on
     images = [legible(image) for image in images]
     environment = Environment(
         loader=FileSystemLoader(_HERE),
