@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 import torch
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+CHROMIUM = Path("/usr/bin/chromium")
+QUIET = (
+    "--no-sandbox --disable-gpu --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -24,8 +36,26 @@ def shared_data(repository: Path) -> Path:
     """The folder with CIFAR-10 images, checkpoints and features that lies beside the repository."""
     folder = repository.parent / "shared" / "data"
     if not folder.is_dir():
-        reason = f"the real data are not there: expected {folder}"
-        if os.environ.get("PENULT_REQUIRE_REAL") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        _absent(f"the real data are not there: expected {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A Chromium that opens the pages of reports."""
+    if importlib.util.find_spec("playwright") is None:
+        _absent("no browser to open the page with: pip install playwright")
+    if not CHROMIUM.exists():
+        _absent(f"no browser to open the page with: expected {CHROMIUM}")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET.split())
+        yield browser
+        browser.close()
+
+
+def _absent(reason: str) -> NoReturn:
+    if os.environ.get("PENULT_REQUIRE_REAL") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)

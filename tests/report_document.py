@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ def data_uri(pixels: np.ndarray[Any, Any]) -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
+@functools.cache
 def painted(side: int, n_distinct: int = 40, noise: int = 30) -> Picture:
     """Pictures that are told apart by a gradient of their class's colour and by noise."""
     rng = np.random.default_rng(7)
@@ -75,11 +77,11 @@ class Maker:
         for c, features in enumerate(self.own):
             for j in features:
                 readers.setdefault(j, []).append(c)
-        features = [self._feature(j, readers.get(j, [])) for j in range(self.n_features)]
+        rows = [self._feature(j, readers.get(j, [])) for j in range(self.n_features)]
         feature_details = [
-            self._feature_detail(j, readers.get(j, []), features[j]) for j in range(self.n_features)
+            self._feature_detail(j, readers.get(j, []), rows[j]) for j in range(self.n_features)
         ]
-        document = self._document(classes, features)
+        document = self._document(classes, rows)
         return document, details, feature_details, self.images
 
     @property
@@ -190,12 +192,8 @@ class Maker:
             counts = np.histogram(values, bins=24, range=(0, 24))[0]
             mean = float(values.mean() / 24 * high)
             rows.append({"class": c, "n": 1000, "mean": mean, "counts": [int(n) for n in counts]})
-        dense = [
-            [c, float(w)]
-            for c, w in zip(
-                range(min(8, self.n_classes)), (1.1, 0.8, 0.6, 0.3, -0.2, -0.5, -0.8, -0.9)
-            )
-        ]
+        weights = (1.1, 0.8, 0.6, 0.3, -0.2, -0.5, -0.8, -0.9)
+        dense = [[c, w] for c, w in enumerate(weights[: self.n_classes])]
         return {
             "readers": [
                 {"class": c, "weight": 0.9 - 0.2 * i, "share": 0.4 / (i + 1)}

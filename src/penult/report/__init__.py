@@ -1,1 +1,1 @@
-"""The report: one self-contained HTML page on which features decide each class, and with what images."""
+"""The report: one HTML page, complete in itself, on the features that decide each class."""

@@ -28,7 +28,7 @@ function classView(c) {
         el("div", null, el("dt", null, "Dense head"), el("dd", null, percent(row.dense))),
         el("div", { class: "chosen" }, el("dt", null, "Sparse head"), el("dd", null, percent(row.sparse)), el("dd", { class: "note" }, `${points(difference)} points`)),
         el("div", null, el("dt", null, "Images"), el("dd", null, count(row.n_eval)), el("dd", { class: "note" }, `evaluated; ${count(row.n_samples)} analysed`)),
-        el("div", null, el("dt", null, "Sufficient reason"), el("dd", null, number(row.reason)), el("dd", { class: "note" }, known(row.reason) ? "features, median" : "not computed")),
+        el("div", null, el("dt", null, "Sufficient reason"), el("dd", null, short(row.reason)), el("dd", { class: "note" }, known(row.reason) ? "features, median" : "not computed")),
         el("div", null, el("dt", null, "Most confused with"), el("dd", { class: "name" }, classLink(row.confused)))),
       detail ? classTraits(c, detail) : el("p", { class: "empty" }, "This page keeps no details of the class; its features: ", someFeatures(row.features)),
       detail && confusions(c, detail),
@@ -40,10 +40,11 @@ function classTraits(c, detail) {
   const reach = largestOf(detail.features.flatMap((trait) => [trait.mean, trait.elsewhere]));
   const text = `By what each moves: mean in the class less mean elsewhere, times weight. Bias ${signed(detail.bias)}, mean logit ${signed(detail.evidence)}.`;
   const [most] = detail.features;
+  const shown = detail.features.some((trait) => trait.own.length + trait.others.length);
   return el("section", null,
     heading(detail.features.length ? `Its ${plural(detail.features.length, "feature", "features")}` : "It reads no feature", text),
     most && mapKey(),
-    detail.features.map((trait) => el("section", { class: "trait" },
+    el("div", { class: shown ? "traits" : "traits plainly" }, detail.features.map((trait) => el("section", { class: "trait" },
       el("div", { class: "trait-facts" },
         el("h3", null, el("a", { href: `#feature/${trait.feature}` }, "Feature ", el("b", null, String(trait.feature)))),
         el("p", { class: "share" }, el("b", null, percent(trait.share)), " of the evidence"),
@@ -57,7 +58,7 @@ function classTraits(c, detail) {
           el("span", null, "elsewhere"), bar(Math.abs(trait.elsewhere) / reach, "", ""), el("span", { class: "n" }, number(trait.elsewhere)))),
       trait.own.length || trait.others.length ? [
         el("div", { class: "trait-shots" }, el("h4", null, "From this class"), strip(trait.own, trait.feature, c)),
-        el("div", { class: "trait-shots" }, el("h4", null, "From other classes"), strip(trait.others, trait.feature, c))] : null)));
+        el("div", { class: "trait-shots" }, el("h4", null, "From other classes"), strip(trait.others, trait.feature, c))] : null))));
 }
 
 function confusions(c, detail) {
@@ -108,7 +109,7 @@ function featureDetail(j, detail) {
     el("span", { class: "who" }, classLink(c)), diverging(weight, weights, `weight ${signed(weight)}`),
     el("span", { class: "n" }, signed(weight)), el("span", { class: "n note" }, known(share) ? percent(share) : "")];
   return [
-    detail.shots.length ? el("section", null, heading("Where it is strongest", "The images of the whole data set with the largest values."), mapKey(), strip(detail.shots, j, null)) : null,
+    detail.shots.length ? el("section", { class: "featured" }, heading("Where it is strongest", "The images of the whole data set with the largest values."), mapKey(), strip(detail.shots, j, null)) : null,
     el("div", { class: "pair" },
       el("section", null, heading("Who reads it", "Weights of the sparse head, and the share of the class's evidence."),
         detail.readers.length ? el("div", { class: "ledger named" }, detail.readers.map((r) => weightRow(r.class, r.weight, r.share)))
@@ -143,7 +144,7 @@ function distribution(detail) {
     heading("How it is distributed", "One row for each class, the mean as a line; heights by square root, so that rare values can be seen."),
     el("div", { class: "ridges" },
       el("span"), el("span"), el("span", { class: "n note" }, "mean"), rows,
-      el("span"), el("span", { class: "ridge-axis" }, steps.map((value) => el("b", { style: { left: `${place(value)}%` } }, number(value)))), el("span")));
+      el("span"), el("span", { class: "ridge-axis" }, steps.map((value) => el("b", { style: { left: `${place(value)}%` } }, short(value)))), el("span")));
 }
 
 function ticks(low, high) {
@@ -169,7 +170,7 @@ function mistakeView(index) {
   return {
     title: `Mistake ${index}: ${className(row.label)}`,
     content: [
-      top("mistake", index, rows.length, (to) => className(rows[to].label), [`Mistake ${count(index)}`, el("span", null, KINDS[row.kind])],
+      top("mistake", index, rows.length, (to) => className(rows[to].label), [el("span", null, `Mistake ${count(index)}`), el("span", null, KINDS[row.kind])],
         [el("bdi", null, className(row.label)), el("span", { class: "as" }, " taken for "), el("bdi", null, className(row.kind === "only-dense" ? row.dense : row.sparse))]),
       el("div", { class: "inquest" },
         el("aside", null, large,

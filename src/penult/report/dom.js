@@ -61,9 +61,13 @@ function number(value) {
   if (!known(value)) return "–";
   if (value === 0) return "0";
   const size = Math.abs(value);
-  const text = size >= 1e5 || size < 1e-3 ? value.toExponential(1) : String(Number(value.toPrecision(3)));
-  return minus(text);
+  if (size >= 1e6 || size < 1e-3) return minus(value.toExponential(1));
+  if (size >= 100) return minus(Math.round(value).toLocaleString("en-US"));
+  return minus(value.toFixed(size >= 10 ? 1 : size >= 1 ? 2 : 3));
 }
+
+// Without the zeros that a column needs: 3, 2.5.
+const short = (value) => (known(value) ? minus(String(Number(value.toPrecision(3)))) : "–");
 
 const signed = (value) => (known(value) && value > 0 ? `+${number(value)}` : number(value));
 
@@ -92,6 +96,16 @@ function diverging(value, largest, label) {
   const left = value < 0 ? 50 - part : 50;
   return el("span", { class: "diverging", role: "img", "aria-label": label },
     el("i", { class: value < 0 ? "neg" : "pos", style: { left: `${left}%`, width: `${part}%` } }));
+}
+
+// Two accuracies on one axis from `low` to 1: where the dense head stands, and where the sparse one.
+function dumbbell(dense, sparse, low) {
+  if (!known(dense) || !known(sparse)) return null;
+  const at = (value) => 100 * (value - low) / ((1 - low) || 1);
+  const place = (value) => ({ style: { left: `${at(value)}%` } });
+  return el("span", { class: "track", role: "img", "aria-label": `dense ${percent(dense)}, sparse ${percent(sparse)}` },
+    el("i", { class: "rod", style: { left: `${at(Math.min(dense, sparse))}%`, width: `${at(Math.max(dense, sparse)) - at(Math.min(dense, sparse))}%` } }),
+    el("i", { class: "end dense", ...place(dense) }), el("i", { class: "end sparse", ...place(sparse) }));
 }
 
 const largestOf = (values) => values.reduce((most, value) => Math.max(most, Math.abs(value || 0)), 0) || 1;

@@ -8,6 +8,7 @@ from typing import Any
 
 MOST_ROWS, MOST_COLUMNS = 40, 80
 _LABEL = 15.0
+_MATRIX = 1220.0  # pixels over which the matrix spreads its columns
 
 
 def curve(
@@ -184,24 +185,24 @@ def matrix(
         return None
     columns = sorted(first, key=lambda j: first[j])
     place = {j: i for i, j in enumerate(columns)}
-    dots = []
-    for c, detail in enumerate(class_details[: len(classes)]):
-        for item in detail["features"]:
-            if item["feature"] in place:
-                dots.append(
-                    {
-                        "row": c,
-                        "column": place[item["feature"]],
-                        "feature": item["feature"],
-                        "class": c,
-                        "share": item["share"],
-                        "weight": item["weight"],
-                    }
-                )
+    dots = [
+        {
+            "row": c,
+            "column": place[item["feature"]],
+            "feature": item["feature"],
+            "class": c,
+            "share": item["share"],
+            "weight": item["weight"],
+        }
+        for c, detail in enumerate(class_details[: len(classes)])
+        for item in detail["features"]
+        if item["feature"] in place
+    ]
     largest = max((abs(dot["share"]) for dot in dots), default=0.0) or 1.0
     for dot in dots:
         dot["size"] = round(math.sqrt(abs(dot["share"]) / largest), 4)
-    return {"columns": columns, "n_rows": len(classes), "dots": dots}
+    step = min(max(_MATRIX / len(columns), 22.0), 40.0)
+    return {"columns": columns, "n_rows": len(classes), "dots": dots, "step": round(step, 2)}
 
 
 def worst_classes(document: Mapping[str, Any], most: int = 8) -> dict[str, Any] | None:
@@ -220,7 +221,7 @@ def worst_classes(document: Mapping[str, Any], most: int = 8) -> dict[str, Any] 
     high = min(math.ceil(max(values) / step + 0.2) * step, 1.0)
 
     def at(accuracy: float) -> float:
-        return round(100 * (accuracy - low) / (high - low), 3)
+        return round(float(100 * (accuracy - low) / (high - low)), 3)
 
     rows = [
         {

@@ -3,12 +3,17 @@
 const STEP = 120;
 const kept = {}; // how each list was left: filter, order and length
 
+const turns = new WeakMap();
+
 // Fill `holder` with make(entry) for the first entries; more as the end comes into sight.
 function inSteps(holder, entries, make, state) {
   const more = el("button", { type: "button", class: "tool more-rows" });
   const after = el("p", { class: "more-rows-line" }, more);
   let n = 0;
+  const turn = {};
+  turns.set(holder, turn);
   const grow = (to) => {
+    if (turns.get(holder) !== turn) return; // the list was filled anew meanwhile
     holder.append(...entries.slice(n, to).map(make));
     n = Math.max(n, Math.min(to, entries.length));
     state.shown = n;
@@ -39,7 +44,7 @@ function table(name, columns, entries, matches, placeholder, presets) {
       state.column = place;
       fill();
     } }, column.title, el("span", { class: "order", "aria-hidden": "true" }));
-    return el("th", { scope: "col", class: column.kind }, button);
+    return column.value ? el("th", { scope: "col", class: column.kind }, button) : el("th", { scope: "col", class: `${column.kind} plainly` }, column.title);
   });
   const fill = () => {
     const query = state.query.trim().toLowerCase();
@@ -48,6 +53,7 @@ function table(name, columns, entries, matches, placeholder, presets) {
     rows.sort((a, b) => ordered(value(a), value(b), state.down));
     body.replaceChildren();
     heads.forEach((head, place) => {
+      if (!columns[place].value) return;
       const here = place === state.column;
       head.setAttribute("aria-sort", here ? (state.down ? "descending" : "ascending") : "none");
     });
@@ -74,10 +80,12 @@ function table(name, columns, entries, matches, placeholder, presets) {
   ];
 }
 
+const collator = new Intl.Collator(undefined, { numeric: true });
+
 // Unknown values come last in both directions.
 function ordered(a, b, down) {
   if (!known(a) || !known(b)) return known(a) ? -1 : known(b) ? 1 : 0;
-  const order = typeof a === "string" ? a.localeCompare(b, undefined, { numeric: true }) : a - b;
+  const order = typeof a === "string" ? collator.compare(a, b) : a - b;
   return down ? -order : order;
 }
 
@@ -90,19 +98,21 @@ function someFeatures(features) {
 function classesView() {
   const classes = about().classes.map((row, c) => ({ ...row, c, low: row.name.toLowerCase(),
     difference: known(row.dense) && known(row.sparse) ? row.sparse - row.dense : null }));
-  const largest = largestOf(classes.map((row) => row.difference));
+  const low = classes.reduce((least, row) => Math.min(least, row.dense ?? 1, row.sparse ?? 1), 1);
+  const pictured = about().pictures.n_images > about().pictures.n_missing;
   const columns = [
     { title: "No.", value: (r) => r.c, cell: (r) => count(r.c), kind: "n" },
+    pictured && { title: "", cell: (r) => thumbs(item("class", r.c)?.features[0]?.own, 1), kind: "thumbs" },
     { title: "Class", value: (r) => r.low, cell: (r) => classLink(r.c), kind: "who" },
     { title: "Samples", value: (r) => r.n_samples, cell: (r) => count(r.n_samples), kind: "n", down: true },
     { title: "Dense", value: (r) => r.dense, cell: (r) => percent(r.dense), kind: "n" },
     { title: "Sparse", value: (r) => r.sparse, cell: (r) => percent(r.sparse), kind: "n" },
     { title: "Difference", value: (r) => r.difference, kind: "n wide", hint: "sparse less dense, in percentage points",
-      cell: (r) => [known(r.difference) ? diverging(r.difference, largest, "") : null, points(r.difference)] },
+      cell: (r) => [dumbbell(r.dense, r.sparse, low), points(r.difference)] },
     { title: "Features", value: (r) => r.features.length, cell: (r) => someFeatures(r.features), hint: "the most influential first", down: true },
     { title: "Most confused with", value: (r) => (known(r.confused) ? className(r.confused).toLowerCase() : null), cell: (r) => classLink(r.confused), kind: "who" },
-    { title: "Reason", value: (r) => r.reason, cell: (r) => number(r.reason), kind: "n", hint: "features in a sufficient reason, median of its images" },
-  ];
+    { title: "Reason", value: (r) => r.reason, cell: (r) => short(r.reason), kind: "n", hint: "features in a sufficient reason, median of its images" },
+  ].filter(Boolean);
   const matches = (row, query) => !query || row.low.includes(query) || String(row.c) === query;
   return {
     title: "Classes",
@@ -111,6 +121,11 @@ function classesView() {
       table("classes", columns, classes, matches, "Filter classes by name or number"),
     ],
   };
+}
+
+// The first few of the images on which a feature is strongest.
+function thumbs(shots, most) {
+  return el("span", { class: "row-thumbs" }, (shots || []).slice(0, most).map(([index, , map]) => picture(index, most > 1 ? map : null)));
 }
 
 function featureMarks(feature) {
@@ -127,15 +142,16 @@ function featuresView(preset) {
   const presets = [["", "All"], ["read", "Read by a class"], ["dead", "Dead"], ["flat", "Flat"], ["twins", "Twins"]]
     .filter(([key]) => !key || features.some(tests[key]));
   const columns = [
-    { title: "Feature", value: (r) => r.j, cell: (r) => featureLink(r.j), kind: "n" },
+    { title: "Feature", value: (r) => r.j, cell: (r) => featureLink(r.j), kind: "first" },
+    about().pictures.n_images > about().pictures.n_missing && { title: "Strongest on", cell: (r) => thumbs(item("feature", r.j)?.shots, 4), kind: "thumbs" },
     { title: "Read by", value: (r) => r.readers, cell: (r) => (r.readers ? plural(r.readers, "class", "classes") : "no class"), kind: "n", down: true, hint: "classes of the sparse head that read it" },
     { title: "Strongest in", value: (r) => (known(r.best) ? className(r.best).toLowerCase() : null), cell: (r) => classLink(r.best), kind: "who" },
     { title: "Mean", value: (r) => r.mean, cell: (r) => number(r.mean), kind: "n", down: true },
     { title: "Between classes", value: (r) => r.share, kind: "n wide", down: true, hint: "part of its variance that lies between the classes",
       cell: (r) => [known(r.share) ? bar(r.share, "", "") : null, percent(r.share)] },
     { title: "Remarks", value: (r) => (r.dead ? 0 : r.flat ? 1 : known(r.twin) ? 2 : null), cell: featureMarks },
-  ];
-  kept.features ||= { query: "", column: 1, down: true };
+  ].filter(Boolean);
+  kept.features ||= { query: "", column: columns.findIndex((column) => column.title === "Read by"), down: true };
   if (preset !== undefined && (preset === "" || tests[preset])) kept.features.preset = preset;
   const matches = (row, query, chosen) => (!chosen || tests[chosen](row))
     && (!query || String(row.j) === query || (known(row.best) && className(row.best).toLowerCase().includes(query)));
@@ -153,6 +169,8 @@ const KINDS = {
   "only-dense": "Only the dense head errs",
   both: "Both heads err",
 };
+
+const SHORT_KINDS = { "only-sparse": "sparse head errs", "only-dense": "dense head errs", both: "both err" };
 
 function mistakesView() {
   const { mistakes } = about();
@@ -197,5 +215,5 @@ function mistakeCard(row) {
   return el("a", { class: `case ${row.kind}`, href: `#mistake/${row.index}` }, picture(row.image, null),
     el("span", { class: "said" }, el("bdi", { title: className(row.label) }, className(row.label)),
       el("span", { class: "as" }, "taken for"), el("bdi", { title: className(said) }, className(said))),
-    el("span", { class: "mark" }, KINDS[row.kind]));
+    el("span", { class: "mark" }, SHORT_KINDS[row.kind]));
 }

@@ -37,6 +37,8 @@ def render(
         ValueError: a NaN or an infinity among the numbers.
     """
     document = legible(document)
+    for row in document["classes"]:
+        row["name"] = row["name"].strip() or "(no name)"  # or there would be nothing to click on
     images = [legible(image) for image in images]
     environment = Environment(
         loader=FileSystemLoader(_HERE),
@@ -48,6 +50,7 @@ def render(
     environment.filters |= {
         "percent": percent,
         "points": points,
+        "loss": loss,
         "count": count,
         "number": number,
     }
@@ -56,7 +59,7 @@ def render(
         start=document.get("start") or "summary",
         style=_source("page.css"),
         scripts=[_source(name) for name in SCRIPTS],
-        curves=[curve(document, 720, 380), curve(document, 330, 300, labelled=False)],
+        curves=[curve(document, 720, 350), curve(document, 330, 300, labelled=False)],
         glance=any(image["src"] for image in images),
         matrix=matrix(document, class_details),
         worst=worst_classes(document),
@@ -87,6 +90,11 @@ def points(fraction: float | None) -> str:
         return "–"
     text = f"{100 * fraction:+.2f}".replace("-", "\u2212")
     return "0.00" if text[1:] == "0.00" else text
+
+
+def loss(fraction: float) -> str:
+    """A loss of accuracy in percentage points, a gain as a negative one: `0.42`, `−0.10`."""
+    return points(fraction).removeprefix("+")
 
 
 def count(value: int) -> str:

@@ -1,0 +1,728 @@
+"""The report page in a real browser."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from penult.report.bundles import bundles, embedded, legible
+from penult.report.figures import curve, matrix, reason_bars, worst_classes
+from penult.report.page import feature_warnings, loss, number, percent, points, render
+from report_document import Maker, map_of, painted
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+VIEWS = [
+    *("summary", "guide", "classes", "class/3", "mistakes", "mistake/5"),
+    *("features", "feature/12", "feature/11", "feature/21", "features/dead"),
+]
+TOUR = """async routes => {
+  const seen = [];
+  for (const route of routes) {
+    if (location.hash !== `#${route}`) {
+      const moved = new Promise(resolve => addEventListener("popstate", resolve, { once: true }));
+      location.hash = route;
+      await moved;
+    }
+    const shown = [...document.images].filter(image => image.offsetParent);
+    const decoded = shown.map(image => image.decode().then(() => true, () => false));
+    seen.push({
+      route, heading: [...document.querySelectorAll("h1")].find(h => h.offsetParent)?.innerText,
+      links: [...document.querySelectorAll("a[href]")].map(link => link.getAttribute("href")),
+      fits: document.documentElement.scrollWidth <= innerWidth,
+      images: (await Promise.all(decoded)).every(Boolean) && shown.every(image => image.complete),
+      text: document.querySelector("main").innerText,
+    });
+  }
+  return seen;
+}"""
+CONTRAST = """() => {
+  const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const rgb = colour => {
+    canvas.fillStyle = colour;
+    canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3);
+  };
+  const linear = v => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  const light = colour => rgb(colour).map(linear)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0.05);
+  const ground = node => {
+    const colour = getComputedStyle(node).backgroundColor;
+    return /, 0\\)|\\/ 0/.test(colour) ? ground(node.parentElement) : colour;
+  };
+  const poor = [];
+  for (const node of document.querySelectorAll("main *, header *")) {
+    const own = [...node.childNodes].some(child => child.nodeType === 3 && child.data.trim());
+    if (!own || !node.offsetParent || node.closest(".off, svg")) continue;
+    const [dark, bright] = [light(getComputedStyle(node).color), light(ground(node))].sort();
+    if (bright / dark < 4.5) poor.push([node.className, node.textContent, bright / dark]);
+  }
+  return poor;
+}"""
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "\"'><img src=x onerror=alert(2)>",
+    "</title></style></script><b>bold</b>",
+    "a/b\\c {{ 7*7 }} {% raw %} & &amp; 100%",
+    "bell\x07 escape\x1b[31m nul\x00 line\u2028end\r\n\ttab",
+    "كلب \u202eright to left",
+    "x" * 300,
+    "half \ud83d a pair",
+    "",
+    "-->",
+)
+
+
+@dataclass
+class Visit:
+    """A page in the browser with all that it said and asked for."""
+
+    page: Page
+    address: str
+    said: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+
+    def tour(self, routes: Sequence[str]) -> list[dict[str, Any]]:
+        """What each route shows: heading, links, text, whether it fits and its images load."""
+        found: list[dict[str, Any]] = self.page.evaluate(TOUR, routes)
+        return found
+
+    def go(self, route: str) -> None:
+        self.tour([route])
+
+    def text(self, selector: str) -> str:
+        return self.page.locator(selector).first.inner_text()
+
+    def heading(self) -> str:
+        return self.page.locator("h1:visible").inner_text()
+
+
+Open = Callable[..., Visit]
+
+
+@pytest.fixture
+def visit(browser: Browser, tmp_path: Path) -> Iterator[Open]:
+    """Open HTML as a file; at the end of the test nothing may have gone wrong in it."""
+    visits: list[Visit] = []
+
+    def visit(html: str, route: str = "", width: int = 1440, **options: Any) -> Visit:
+        file = tmp_path / f"report{len(visits)}.html"
+        file.write_bytes(html.encode())
+        context = browser.new_context(viewport={"width": width, "height": 900}, **options)
+        page = context.new_page()
+        made = Visit(page, file.as_uri())
+        page.on("console", lambda message: made.said.append(message.text))
+        page.on("pageerror", lambda error: made.said.append(str(error)))
+        page.on("dialog", lambda dialog: made.said.append(f"dialog {dialog.message}"))
+        page.on("request", lambda request: made.asked.append(request.url))
+        page.goto(made.address + (f"#{route}" if route else ""))
+        visits.append(made)
+        return made
+
+    yield visit
+    for made in visits:
+        assert made.said == []
+        outside = [url for url in made.asked if not url.startswith(("data:", made.address))]
+        assert outside == []
+        made.page.context.close()
+
+
+@pytest.fixture(scope="module")
+def html() -> str:
+    return render(*Maker().report())
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1440])
+def test_every_view_fits_and_shows_its_images(
+    visit: Open, html: str, width: int, scheme: str
+) -> None:
+    seen = visit(html, width=width, color_scheme=scheme)
+    for view in seen.tour(VIEWS):
+        assert view["heading"]
+        assert view["fits"], view["route"]
+        assert view["images"], view["route"]
+    paper = seen.page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+    dark = sum(int(n) for n in re.findall(r"\d+", paper)[:3]) < 200
+    assert dark == (scheme == "dark")
+
+
+def test_every_internal_link_leads_to_a_view_of_its_own(visit: Open, html: str) -> None:
+    seen = visit(html)
+    routes: dict[str, str] = {}
+    waiting = {"#summary"}
+    while waiting:
+        for view in seen.tour([href.removeprefix("#") for href in waiting]):
+            routes["#" + view["route"]] = view["heading"]
+            waiting |= set(view["links"])
+        waiting -= set(routes)
+        assert all(href.startswith("#") for href in waiting)
+    assert len(routes) == 5 + 3 + 10 + 64 + 60  # tabs, warnings, classes, features, mistakes
+    assert not [href for href, heading in routes.items() if not heading or "No such" in heading]
+    assert routes["#class/3"] == "cat"
+    assert routes["#feature/12"] == "12"
+
+
+@pytest.mark.parametrize(
+    ("route", "heading"),
+    [
+        ("class/3", "cat"),
+        ("feature/12", "12"),
+        ("guide", "How to read this page"),
+        ("class/99", "No such class"),
+        ("feature/x", "No such feature"),
+        ("mistake/99", "No such mistake"),
+        ("nothing", "ResNet-20 on CIFAR-10"),
+        ("%E0%A4%A", "ResNet-20 on CIFAR-10"),
+    ],
+)
+def test_a_deep_link_opens_its_view(visit: Open, html: str, route: str, heading: str) -> None:
+    assert visit(html, route).heading() == heading
+
+
+def test_start_names_the_view_that_opens_first(visit: Open) -> None:
+    document, *rest = Maker(n_mistakes=4).report()
+    seen = visit(render({**document, "start": "class/3"}, *rest))
+    assert seen.heading() == "cat"
+    seen.page.click("nav >> text=Summary")
+    assert seen.heading() == "ResNet-20 on CIFAR-10"
+
+
+def test_back_and_forward(visit: Open, html: str) -> None:
+    seen = visit(html)
+    seen.page.click("nav >> text=Classes")
+    seen.page.click("td.who >> text=dog >> nth=0")
+    assert seen.heading() == "dog"
+    seen.page.go_back()
+    assert seen.heading() == "Classes"
+    seen.page.go_forward()
+    assert seen.heading() == "dog"
+
+
+def test_the_summary_is_complete_without_scripts(visit: Open, html: str) -> None:
+    seen = visit(html, java_script_enabled=False)
+    text = seen.page.inner_text("#summary-view")
+    for part in (
+        "5 of 64 features per class keep 91.31%",
+        "91.73%",
+        "0.42 points",
+        "interval 0.18 to 0.66",
+        "The smallest head whose loss is below one point",
+        "8 of 120 images"[2:],
+        "757 of both heads",
+    ):
+        assert part in text
+    assert seen.page.inner_text("#guide-view").startswith("How to read this page")
+
+
+def test_the_class_page_says_what_the_document_says(visit: Open) -> None:
+    document, classes, features, images = Maker().report()
+    seen = visit(render(document, classes, features, images), "class/2")
+    traits = seen.page.locator(".trait")
+    assert traits.count() == 5
+    for place, trait in enumerate(classes[2]["features"]):
+        text = traits.nth(place).inner_text()
+        assert f"Feature {trait['feature']}" in text
+        assert f"{100 * trait['share']:.2f}% of the evidence" in text
+    shots = traits.nth(0).locator(".shot")
+    assert shots.count() == 16
+    assert "3.10" in shots.nth(0).inner_text()
+    assert shots.nth(0).locator("img").get_attribute("alt") == "class002/image_000001.png, bird"
+
+
+def test_contributions_add_up_to_the_gap(visit: Open) -> None:
+    document, *rest = Maker().report()
+    seen = visit(render(document, *rest), "mistake/1")
+    for place, reason in enumerate(document["mistakes"]["rows"][1]["reasons"]):
+        panel = seen.page.locator(".reason").nth(place)
+        texts = panel.locator(".line .n").all_inner_texts()
+        values = [float(text.replace("\u2212", "-")) for text in texts]
+        assert sum(values[:-1]) == pytest.approx(values[-1], abs=0.05)
+        assert values[-1] == pytest.approx(reason["gap"], abs=0.005)
+
+
+def test_warnings_of_a_feature_are_sentences(visit: Open, html: str) -> None:
+    seen = visit(html, "feature/11")
+    assert "same value on all images" in seen.text(".warnings")
+    seen.go("feature/17")
+    assert "1.20% of its variance" in seen.text(".warnings")
+    seen.go("feature/20")
+    assert "It duplicates feature 21: their correlation is 0.998" in seen.text(".warnings")
+    seen.go("feature/30")
+    assert seen.page.locator(".warnings").count() == 0
+
+
+def test_tables_sort_and_filter(visit: Open) -> None:
+    document, *rest = Maker().report()
+    seen = visit(render(document, *rest), "classes")
+
+    def names() -> list[str]:
+        return seen.page.locator("#other-view tbody td.who:nth-child(3)").all_inner_texts()
+
+    assert names() == [row["name"] for row in document["classes"]]
+    for column in ("Sparse", "Samples", "Class"):
+        key = {"Sparse": "sparse", "Samples": "n_samples", "Class": "name"}[column]
+        ordered = [row["name"] for row in sorted(document["classes"], key=lambda row: row[key])]
+        button = seen.page.locator(f"th button >> text={column}").first
+        button.click()
+        descends = column == "Samples"
+        assert names() == (ordered[::-1] if descends else ordered)
+        head = seen.page.locator("#other-view th", has_text=column).first
+        assert head.get_attribute("aria-sort") == ("descending" if descends else "ascending")
+        button.click()
+        assert names() == (ordered if descends else ordered[::-1])
+    seen.page.fill(".filter input", "TRU")
+    assert names() == ["truck"]
+    assert "1 of 10" in seen.text(".filter")
+    seen.page.fill(".filter input", "no such")
+    assert "Nothing matches." in seen.text("#other-view")
+    seen.go("features/twins")
+    assert seen.page.locator("#other-view tbody tr").count() == 2
+    seen.page.click("button:text-is('All')")
+    assert seen.page.locator("#other-view tbody tr").count() == 64
+
+
+def test_mistakes_filter_by_kind_and_class(visit: Open) -> None:
+    document, *rest = Maker().report()
+    rows = document["mistakes"]["rows"]
+    seen = visit(render(document, *rest), "mistakes")
+    assert seen.page.locator(".case").count() == 60
+    seen.page.select_option("select >> nth=0", "only-dense")
+    of_kind = [row for row in rows if row["kind"] == "only-dense"]
+    assert seen.page.locator(".case").count() == len(of_kind)
+    seen.page.select_option("select >> nth=1", "4")
+    fit = [row for row in of_kind if 4 in (row["label"], row["dense"], row["sparse"])]
+    assert seen.page.locator(".case").count() == len(fit) > 0
+
+
+def test_search_by_keyboard(visit: Open, html: str) -> None:
+    seen = visit(html)
+    press = seen.page.keyboard.press
+    press("/")
+    seen.page.keyboard.type("o")
+    assert seen.page.get_attribute("#search", "aria-expanded") == "true"
+    names = seen.page.locator("#found [role=option] bdi").all_inner_texts()
+    assert names == ["automobile", "dog", "frog", "horse"]
+    press("ArrowDown")
+    chosen = seen.page.get_attribute("#search", "aria-activedescendant")
+    assert seen.page.inner_text(f"#{chosen} bdi") == "dog"
+    press("Enter")
+    assert seen.heading() == "dog"
+    press("/")
+    seen.page.keyboard.type("12")
+    press("Enter")
+    assert seen.heading() == "12"
+    press("/")
+    seen.page.keyboard.type("zzz")
+    assert seen.text("#found") == "Nothing found"
+    press("Escape")
+    assert seen.page.locator("#found").is_hidden()
+    assert seen.heading() == "12"
+
+
+def test_keys(visit: Open, html: str) -> None:
+    seen = visit(html, "class/3")
+    press = seen.page.keyboard.press
+    for key, heading in (
+        ("ArrowRight", "deer"),
+        ("j", "dog"),
+        ("ArrowLeft", "deer"),
+        ("k", "cat"),
+    ):
+        press(key)
+        assert seen.heading() == heading
+    assert seen.page.locator(".trait canvas.map >> nth=0").is_visible()
+    press("h")
+    assert seen.page.locator(".trait canvas.map >> nth=0").is_hidden()
+    assert seen.page.get_attribute("#maps", "aria-pressed") == "false"
+    press("h")
+    assert seen.page.locator(".trait canvas.map >> nth=0").is_visible()
+    press("?")
+    assert "previous and next class" in seen.text("dialog")
+    press("Escape")
+    assert seen.page.locator("dialog").count() == 0
+    seen.go("class/0")
+    press("ArrowLeft")
+    assert seen.heading() == "airplane"
+
+
+def test_an_image_opens_large_and_the_arrows_go_along_the_strip(visit: Open, html: str) -> None:
+    seen = visit(html, "class/3")
+    seen.page.click(".shot button >> nth=0")
+    assert "class003/image_000001.png" in seen.text("dialog")
+    seen.page.keyboard.press("ArrowRight")
+    assert "class003/image_000006.png" in seen.text("dialog")
+    assert seen.heading() == "cat"
+    seen.page.keyboard.press("Escape")
+    assert seen.page.locator("dialog").count() == 0
+
+
+def test_the_theme_is_kept(visit: Open, html: str) -> None:
+    seen = visit(html, color_scheme="light")
+    theme = "document.documentElement.dataset.theme"
+    seen.page.click("#theme")
+    assert seen.page.evaluate(theme) == "dark"
+    seen.page.reload()
+    assert seen.page.evaluate(theme) == "dark"
+
+
+def test_text_stands_out(visit: Open, html: str) -> None:
+    """Contrast of text, links and notes with their ground, light and dark: at least 4.5."""
+    for scheme in ("light", "dark"):
+        seen = visit(html, color_scheme=scheme)
+        for route in VIEWS:
+            seen.go(route)
+            assert seen.page.evaluate(CONTRAST) == [], (scheme, route)
+
+
+def test_print_has_the_view_and_no_navigation(visit: Open, html: str) -> None:
+    seen = visit(html, "class/3", color_scheme="dark")
+    seen.page.emulate_media(media="print")
+    assert seen.page.locator(".bar").is_hidden()
+    assert seen.page.locator(".pager").is_hidden()
+    assert seen.page.locator(".trait >> nth=4").is_visible()
+    ink = seen.page.evaluate("getComputedStyle(document.documentElement).color")
+    assert sum(int(n) for n in re.findall(r"\d+", ink)[:3]) < 200
+    assert seen.page.pdf().startswith(b"%PDF")
+
+
+def test_the_frame_of_a_notebook(visit: Open, html: str) -> None:
+    frame = "<!doctype html><body><iframe style='width:1200px;height:800px'></iframe>"
+    for sandbox in ("", "allow-scripts"):
+        outer = visit(frame)
+        outer.page.evaluate(
+            """([html, sandbox]) => { const frame = document.querySelector("iframe");
+            if (sandbox) frame.setAttribute("sandbox", sandbox); frame.srcdoc = html; }""",
+            [html, sandbox],
+        )
+        inner = outer.page.frame_locator("iframe")
+        inner.locator("nav >> text=Classes").click()
+        inner.locator("td.who >> text=dog >> nth=0").click()
+        assert inner.locator("h1:visible").inner_text() == "dog"
+        inner.locator("#theme").click()
+        inner.locator("a[rel=next]").click()
+        assert inner.locator("h1:visible").inner_text() == "frog"
+        assert outer.page.url == outer.address
+
+
+def test_hostile_names_are_text(visit: Open) -> None:
+    maker = Maker(names=HOSTILE, ids=lambda c, i: f"{HOSTILE[c]}{i}")
+    document, *rest = maker.report()
+    document["title"] = document["about"]["network"] = HOSTILE[0]
+    document["curve"]["series"][1]["name"] = HOSTILE[1]
+    for width in (360, 1440):
+        seen = visit(render(document, *rest), width=width)
+        routes = [*VIEWS, *(f"class/{c}" for c in range(10))]
+        for view in seen.tour(routes):
+            assert view["fits"], view["route"]
+            assert view["images"], view["route"]
+        seen.go("class/0")
+        assert seen.heading() == HOSTILE[0]
+        seen.go("class/1")
+        assert seen.heading() == HOSTILE[1]
+        seen.go("class/4")
+        assert seen.heading().startswith("bell␇ escape␛[31m nul␀")
+        seen.go("class/8")
+        assert seen.heading() == "(no name)"
+        seen.page.fill("#search", "<script")
+        assert seen.text("#found bdi") == HOSTILE[0]
+
+
+def test_without_images_the_page_is_complete(visit: Open) -> None:
+    document, *rest = Maker(picture=None, grid=None).report()
+    document["reasons"] = None
+    seen = visit(render(document, *rest))
+    assert all(view["heading"] for view in seen.tour(VIEWS))
+    assert seen.page.locator("[data-glance]").count() == 0
+    seen.go("summary")
+    assert "Sufficient reasons were not computed" in seen.text("#summary-view")
+    seen.go("class/3")
+    assert "there are no images to show" in seen.text("#other-view")
+    assert seen.page.locator(".trait").count() == 5
+
+
+def test_missing_images_and_maps_are_named(visit: Open) -> None:
+    document, classes, features, images = Maker(missing_every=2, grid=None).report()
+    seen = visit(render(document, classes, features, images), "class/3")
+    gone = seen.page.locator(".frame.missing")
+    assert gone.count() > 0
+    assert "class003/image_" in gone.first.inner_text()
+    assert seen.page.locator("canvas.map").count() == 0
+    assert document["pictures"]["note"] in seen.text(".note >> text=A map is")
+
+
+def test_unknown_numbers_are_dashes(visit: Open) -> None:
+    document, classes, features, images = Maker().report()
+    for row in document["classes"]:
+        row.update(dense=None, sparse=None, reason=None, confused=None)
+    for row in document["features"]:
+        row.update(best=None, share=None)
+    document["about"].update(network=None, layer=None, data=None)
+    for detail in classes:
+        detail["confusions"] = []
+    seen = visit(render(document, classes, features, images))
+    for view in seen.tour(VIEWS):
+        for word in ("null", "NaN", "undefined", "None"):
+            assert word not in view["text"], view["route"]
+
+
+@pytest.mark.parametrize("maker", [Maker(n_classes=1, k=1), Maker(n_classes=2, n_features=1, k=1)])
+def test_the_smallest_reports(visit: Open, maker: Maker) -> None:
+    document, *rest = maker.report()
+    document["curve"]["series"] = document["curve"]["series"][:1]
+    seen = visit(render(document, *rest))
+    routes = ("summary", "classes", "class/0", "features", "feature/0", "mistakes")
+    assert all(view["heading"] for view in seen.tour(routes))
+
+
+def test_the_peak_of_a_map_is_the_warmest_spot_and_lies_over_the_image(visit: Open) -> None:
+    values = np.full((7, 7), 10)
+    values[1, 5] = 127
+    values[5, 2] = -90
+    document, classes, features, images = Maker(grid=(7, 7)).report()
+    classes[0]["features"][0]["own"][0][2] = map_of(values)
+    seen = visit(render(document, classes, features, images), "class/0")
+    canvas = seen.page.locator(".trait canvas.map").first
+    pixels = canvas.evaluate(
+        """canvas => { const { width: w, height: h } = canvas;
+        return [w, h, [...canvas.getContext("2d").getImageData(0, 0, w, h).data]]; }"""
+    )
+    width, height, data = pixels
+    rgba = np.array(data, dtype=float).reshape(height, width, 4)
+    warmth = (rgba[..., 0] - rgba[..., 2]) * rgba[..., 3]
+    row, column = np.unravel_index(warmth.argmax(), warmth.shape)
+    assert (row * 7 // height, column * 7 // width) == (1, 5)
+    row, column = np.unravel_index(warmth.argmin(), warmth.shape)
+    assert (row * 7 // height, column * 7 // width) == (5, 2)
+    boxes = canvas.evaluate(
+        """canvas => [canvas, canvas.parentElement.querySelector("img")].map(element => {
+        const box = element.getBoundingClientRect();
+        return [box.x, box.y, box.width, box.height]; })"""
+    )
+    assert boxes[0] == boxes[1]
+
+
+def test_small_images_are_enlarged_in_sharp_pixels(visit: Open) -> None:
+    for side, rendering in ((32, "pixelated"), (64, "auto")):
+        maker = Maker(picture=painted(side, 4), side=side, n_mistakes=2)
+        seen = visit(render(*maker.report()), "class/0")
+        image = seen.page.locator(".trait img").first
+        seen.go("class/0")
+        assert image.evaluate("i => getComputedStyle(i).imageRendering") == rendering
+        assert image.evaluate("i => i.clientWidth") > 60
+
+
+def test_the_values_of_the_curve_are_shown_on_focus(visit: Open, html: str) -> None:
+    seen = visit(html)
+    seen.page.locator(".roomy .point.tone-0").nth(3).focus()
+    assert seen.text(".tip") == "curvature · k = 5 · 90.90%"
+
+
+def test_a_large_report(visit: Open, capsys: pytest.CaptureFixture[str]) -> None:
+    maker = Maker(
+        n_classes=1000,
+        n_features=2048,
+        k=4,
+        n_shots=3,
+        names=(),
+        images_per_class=4,
+        picture=painted(32, 20),
+        grid=(7, 7),
+        n_mistakes=300,
+    )
+    html = render(*maker.report())
+    assert len(html.encode()) < 30e6
+    started = time.perf_counter()
+    seen = visit(html)
+    loaded = time.perf_counter() - started
+    paint = seen.page.evaluate(
+        "performance.getEntriesByName('first-contentful-paint')[0].startTime"
+    )
+    assert "91.31%" in seen.text("#summary-view")
+    times = {"first paint": paint / 1e3, "loaded": loaded}
+    for route in ("classes", "class/999", "features", "feature/2047", "mistakes", "mistake/299"):
+        started = time.perf_counter()
+        seen.go(route)
+        assert seen.heading()
+        times[route] = time.perf_counter() - started
+    seen.go("classes")
+    assert seen.page.locator("#other-view tbody tr").count() < 1000
+    seen.page.locator("#other-view tbody tr").last.scroll_into_view_if_needed()
+    seen.page.locator("#other-view tbody tr").nth(121).wait_for(state="attached")
+    seen.page.fill(".filter input", "number 77")
+    assert seen.page.locator("#other-view tbody tr").count() == 11
+    with capsys.disabled():
+        size = f"{len(html.encode()) / 1e6:.1f} MB"
+        print(f"\n{size}:", ", ".join(f"{name} {t:.2f} s" for name, t in times.items()))
+    assert max(times.values()) < 5
+
+
+class _Scripts(HTMLParser):
+    """The text of each `<script type="application/json">`, as an HTML parser sees it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: dict[str, str] = {}
+        self.inside: str | None = None
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.inside = dict(attrs).get("id") if tag == "script" else None
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = None
+
+    def handle_data(self, data: str) -> None:
+        if self.inside:
+            self.found[self.inside] = self.found.get(self.inside, "") + data
+
+
+def test_the_bundles_hold_what_went_in(html: str) -> None:
+    document, classes, features, images = Maker().report()
+    parser = _Scripts()
+    parser.feed(html)
+    read = {name: json.loads(text) for name, text in parser.found.items()}
+    chunks: dict[str, list[Any]] = {}
+    for name in read:
+        kind = name.split("-")[1]
+        if kind != "document":
+            chunks.setdefault(kind, []).extend(read[name])
+    assert chunks["class"] == classes
+    assert chunks["feature"] == features
+    assert chunks["image"] == images
+    assert chunks["mistake"] == [row["reasons"] for row in document["mistakes"]["rows"]]
+    assert read["data-document"]["classes"] == document["classes"]
+    assert (
+        html.index('id="summary-view"') < html.index("VIEWS =") < html.index('id="data-document"')
+    )
+
+
+@given(st.recursive(st.none() | st.integers() | st.text(), lambda c: st.lists(c, max_size=4)))
+@settings(deadline=None)
+def test_embedded_json_closes_no_script_and_reads_back(value: Any) -> None:
+    text = str(embedded(value))
+    assert not re.search("[<>&\u2028\u2029]", text)
+    assert json.loads(text) == value
+
+
+@given(st.text(st.characters()))
+def test_legible_text_can_be_written_and_has_no_controls(text: str) -> None:
+    seen = legible({"a": [text]})["a"][0]
+    seen.encode()
+    assert len(seen) == len(text)
+    assert not re.search("[\x00-\x1f\x7f]", seen)
+
+
+def test_not_a_number_is_refused() -> None:
+    document, *rest = Maker(n_mistakes=1).report()
+    document["head"]["loss"] = float("nan")
+    with pytest.raises(ValueError, match="JSON compliant"):
+        render(document, *rest)
+
+
+_fraction = st.floats(0, 1, allow_nan=False)
+
+
+@given(
+    st.lists(st.lists(st.tuples(st.integers(1, 2048), _fraction), min_size=1), min_size=1),
+    _fraction,
+    _fraction,
+    st.integers(1, 2048),
+)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_the_curve_lies_in_its_frame_and_keeps_its_order(
+    series: list[list[tuple[int, float]]], dense: float, accuracy: float, k: int
+) -> None:
+    document = {
+        "curve": {
+            "dense": dense,
+            "series": [
+                {"name": str(i), "chosen": i == 0, "points": points}
+                for i, points in enumerate(series)
+            ],
+        },
+        "head": {"k": k, "accuracy": accuracy},
+    }
+    drawn = curve(document, 720, 380)
+    labels = sorted(line["label_y"] for line in drawn["lines"])
+    if len(labels) < 15:
+        assert all(b - a > 14.9 for a, b in pairwise(labels))
+    for line in drawn["lines"]:
+        for point in line["points"]:
+            assert drawn["left"] <= point["x"] <= drawn["right"]
+            if point["inside"]:
+                assert drawn["top"] - 0.1 <= point["y"] <= drawn["bottom"] + 0.1
+            assert point["inside"] == (point["accuracy"] >= drawn["low"])
+        chosen = [line for line in drawn["lines"] if line["chosen"]]
+        assert all(point["inside"] for line in chosen for point in line["points"])
+
+
+@given(st.lists(st.integers(0, 500), min_size=1, max_size=200))
+def test_the_bars_of_reasons_add_up(counts: list[int]) -> None:
+    heads = [
+        {"name": "dense", "median": 3.0, "counts": counts, "n_read": 9.0},
+        {"name": "sparse", "median": 1.0, "counts": [0, 5], "n_read": 3.0},
+    ]
+    drawn = reason_bars({"reasons": {"heads": heads}})
+    assert drawn is not None
+    assert drawn["n_bars"] <= 48
+    for row in drawn["rows"]:
+        wanted = 1.0 if row["total"] else 0.0
+        assert sum(bar["share"] for bar in row["bars"]) == pytest.approx(wanted)
+        assert all(0 <= bar["height"] <= 1 for bar in row["bars"])
+    assert any(bar["height"] == 1 for row in drawn["rows"] for bar in row["bars"])
+
+
+@given(st.lists(st.tuples(st.none() | _fraction, st.none() | _fraction)))
+def test_the_worst_classes_are_those_that_lose_most(pairs: list[tuple[Any, Any]]) -> None:
+    drawn = worst_classes({"classes": [{"dense": a, "sparse": b} for a, b in pairs]}, most=3)
+    losses = sorted((a - b for a, b in pairs if a is not None and b is not None), reverse=True)
+    assert ([row["loss"] for row in drawn["rows"]] if drawn else []) == losses[:3]
+    for row in drawn["rows"] if drawn else ():
+        assert -0.1 <= row["dense"] <= 100.1
+        assert -0.1 <= row["sparse"] <= 100.1
+
+
+def test_the_matrix_has_a_dot_for_each_weight() -> None:
+    document, classes, *_ = Maker().report()
+    drawn = matrix(document, classes)
+    assert drawn is not None
+    found = {(dot["row"], drawn["columns"][dot["column"]]) for dot in drawn["dots"]}
+    assert found == {(c, j) for c, row in enumerate(document["classes"]) for j in row["features"]}
+    assert drawn["columns"][:5] == document["classes"][0]["features"]
+    large = Maker(n_classes=50).report()
+    assert matrix(large[0], large[1]) is None
+
+
+def test_warnings_count_a_feature_once() -> None:
+    document, *_ = Maker().report()
+    assert feature_warnings(document) == {"dead": [11], "flat": [17], "twins": [20, 21]}
+
+
+def test_numbers_as_a_person_reads_them() -> None:
+    assert percent(0.91731) == "91.73%"
+    assert percent(None) == "–"
+    assert points(0.0042) == "+0.42"
+    assert points(-0.011) == "\u22121.10"
+    assert points(-0.00001) == "0.00"
+    assert loss(0.0042) == "0.42"
+    assert number(-0.123456) == "\u22120.123"
+
+
+def test_the_document_comes_first_and_reasons_apart() -> None:
+    made = dict(bundles(*Maker(n_mistakes=60).report()))
+    assert next(iter(made)) == "data-document"
+    assert {"data-class-0", "data-feature-1", "data-image-1", "data-mistake-1"} <= set(made)
+    assert "reasons" not in json.loads(made["data-document"])["mistakes"]["rows"][0]
