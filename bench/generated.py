@@ -1,8 +1,8 @@
 """A generated classifier of 1,000 classes and 2,048 features, with images on which it is right.
 
-Each feature looks for one patch of 8 × 8 pixels; each class is three patches, at random places in an
-image of 4 × 4 patches among others that mean nothing. So it is known which features decide a class,
-and where in an image.
+Each feature looks for one patch of 8 × 8 pixels; each class is three patches, at random places in
+an image of 4 × 4 patches among others that mean nothing. So it is known which features decide a
+class, and where in an image.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Patches(nn.Module):
         patches = torch.from_numpy(patch_pixels()).float().permute(0, 3, 1, 2) / 127.5 - 1
         self.match = nn.Conv2d(3, N_FEATURES, SIDE, SIDE)
         self.match.weight.data = patches / patches.flatten(1).norm(dim=1)[:, None, None, None] ** 2
-        self.match.bias.data.fill_(-0.5)
+        nn.init.constant_(self.match.bias, -0.5)  # type: ignore[arg-type]  # it has a bias
         self.head = nn.Linear(N_FEATURES, N_CLASSES)
         weight = torch.zeros(N_CLASSES, N_FEATURES)
         weight.scatter_(1, torch.from_numpy(own_patches()), 40.0)

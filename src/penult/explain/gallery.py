@@ -33,6 +33,8 @@ SIDE = 64  # pixels of a picture
 MOST_CELLS = 16  # a side of a heat map as it is kept
 BATCH_SIZE = 64
 MOST_ATTRIBUTED = 200
+MOST_EXACT = 2000  # pictures from which tiny ones are compressed too
+QUALITY = 78
 TOLERANCE = 0.02  # of the largest feature: half-precision runs round as coarsely
 
 THERE, MISSING, CHANGED = "there", "missing", "changed"
@@ -224,11 +226,12 @@ class _Taking:
         """The gallery."""
         made = Gallery(None if self.maps is None else self.maps.kind, self.note)
         n_left = MOST_ATTRIBUTED
+        exact = len(self.wishes) <= MOST_EXACT
         done = 0
         for wishes, values in self._batches():
             for wish, pixels in zip(wishes, values, strict=True):
                 state = MISSING if pixels is None else THERE
-                data = b"" if pixels is None else picture_of(pixels)
+                data = b"" if pixels is None else picture_of(pixels, exact=exact)
                 made.pictures[wish.key] = Picture(wish.sample, state, data)
             done += len(wishes)
             there = [(w, p) for w, p in zip(wishes, values, strict=True) if p is not None]
@@ -333,18 +336,18 @@ class _Found:
         return (None, 0) if place is None else (self._data, place)
 
 
-def picture_of(pixels: Tensor, side: int = SIDE) -> bytes:
+def picture_of(pixels: Tensor, *, exact: bool = True) -> bytes:
     """A small picture of what the network sees: uint8 (h, w, c), or a float tensor (c, h, w).
 
     Of a tensor that came ready for the network the values between its least and its largest are
-    spread over the grey levels.
+    spread over the grey levels. Where `exact`, tiny images keep every pixel as it is.
     """
     image = image_of(pixels)
-    image.thumbnail((side, side), Image.Resampling.BOX)
+    image.thumbnail((SIDE, SIDE), Image.Resampling.BOX)
     kept = io.BytesIO()
     if features.check("webp"):
-        small = max(image.size) <= side // 2
-        image.save(kept, "WEBP", quality=82, method=4, lossless=small)
+        tiny = max(image.size) <= SIDE // 2
+        image.save(kept, "WEBP", quality=QUALITY, method=4, lossless=exact and tiny)
     else:
         image.save(kept, "PNG", optimize=True)
     return kept.getvalue()

@@ -107,7 +107,7 @@ def _readers(findings: Findings) -> list[list[dict[str, Any]]]:
     readers: list[list[dict[str, Any]]] = [[] for _ in range(findings.head.n_features)]
     for c in range(findings.head.n_classes):
         for kept, share in zip(
-            kept_of(findings.head.subspaces, c), findings.shares(c).tolist(), strict=True
+            kept_of(findings.subspaces, c), findings.shares(c).tolist(), strict=True
         ):
             row = {"class": c, "weight": float(findings.values[kept]), "share": share}
             readers[int(findings.head.indices[kept])].append(row)

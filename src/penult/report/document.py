@@ -30,6 +30,7 @@ SEPARATING = 5
 DENSE_WEIGHTS = 6
 MAPPED_REASONS = 2
 REASON_SAMPLES = 500
+REASON_SAMPLES_LARGE = 100
 LARGE = 1 << 18  # weights of a head from which reasons are bounded, not searched for
 FEWEST_FOR_A_MEDIAN = 5
 MISSING_NAMED = 20
@@ -186,7 +187,7 @@ class _Builder:
                 "refit": choice.refit,
                 "k": choice.k,
                 "accuracy": choice.accuracy,
-                "nnz": self.found.head.subspaces.nnz,
+                "nnz": self.found.subspaces.nnz,
                 "n_features_used": len(torch.unique(self.found.head.indices)),
                 "loss": choice.loss,
                 "interval": list(choice.interval),
@@ -253,14 +254,15 @@ class _Builder:
 
     def _reasons(self) -> tuple[dict[str, Any] | None, list[float | None]]:
         """Sizes of sufficient reasons of a sample of the evaluation images, and class medians."""
-        n = min(REASON_SAMPLES, self.found.evaluation.n_samples)
+        exact = self.found.head.n_classes * self.found.head.n_features < LARGE
+        most = REASON_SAMPLES if exact else REASON_SAMPLES_LARGE
+        n = min(most, self.found.evaluation.n_samples)
         generator = torch.Generator().manual_seed(0)
         rows = torch.randperm(self.found.evaluation.n_samples, generator=generator)[:n]
         keep = torch.zeros(self.found.evaluation.n_samples, dtype=torch.bool)
         keep[rows] = True
         z, labels = self.found.evaluation.subset(keep).arrays()
         box = Box(self.found.survey.low.double(), self.found.survey.high.double())
-        exact = self.found.head.n_classes * self.found.head.n_features < LARGE
         heads = []
         medians: list[float | None] = [None] * self.found.head.n_classes
         certain = 1.0

@@ -13,6 +13,7 @@ from penult.report.album import images_each
 from penult.report.relations import Relations
 from penult.report.verdicts import Verdicts
 from penult.run import Run
+from penult.select import Subspaces
 from penult.tap import Head
 
 
@@ -25,7 +26,7 @@ class Findings:
         images: how many images each list shows; fewer where there are very many lists if None.
 
     Attributes:
-        head: the sparse head; `dense` is the dense one.
+        head: the sparse head, `subspaces` what it reads; `dense` is the dense one.
         values: (nnz,) float64, weights of the sparse head.
         train, evaluation: features.
         survey: ranges and largest values; relations: means and correlations; verdicts: what the
@@ -43,9 +44,9 @@ class Findings:
         self.train: Features = run.train()
         self.dense: Head = self.train.require_head()
         self.evaluation: Features = run.evaluation()
-        subspaces = self.head.subspaces
-        n_lists = 2 * subspaces.nnz + self.head.n_features
-        self.survey = Survey.of(self.train, subspaces, images_each(n_lists, images))
+        self.subspaces: Subspaces = self.head.subspaces
+        n_lists = 2 * self.subspaces.nnz + self.head.n_features
+        self.survey = Survey.of(self.train, self.subspaces, images_each(n_lists, images))
         self.relations = Relations.of(run.moments(), self.survey)
         self.influences = self.relations.influences(self.head)
         self.verdicts = Verdicts.of(self.evaluation, self.dense, self.head)
@@ -58,7 +59,7 @@ class Findings:
 
     def order(self, c: int) -> list[int]:
         """Entries of a class in the subspaces, the most influential first."""
-        kept = kept_of(self.head.subspaces, c)
+        kept = kept_of(self.subspaces, c)
         return [kept[i] for i in self.influences[c].sort(descending=True, stable=True).indices]
 
     def shares(self, c: int) -> Tensor:

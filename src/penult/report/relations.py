@@ -95,13 +95,15 @@ class Relations:
 
     def separation(self, head: SparseHead, c: int, d: int) -> list[tuple[int, float]]:
         """How far each feature that c or d reads moves the two apart, the largest first."""
-        read = torch.unique(torch.cat([head.subspaces[c], head.subspaces[d]]))
-        weights = []
+        weights, kept = [], []
         for one in (c, d):
             row = torch.zeros(head.n_features, dtype=torch.float64)
             start, stop = int(head.indptr[one]), int(head.indptr[one + 1])
-            row[head.indices[start:stop]] = head.values[start:stop].detach().double()
-            weights.append(row[read])
+            kept.append(head.indices[start:stop])
+            row[kept[-1]] = head.values[start:stop].detach().double()
+            weights.append(row)
+        read = torch.unique(torch.cat(kept))
+        weights = [row[read] for row in weights]
         moves = (weights[0] - weights[1]) * (self.means[c, read] - self.means[d, read])
         order = moves.abs().sort(descending=True, stable=True).indices
         return [(int(read[i]), float(moves[i])) for i in order]
