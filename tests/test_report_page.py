@@ -445,6 +445,7 @@ def test_without_images_the_page_is_complete(visit: Open) -> None:
     seen = visit(render(document, *rest))
     assert all(view["heading"] for view in seen.tour(VIEWS))
     assert seen.page.locator("[data-glance]").count() == 0
+    assert seen.page.locator("#maps").is_hidden()
     seen.go("summary")
     assert "Sufficient reasons were not computed" in seen.text("#summary-view")
     seen.go("class/3")
