@@ -83,10 +83,13 @@ function classLink(c) {
 
 const featureLink = (j) => el("a", { href: `#feature/${j}`, class: "feature" }, String(j));
 
+// A drawing that is read out as its label; without one, the number beside it is enough.
+const spoken = (label) => (label ? { role: "img", "aria-label": label } : { "aria-hidden": "true" });
+
 // A bar from 0 to `fraction` of its track.
 function bar(fraction, kind, label) {
   const width = `${100 * Math.max(0, Math.min(1, fraction || 0))}%`;
-  return el("span", { class: `track-bar ${kind || ""}`, role: "img", "aria-label": label },
+  return el("span", { class: `track-bar ${kind || ""}`, ...spoken(label) },
     el("i", { style: { width } }));
 }
 
@@ -94,7 +97,7 @@ function bar(fraction, kind, label) {
 function diverging(value, largest, label) {
   const part = 50 * Math.min(1, Math.abs(value || 0) / (largest || 1));
   const left = value < 0 ? 50 - part : 50;
-  return el("span", { class: "diverging", role: "img", "aria-label": label },
+  return el("span", { class: "diverging", ...spoken(label) },
     el("i", { class: value < 0 ? "neg" : "pos", style: { left: `${left}%`, width: `${part}%` } }));
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 MOST_ROWS, MOST_COLUMNS = 40, 80
@@ -41,24 +41,7 @@ def curve(
     def y(accuracy: float) -> float:
         return round(height - bottom - (accuracy - low) / (high - low) * (height - top - bottom), 2)
 
-    lines, peers = [], 0
-    for line in series:
-        points = [
-            {"x": x(k), "y": y(a), "k": k, "accuracy": a, "inside": a >= low}
-            for k, a in sorted(line["points"])
-        ]
-        peers += not line["chosen"]
-        lines.append(
-            {
-                "name": line["name"],
-                "chosen": line["chosen"],
-                "tone": 0 if line["chosen"] else 1 + (peers - 1) % 6,
-                "points": points,
-                "path": "M" + "L".join(f"{p['x']} {p['y']}" for p in points),
-                "end": points[-1],
-            }
-        )
-    lines.sort(key=lambda line: bool(line["chosen"]))
+    lines = _lines(series, x, y, low)
     _place_labels(lines, y(dense), top, height - bottom)
     return {
         "width": width,
@@ -79,6 +62,33 @@ def curve(
         "low": low,
         "labelled": labelled,
     }
+
+
+def _lines(
+    series: Sequence[Mapping[str, Any]],
+    x: Callable[[float], float],
+    y: Callable[[float], float],
+    low: float,
+) -> list[dict[str, Any]]:
+    """Each series' points, path and tone (0: the chosen one), the chosen one last, on top."""
+    lines, n_peers = [], 0
+    for line in series:
+        n_peers += not line["chosen"]
+        points = [
+            {"x": x(k), "y": y(a), "k": k, "accuracy": a, "inside": a >= low}
+            for k, a in sorted(line["points"])
+        ]
+        lines.append(
+            {
+                "name": line["name"],
+                "chosen": line["chosen"],
+                "tone": 0 if line["chosen"] else 1 + (n_peers - 1) % 6,
+                "points": points,
+                "path": "M" + "L".join(f"{p['x']} {p['y']}" for p in points),
+                "end": points[-1],
+            }
+        )
+    return sorted(lines, key=lambda line: bool(line["chosen"]))
 
 
 def _accuracy_axis(

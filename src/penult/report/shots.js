@@ -80,7 +80,7 @@ function describe(image) {
 function strip(shots, feature, own) {
   if (!shots.length) return el("p", { class: "empty" }, "No images.");
   const views = shots.map(([index, value, map]) => ({ index, map, feature, value }));
-  return el("div", { class: "strip", style: { "--n": shots.length } }, views.map((view, place) => {
+  return el("div", { class: "strip", style: { "--n": Math.max(shots.length, 4) } }, views.map((view, place) => {
     const image = item("image", view.index);
     const title = image ? `${describe(image)} · feature ${feature}: ${number(view.value)}` : "";
     const other = image && known(image.class) && image.class !== own;

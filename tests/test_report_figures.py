@@ -1,0 +1,178 @@
+"""What the report page is made from: bundles of JSON, the geometry of its figures, numbers."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from penult.report.bundles import bundles, embedded, legible
+from penult.report.figures import curve, matrix, reason_bars, worst_classes
+from penult.report.page import feature_warnings, loss, number, percent, points, render
+from report_document import Maker
+
+
+class _Scripts(HTMLParser):
+    """The text of each `<script type="application/json">`, as an HTML parser sees it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: dict[str, str] = {}
+        self.inside: str | None = None
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.inside = dict(attrs).get("id") if tag == "script" else None
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = None
+
+    def handle_data(self, data: str) -> None:
+        if self.inside:
+            self.found[self.inside] = self.found.get(self.inside, "") + data
+
+
+def test_the_bundles_hold_what_went_in() -> None:
+    document, classes, features, images = Maker().report()
+    html = render(document, classes, features, images)
+    parser = _Scripts()
+    parser.feed(html)
+    read = {name: json.loads(text) for name, text in parser.found.items()}
+    chunks: dict[str, list[Any]] = {}
+    for name in read:
+        kind = name.split("-")[1]
+        if kind != "document":
+            chunks.setdefault(kind, []).extend(read[name])
+    assert chunks["class"] == classes
+    assert chunks["feature"] == features
+    assert chunks["image"] == images
+    assert chunks["mistake"] == [row["reasons"] for row in document["mistakes"]["rows"]]
+    assert read["data-document"]["classes"] == document["classes"]
+    assert (
+        html.index('id="summary-view"') < html.index("VIEWS =") < html.index('id="data-document"')
+    )
+
+
+@given(st.recursive(st.none() | st.integers() | st.text(), lambda c: st.lists(c, max_size=4)))
+@settings(deadline=None)
+def test_embedded_json_closes_no_script_and_reads_back(value: Any) -> None:
+    text = str(embedded(value))
+    assert not re.search("[<>&\u2028\u2029]", text)
+    assert json.loads(text) == value
+
+
+@given(st.text(st.characters()))
+def test_legible_text_can_be_written_and_has_no_controls(text: str) -> None:
+    seen = legible({"a": [text]})["a"][0]
+    seen.encode()
+    assert len(seen) == len(text)
+    assert not re.search("[\x00-\x1f\x7f]", seen)
+
+
+def test_not_a_number_is_refused() -> None:
+    document, *rest = Maker(n_mistakes=1).report()
+    document["head"]["loss"] = float("nan")
+    with pytest.raises(ValueError, match="JSON compliant"):
+        render(document, *rest)
+
+
+_fraction = st.floats(0, 1, allow_nan=False)
+
+
+@given(
+    st.lists(st.lists(st.tuples(st.integers(1, 2048), _fraction), min_size=1), min_size=1),
+    _fraction,
+    _fraction,
+    st.integers(1, 2048),
+)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_the_curve_lies_in_its_frame_and_keeps_its_order(
+    series: list[list[tuple[int, float]]], dense: float, accuracy: float, k: int
+) -> None:
+    document = {
+        "curve": {
+            "dense": dense,
+            "series": [
+                {"name": str(i), "chosen": i == 0, "points": points}
+                for i, points in enumerate(series)
+            ],
+        },
+        "head": {"k": k, "accuracy": accuracy},
+    }
+    drawn = curve(document, 720, 380)
+    labels = sorted(line["label_y"] for line in drawn["lines"])
+    assert labels[-1] <= drawn["bottom"]
+    if len(labels) < 15:
+        assert all(b - a > 14.9 for a, b in pairwise(labels))
+    for line in drawn["lines"]:
+        for point in line["points"]:
+            assert drawn["left"] <= point["x"] <= drawn["right"]
+            if point["inside"]:
+                assert drawn["top"] - 0.1 <= point["y"] <= drawn["bottom"] + 0.1
+            assert point["inside"] == (point["accuracy"] >= drawn["low"])
+        chosen = [line for line in drawn["lines"] if line["chosen"]]
+        assert all(point["inside"] for line in chosen for point in line["points"])
+
+
+@given(st.lists(st.integers(0, 500), min_size=1, max_size=200))
+def test_the_bars_of_reasons_add_up(counts: list[int]) -> None:
+    heads = [
+        {"name": "dense", "median": 3.0, "counts": counts, "n_read": 9.0},
+        {"name": "sparse", "median": 1.0, "counts": [0, 5], "n_read": 3.0},
+    ]
+    drawn = reason_bars({"reasons": {"heads": heads}})
+    assert drawn is not None
+    assert drawn["n_bars"] <= 48
+    for row in drawn["rows"]:
+        wanted = 1.0 if row["total"] else 0.0
+        assert sum(bar["share"] for bar in row["bars"]) == pytest.approx(wanted)
+        assert all(0 <= bar["height"] <= 1 for bar in row["bars"])
+    assert any(bar["height"] == 1 for row in drawn["rows"] for bar in row["bars"])
+
+
+@given(st.lists(st.tuples(st.none() | _fraction, st.none() | _fraction)))
+def test_the_worst_classes_are_those_that_lose_most(pairs: list[tuple[Any, Any]]) -> None:
+    drawn = worst_classes({"classes": [{"dense": a, "sparse": b} for a, b in pairs]}, most=3)
+    losses = sorted((a - b for a, b in pairs if a is not None and b is not None), reverse=True)
+    assert ([row["loss"] for row in drawn["rows"]] if drawn else []) == losses[:3]
+    for row in drawn["rows"] if drawn else ():
+        assert -0.1 <= row["dense"] <= 100.1
+        assert -0.1 <= row["sparse"] <= 100.1
+
+
+def test_the_matrix_has_a_dot_for_each_weight() -> None:
+    document, classes, *_ = Maker().report()
+    drawn = matrix(document, classes)
+    assert drawn is not None
+    found = {(dot["row"], drawn["columns"][dot["column"]]) for dot in drawn["dots"]}
+    assert found == {(c, j) for c, row in enumerate(document["classes"]) for j in row["features"]}
+    assert drawn["columns"][:5] == document["classes"][0]["features"]
+    large = Maker(n_classes=50).report()
+    assert matrix(large[0], large[1]) is None
+
+
+def test_warnings_count_a_feature_once() -> None:
+    document, *_ = Maker().report()
+    assert feature_warnings(document) == {"dead": [11], "flat": [17], "twins": [20, 21]}
+
+
+def test_numbers_as_a_person_reads_them() -> None:
+    assert percent(0.91731) == "91.73%"
+    assert percent(None) == "–"
+    assert points(0.0042) == "+0.42"
+    assert points(-0.011) == "\u22121.10"
+    assert points(-0.00001) == "0.00"
+    assert loss(0.0042) == "0.42"
+    assert number(-0.123456) == "\u22120.123"
+
+
+def test_the_document_comes_first_and_reasons_apart() -> None:
+    made = dict(bundles(*Maker(n_mistakes=60).report()))
+    assert next(iter(made)) == "data-document"
+    assert {"data-class-0", "data-feature-1", "data-image-1", "data-mistake-1"} <= set(made)
+    assert "reasons" not in json.loads(made["data-document"])["mistakes"]["rows"][0]
