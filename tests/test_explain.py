@@ -1,0 +1,372 @@
+"""Terms, explanations and galleries: sums, naive maps, and images that are gone or changed."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from penult import Run, SparseHead
+from penult.analyze import analyze_features
+from penult.cli import main
+from penult.demo import demo
+from penult.errors import InputError
+from penult.explain.choice import choose_head
+from penult.explain.explanation import SHOWN, Explanation, class_index
+from penult.explain.gallery import CHANGED, MISSING, THERE, Wish, take_pictures
+from penult.explain.overlay import ABOVE, BELOW, overlay
+from penult.explain.survey import Sample
+from penult.explain.terms import terms_of
+from penult.features import Features
+from penult.reopen import Sources, reopen_network
+from penult.select import top_k
+from penult.tap import Head
+
+
+def penult(*arguments: str) -> int:
+    """Exit status of the command, run in this process."""
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["penult", *arguments])
+            main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return demo(tmp_path_factory.mktemp("demo") / "run")
+
+
+NET = """
+from torch import nn
+
+class Net(nn.Module):
+    penult_transform = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 3, padding=1)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.head(self.conv(x).relu().mean((2, 3)))
+
+def net():
+    import torch
+    torch.manual_seed(0)
+    return Net()
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of images of three classes, analysed into `run`."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.py").write_text(NET)
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 12, 12, 3), dtype=np.uint8)
+    for i, image in enumerate(pixels):
+        place = tmp_path / "data" / "abc"[i % 3] / f"{i:02d}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(place)
+    assert penult("analyze", "net.py:net", "data", "--weights", "random", "--out", "run") == 0
+    return tmp_path
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.integers(2, 6), st.integers(1, 40), st.booleans())
+def test_terms_add_up_to_the_logit(seed: int, c: int, d: int, sparse: bool) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(c, d, generator=generator)
+    bias = torch.randn(c, generator=generator)
+    z = torch.randn(d, generator=generator) * 10
+    head: Head | SparseHead = Head("", weight, bias)
+    if sparse:
+        k = 1 + seed % d
+        head = SparseHead.from_dense(weight, bias, top_k(weight.abs(), k))
+        weight = head.dense_weight().detach()
+    logits = weight.double() @ z.double() + bias.double()
+    for of in range(c):
+        terms = terms_of(head, z, of)
+        assert terms.total == pytest.approx(float(logits[of]), abs=1e-9)
+        assert len(terms.terms) == (k if sparse else d)
+        sizes = [abs(term.contribution) for term in terms.terms]
+        assert sizes == sorted(sizes, reverse=True)
+        assert all(t.contribution == t.value * t.weight for t in terms.terms)
+        between = terms_of(head, z, of, (of + 1) % c)
+        gap = float(logits[of] - logits[(of + 1) % c])
+        assert between.total == pytest.approx(gap, abs=1e-9)
+        assert between.rest(1) == pytest.approx(
+            gap - between.bias - between.terms[0].contribution, abs=1e-9
+        )
+
+
+def test_contributions_are_those_of_the_network(digits: Run) -> None:
+    """The sum is the network's own logit, and each map's mean times the weight a contribution."""
+    found = Explanation.of(digits, "eval:7", dense=True)
+    model = reopen_network(digits)
+    assert found.picture is not None
+    pixels = torch.from_numpy(np.asarray(found.picture.convert("L")).copy()).float() / 127.5 - 1
+    with torch.no_grad():
+        logits = model(pixels[None, None])[0]
+    assert found.terms.total == pytest.approx(float(logits[found.terms.of]), rel=1e-5)
+    assert found.predicted == logits.argmax() == found.dense_predicted
+    assert found.maps is not None
+    assert found.maps_kind == "mean"
+    for term, values in zip(found.terms.terms, found.maps, strict=False):
+        assert float(values.mean()) * term.weight == pytest.approx(term.contribution, abs=1e-5)
+    seen: list[torch.Tensor] = []
+    with torch.no_grad(), model.last.register_forward_hook(lambda *call: seen.append(call[2])):  # type: ignore[union-attr,operator]
+        model(pixels[None, None])
+    for term, values in zip(found.terms.terms, found.maps, strict=False):
+        torch.testing.assert_close(values, seen[0][0, term.feature], atol=1e-5, rtol=1e-4)
+
+
+def test_sparse_explanations_read_k_features(digits: Run) -> None:
+    choice = choose_head(digits, k=5)
+    found = Explanation.of(digits, "eval:3", k=5)
+    assert found.head_name == f"sparse head ({choice.name})"
+    assert len(found.terms.terms) == 5
+    kept = choice.head.subspaces[found.predicted].tolist()
+    assert {t.feature for t in found.terms.terms} == set(kept)
+    against = Explanation.of(digits, "eval:3", k=5, against=str((found.predicted + 1) % 10))
+    assert against.terms.total > 0
+    assert "ahead of" in against.sentence()
+    document = against.document()
+    total = sum(row["contribution"] for row in document["features"]) + document["bias"]
+    assert total == pytest.approx(document["total"], abs=1e-12)
+    assert json.loads(json.dumps(document)) == document
+    assert document["reason"]["valid"]
+    assert document["reason"]["predicted"] == found.predicted
+
+
+def test_every_kind_of_image_gives_the_same_explanation(folder: Path) -> None:
+    stored = Explanation.of("run", "b/04.png")
+    by_number = Explanation.of("run", "train:11")
+    from_file = Explanation.of("run", "data/b/04.png")
+    from_picture = Explanation.of("run", Image.open("data/b/04.png"))
+    for other in (by_number, from_file, from_picture):
+        assert other.terms.of == stored.terms.of
+        assert other.terms.total == pytest.approx(stored.terms.total, abs=1e-5)
+    assert stored.label == by_number.label == 1
+    assert from_file.label is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("nothing.png",), "nothing.png is no file, and no image of the run"),
+        (("b/05.png",), "did you mean"),
+        (("eval:0",), "has no evaluation data: expected train:NUMBER"),
+        (("train:30",), "samples are numbered from 0 to 29"),
+        (("train:0", "--class", "x"), "no class is called x: there are a, b, c"),
+        (("train:0", "--against", "3"), "classes are numbered from 0 to 2, found 3"),
+        (("train:0", "--class", "a", "--against", "a"), "expected another class to compare with"),
+        (("train:0", "-k", "4"), "holds no head of k = 4"),
+        (("train:0", "--select", "luck"), "holds no heads 'luck'"),
+        (("train:0", "--out", "x.jpg"), "x.jpg: expected a name that ends in .png or .svg"),
+        (("net.py",), "is damaged or no image that Pillow reads"),
+    ],
+)
+def test_what_cannot_be_explained_is_said_in_one_line(
+    folder: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str
+) -> None:
+    capsys.readouterr()
+    assert penult("explain", "run", *arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert len(captured.err.strip().splitlines()) == 1
+    assert said in captured.err
+
+
+def test_the_command_prints_writes_a_picture_and_json(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert penult("explain", "run", "a/00.png") == 0
+    page = capsys.readouterr().out
+    assert "Picture: run/explained/a-00-" in page
+    (picture,) = (folder / "run" / "explained").iterdir()
+    with Image.open(picture) as drawn:
+        assert drawn.width > 800
+    for name in ("one.svg", "two.svg"):
+        assert penult("explain", "run", "a/00.png", "--against", "b", "--out", name, "--json") == 0
+        document = json.loads(capsys.readouterr().out)
+        assert document["format"] == "penult-explanation/1"
+        assert document["class"] != document["against"] == "b"
+    svg = (folder / "one.svg").read_text(encoding="utf-8")
+    assert svg == (folder / "two.svg").read_text(encoding="utf-8")
+    assert "logit of" in svg
+    assert len(list((folder / "run" / "explained").iterdir())) == 1
+
+
+def test_a_run_of_features_is_explained_without_pictures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    z = torch.rand(60, 5, generator=torch.Generator().manual_seed(0))
+    features = Features.of(
+        z, torch.arange(60) % 3, torch.eye(3, 5), class_names=["$x_1$", "b", "c"]
+    )
+    run = analyze_features(features, None, tmp_path / "run")
+    found = Explanation.of(run, "train:4")
+    assert found.picture is None
+    assert found.maps is None
+    assert "made from features" in found.note
+    assert penult("explain", str(run.folder), "train:4", "--class", "0", "--against", "1") == 0
+    assert "no image" in capsys.readouterr().out
+    assert penult("explain", str(run.folder), __file__) == 2
+    assert "holds no network for" in capsys.readouterr().err
+
+
+def test_the_notebook_form_holds_text_as_text(digits: Run) -> None:
+    found = Explanation.of(digits, "eval:0")
+    hostile = ["<script>alert(1)</script>" if c == found.predicted else str(c) for c in range(10)]
+    changed = Explanation(**{**vars(found), "class_names": hostile, "image": '"><img src=x>'})
+    html = changed._repr_html_()
+    assert "<script>" not in html
+    assert "<img src=x>" not in html
+    assert html.count("data:image/png") == 1 + min(SHOWN, len(found.terms.terms))
+    assert all(len(part) <= 80 for part in [changed.file_name()])
+    assert "/" not in changed.file_name()
+
+
+def test_classes_are_named_or_numbered() -> None:
+    assert class_index(["a", "1", "c"], "1") == 1
+    assert class_index(["a", "b", "c"], "2") == 2
+    assert class_index(["a", "b", "c"], 0) == 0
+    with pytest.raises(InputError, match="did you mean tabby"):
+        class_index(["tabby", "dog"], "taby")
+
+
+def test_the_overlay_is_warm_where_the_map_is_high_and_blue_where_it_is_low() -> None:
+    grey = Image.new("RGB", (96, 96), (128, 128, 128))
+    map = torch.zeros(4, 4)
+    map[0, 3], map[3, 0] = 2.0, -2.0
+    found = np.asarray(overlay(grey, map)).astype(int)
+    assert np.abs(found[2, 93] - ABOVE).max() < 30
+    assert np.abs(found[93, 2] - BELOW).max() < 30
+    assert np.abs(found[50, 48] - 128).max() <= 1
+
+
+def wishes_of(run: Run) -> list[Wish]:
+    features = run.train()
+    (block,) = features.blocks()
+    return [
+        Wish(
+            ("train", i),
+            Sample(i, block.ids[i], int(block.labels[i]), 0),
+            {j: float(block.features[i, j]) for j in (1, 4)},
+        )
+        for i in range(0, 30, 3)
+    ]
+
+
+def test_the_gallery_has_maps_of_the_stored_values_and_is_found_again(folder: Path) -> None:
+    run = Run.open("run")
+    wishes = wishes_of(run)
+    made = take_pictures(run, wishes)
+    assert made.kind == "mean"
+    assert made.count(THERE) == 10
+    for wish in wishes:
+        for j, value in wish.values.items():
+            values = made.map(wish.key, j)
+            assert values is not None
+            assert float(values.mean()) == pytest.approx(value, abs=1e-5)
+        assert made.map(wish.key, 0) is None
+        picture = Image.open(io.BytesIO(made.pictures[wish.key].data))
+        with Image.open(folder / "data" / wish.sample.id) as original:
+            assert np.array_equal(np.asarray(picture), np.asarray(original))
+    shutil.rmtree(folder / "data")
+    again = take_pictures(run, wishes)
+    assert again.pictures == made.pictures
+    assert torch.equal(again.map(wishes[0].key, 1), made.map(wishes[0].key, 1))  # type: ignore[arg-type]
+    other = take_pictures(run, wishes[1:])
+    assert other.count(MISSING) == 9
+    assert other.kind is None
+
+
+def test_images_that_vanished_or_changed_are_told_apart(folder: Path) -> None:
+    run = Run.open("run")
+    wishes = wishes_of(run)
+    names = [wish.sample.id for wish in wishes]
+    (folder / "data" / names[0]).unlink()
+    Image.new("RGB", (12, 12), (9, 200, 9)).save(folder / "data" / names[1])
+    Image.new("RGB", (5, 7)).save(folder / "data" / names[2])
+    (folder / "data" / names[3]).write_bytes(b"no image")
+    made = take_pictures(run, wishes)
+    states = [made.pictures[wish.key].state for wish in wishes]
+    assert states == [MISSING, CHANGED, CHANGED, MISSING, *[THERE] * 6]
+    assert made.map(wishes[1].key, 1) is None
+    assert made.map(wishes[4].key, 1) is not None
+    # A second look finds what has come back.
+    (folder / "data" / names[0]).write_bytes((folder / "data" / names[5]).read_bytes())
+    assert take_pictures(run, wishes).count(MISSING) == 1
+
+
+def test_a_network_that_is_gone_leaves_pictures_without_maps(folder: Path) -> None:
+    run = Run.open("run")
+    (folder / "net.py").unlink()
+    with pytest.warns(UserWarning, match="no heat maps"):
+        made = take_pictures(run, wishes_of(run))
+    assert made.count(THERE) == 10
+    assert made.kind is None
+    assert "net.py" in made.note
+    with pytest.warns(UserWarning, match="no heat maps"):
+        found = Explanation.of("run", "a/00.png")
+    assert found.maps is None
+    assert found.picture is not None
+
+
+def test_an_explained_image_that_changed_is_refused(folder: Path) -> None:
+    Image.new("RGB", (12, 12), (9, 200, 9)).save(folder / "data/a/00.png")
+    with pytest.raises(InputError, match="no longer the image that was analysed"):
+        Explanation.of("run", "a/00.png")
+    (folder / "data/a/00.png").unlink()
+    found = Explanation.of("run", "a/00.png")
+    assert found.picture is None
+    assert "gone" in found.note
+
+
+def test_images_may_have_moved(folder: Path) -> None:
+    (folder / "data").rename(folder / "elsewhere")
+    run = Run.open("run")
+    assert take_pictures(run, wishes_of(run)).count(MISSING) == 10
+    moved = take_pictures(run, wishes_of(run), sources=Sources(data="elsewhere"))
+    assert moved.count(THERE) == 10
+
+
+def test_networks_that_do_not_pool_by_a_mean_are_attributed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.py").write_text(NET.replace(".mean((2, 3))", ".amax((2, 3))"))
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 8, 8, 3), dtype=np.uint8)
+    for i, image in enumerate(pixels):
+        place = tmp_path / "data" / "abc"[i % 3] / f"{i:02d}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(place)
+    assert penult("analyze", "net.py:net", "data", "--weights", "random", "--out", "run") == 0
+    found = Explanation.of("run", "a/00.png", dense=True)
+    assert found.maps_kind == "attribution"
+    assert found.maps is not None
+    assert "ntegrated gradients" in found.note
+
+
+def test_the_choice_is_the_smallest_that_surely_is_as_good(digits: Run) -> None:
+    choice = choose_head(digits)
+    rows = digits.summary()["path"]
+    assert choice.accuracy == next(r["accuracy"] for r in rows if r["k"] == choice.k)
+    assert choice.loss == pytest.approx(digits.summary()["dense"]["accuracy"] - choice.accuracy)
+    asked = choose_head(digits, k=2, select="frequency")
+    assert (asked.k, asked.select, asked.refit) == (2, "frequency", "none")
+    assert asked.accuracy == digits.summary()["influence"]["frequency"]["2"]["accuracy"]
