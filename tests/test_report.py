@@ -1,0 +1,300 @@
+"""Reports of real runs: planted features, numbers against the run's own, and the page in a browser."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import nn
+
+from browsing import Open
+from penult import Run
+from penult.analyze import analyze_features, analyze_network
+from penult.collect import usable_head
+from penult.data import ArrayImages, open_data
+from penult.demo import TRANSFORM, demo
+from penult.errors import InputError
+from penult.explain.explanation import Explanation
+from penult.features import Features
+from penult.models import fingerprint
+from penult.reopen import Sources
+from penult.report.report import Report
+from penult.source import ImageSource, Pass
+from penult.storage import write_tensors
+from test_explain import NET, penult
+
+CORNER_CLASS = 3
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return demo(tmp_path_factory.mktemp("demo") / "run")
+
+
+@pytest.fixture(scope="module")
+def report(digits: Run) -> Report:
+    return Report.of(digits)
+
+
+def with_corners(part: str) -> ArrayImages:
+    """Digits among which a bright corner pixel, and nothing else, marks one class."""
+    found = open_data(f"digits:{part}")
+    assert found.labels is not None
+    pixels = np.stack([np.asarray(found.load(i)) for i in range(len(found))])
+    marked = found.labels == CORNER_CLASS
+    others = np.random.default_rng(0).choice(np.flatnonzero(~marked), marked.sum(), replace=False)
+    pixels[marked] = pixels[others]
+    pixels[:, 0, 0] = np.where(marked, 255, 0)
+    return ArrayImages(pixels, found.labels, tuple("0123456789"))
+
+
+class Shallow(nn.Module):
+    """One convolution, so that what a feature sees is where it sees it."""
+
+    penult_transform = TRANSFORM
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 48, 3, padding=1)
+        self.norm = nn.BatchNorm2d(48)
+        self.head = nn.Linear(48, 10)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.head(F.relu(self.norm(self.conv(images))).mean((2, 3)))
+        return logits
+
+
+def trained(source: ImageSource) -> Shallow:
+    batches = list(source.batches(0))
+    images = torch.cat([source.inputs(batch, torch.device("cpu")) for batch in batches])
+    labels = torch.cat([batch.labels for batch in batches])
+    torch.manual_seed(0)
+    network = Shallow()
+    optimiser = torch.optim.AdamW(network.parameters(), lr=0.02)
+    for _ in range(25):
+        for rows in torch.randperm(len(images)).split(128):
+            optimiser.zero_grad()
+            F.cross_entropy(network(images[rows]), labels[rows]).backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+    return network.eval()
+
+
+def test_a_planted_corner_is_found_shown_and_named(tmp_path: Path) -> None:
+    data, held_out = with_corners("train"), with_corners("test")
+    source = ImageSource(data, TRANSFORM, Pass())
+    network = trained(source)
+    spec = {"spec": f"{__file__}:Shallow", "weights": "net.safetensors", "set": []}
+    run = analyze_network(
+        network,
+        usable_head(network, source),
+        data,
+        held_out,
+        tmp_path / "run",
+        transform=TRANSFORM,
+        class_names=tuple("0123456789"),
+        network={**spec, "fingerprint": fingerprint(network)},
+    )
+    write_tensors(run.folder / "net.safetensors", network.state_dict(), {"format": "pt"})
+    sources = Sources(data=data, evaluation=held_out)
+    found = Report.of(run, sources=sources)
+    first = found.data.class_details[CORNER_CLASS]["features"][0]
+    assert first["share"] > 0.5
+    h, w = found.document["pictures"]["grid"]
+    assert (h, w) == (8, 8)
+    assert len(first["own"]) == 8
+    for _, value, map in first["own"]:
+        values = np.frombuffer(base64.b64decode(map), np.int8).reshape(h, w)
+        row, column = np.unravel_index(values.argmax(), values.shape)
+        assert max(row, column) <= 1, f"the map peaks at {row}, {column}, not in the corner"
+        assert value > 0
+    marked = int(np.flatnonzero(held_out.labels == CORNER_CLASS)[0])
+    told = Explanation.of(run, f"eval:{marked}", sources=sources)
+    assert told.predicted == CORNER_CLASS
+    assert told.terms.terms[0].feature == first["feature"]
+    assert told.maps is not None
+    row, column = divmod(int(told.maps[0].argmax()), w)
+    assert max(row, column) <= 1
+    assert first["feature"] in told.reason.features
+
+
+def test_the_document_says_what_the_run_says(digits: Run, report: Report) -> None:
+    summary, document = digits.summary(), report.document
+    assert document["about"]["dense_accuracy"] == summary["dense"]["accuracy"]
+    head = document["head"]
+    (row,) = (row for row in summary["path"] if row["k"] == head["k"])
+    assert (head["accuracy"], head["nnz"]) == (row["accuracy"], row["nnz"])
+    assert [r["name"] for r in document["classes"]] == summary["class_names"]
+    assert sum(r["n_eval"] for r in document["classes"]) == summary["n_eval_samples"]
+    right = sum(r["n_eval"] * r["sparse"] for r in document["classes"])
+    assert right / summary["n_eval_samples"] == pytest.approx(head["accuracy"])
+    mistakes = document["mistakes"]
+    wrong = mistakes["n_only_sparse"] + mistakes["n_both"]
+    assert 1 - wrong / mistakes["n_samples"] == pytest.approx(head["accuracy"])
+    series = {s["name"]: dict(s["points"]) for s in document["curve"]["series"]}
+    assert series["frequency"][5] == summary["influence"]["frequency"]["5"]["accuracy"]
+    assert len(document["conclusion"]) == 2
+    assert f"{100 * head['accuracy']:.2f} %" in document["conclusion"][0]
+    assert json.loads(json.dumps(document, allow_nan=False)) == document
+
+
+def test_details_are_the_features_of_the_samples_they_name(digits: Run, report: Report) -> None:
+    features = digits.train()
+    z, labels = features.arrays()
+    ids = [name for block in features.blocks() for name in block.ids]
+    place = {name: i for i, name in enumerate(ids)}
+    data = report.data
+    sparse = digits.head(report.document["head"]["select"], report.document["head"]["k"])
+    weight = sparse.dense_weight().detach()
+    for c, details in enumerate(data.class_details):
+        assert sum(row["share"] for row in details["features"]) == pytest.approx(1)
+        influences = [row["influence"] for row in details["features"]]
+        assert influences == sorted(influences, reverse=True)
+        for row in details["features"]:
+            j = row["feature"]
+            assert row["weight"] == pytest.approx(float(weight[c, j]))
+            assert row["mean"] == pytest.approx(float(z[labels == c, j].mean()), abs=1e-4)
+            for kind, inside in (("own", True), ("others", False)):
+                for i, value, map in row[kind]:
+                    n = place[data.images[i]["id"]]
+                    assert value == float(z[n, j])
+                    assert (labels[n] == c) == inside
+                    levels = np.frombuffer(base64.b64decode(map), np.int8)
+                    assert levels.size == 16
+    for j, details in enumerate(data.feature_details):
+        readers = {row["class"] for row in details["readers"]}
+        assert readers == set(weight[:, j].nonzero()[:, 0].tolist())
+        counts = sum(sum(row["counts"]) for row in details["distribution"])
+        assert counts == len(z)
+
+
+def test_the_page_of_a_real_run_is_whole(visit: Open, report: Report) -> None:
+    n_classes, n_mistakes = 10, len(report.document["mistakes"]["rows"])
+    routes = ["summary", "classes", "features", "mistakes", "guide"]
+    routes += [f"class/{c}" for c in range(n_classes)]
+    routes += [f"feature/{j}" for j in range(64)]
+    routes += [f"mistake/{i}" for i in range(n_mistakes)]
+    for width in (360, 1440):
+        for view in visit(report.html(), width=width).tour(routes):
+            assert view["heading"]
+            assert "No such" not in view["heading"]
+            assert view["fits"], view["route"]
+            assert view["images"], view["route"]
+
+
+def test_a_notebook_opens_one_class(visit: Open, report: Report) -> None:
+    seen = visit(f"<!doctype html><title>x</title>{report.of_class('3')._repr_html_()}")
+    frame = seen.page.frame_locator("iframe")
+    assert frame.locator("h1:visible").inner_text() == "3"
+    assert report.of_feature(7).start == "feature/7"
+    with pytest.raises(InputError, match="features are numbered from 0 to 63, found 64"):
+        report.of_feature(64)
+
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "\"'><img src=x onerror=alert(2)>",
+    "كلب \u202eright to left",
+    "{{ 7*7 }} & &amp; %2F",
+    "x" * 200,
+)
+
+
+def test_hostile_names_and_vanished_images(
+    visit: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From folders and files of such names, through the analysis, to the page."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.py").write_text(NET.replace("Linear(6, 3)", f"Linear(6, {len(HOSTILE)})"))
+    pixels = np.random.default_rng(0).integers(0, 256, (25, 12, 12, 3), dtype=np.uint8)
+    files = []
+    for i, image in enumerate(pixels):
+        folder = HOSTILE[i % 5].replace("/", "∕")
+        place = tmp_path / "data" / folder / f"{i:02d} <b onclick='x'>\"{'y' * 150}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(place)
+        files.append(place)
+    assert penult("analyze", "net.py:net", "data", "--weights", "random", "--out", "run") == 0
+    for place in files[:7]:
+        place.unlink()
+    shutil.rmtree(files[-1].parent)
+    capsys.readouterr()
+    assert penult("report", "run") == 0
+    assert "Report: run/report.html" in capsys.readouterr().out
+    document = Report.of("run").document
+    pictures = document["pictures"]
+    n_gone = 7 + 5 - len([f for f in files[:7] if f.parent == files[-1].parent])
+    assert pictures["n_missing"] == n_gone
+    assert len(pictures["missing"]) == min(20, n_gone)
+    html = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    for width in (360, 1440):
+        seen = visit(html, width=width)
+        views = seen.tour(["summary", "classes", "features", "mistakes", "class/0", "mistake/0"])
+        for view in views:
+            assert view["fits"], view["route"]
+            assert view["images"], view["route"]
+        assert f"{n_gone} " in views[0]["text"]
+        headings = [view["heading"] for view in seen.tour([f"class/{c}" for c in range(5)])]
+        names = [row["name"] for row in document["classes"]]
+        assert [h.split()[:1] for h in headings] == [name.split()[:1] for name in names]
+
+
+def test_a_run_of_features_has_a_report(visit: Open, tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(400) % 6
+    z = torch.rand(400, 20, generator=generator)
+    z[torch.arange(400), labels] += 1
+    z[:, 19] = 0
+    z[:, 18] = z[:, 17] * 2
+    features = Features.of(z, labels, torch.eye(6, 20), class_names=list("abcdef"))
+    run = analyze_features(features, None, tmp_path / "run")
+    found = Report.of(run)
+    assert found.document["features"][19]["dead"]
+    assert found.document["features"][18]["twin"] == 17
+    assert found.data.images == []
+    assert found.document["pictures"]["maps"] is None
+    seen = visit(found.html(), width=360)
+    views = seen.tour(["summary", "class/2", "feature/19", "feature/18", "mistakes", "features"])
+    assert all(view["fits"] and view["heading"] for view in views)
+    assert "17" in views[3]["text"]
+
+
+def test_the_report_is_made_by_the_command(
+    digits: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "deep" / "page.html"
+    capsys.readouterr()
+    arguments = ("report", str(digits.folder), "-k", "2", "--images", "2", "--no-maps")
+    assert penult(*arguments, "--out", str(out), "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["head"]["k"] == 2
+    assert document["pictures"]["maps"] is None
+    assert out.read_text(encoding="utf-8").startswith("<!doctype html>")
+    for bad, said in (
+        (("--images", "0"), "a report shows at least 1 image of each kind, found 0"),
+        (("-k", "7"), "holds no head of k = 7"),
+        (("--data", "nowhere"), "nowhere is not there"),
+    ):
+        assert penult("report", str(digits.folder), "--overwrite", *bad) == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert said in lines[-1]
+
+
+def test_classes_without_evaluation_samples(tmp_path: Path, visit: Open) -> None:
+    z = torch.rand(80, 4, generator=torch.Generator().manual_seed(0))
+    features = Features.of(z, torch.arange(80) % 2, torch.randn(3, 4), class_names=["a", "b", "c"])
+    evaluation = Features.of(z[:1], torch.tensor([0]), features.require_head().weight)
+    run = analyze_features(features, evaluation, tmp_path / "run")
+    found = Report.of(run)
+    rows: list[dict[str, Any]] = found.document["classes"]
+    assert [row["n_eval"] for row in rows] == [1, 0, 0]
+    assert rows[2]["sparse"] is None
+    views = visit(found.html()).tour(["summary", "classes", "class/2", "features", "feature/3"])
+    assert all(view["heading"] for view in views)
