@@ -6,10 +6,12 @@ import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 import torch
+
+from browsing import Open, Visit
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -53,6 +55,34 @@ def browser() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET.split())
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def visit(browser: Browser, tmp_path: Path) -> Iterator[Open]:
+    """Open HTML as a file; at the end of the test nothing may have gone wrong in it."""
+    visits: list[Visit] = []
+
+    def visit(html: str, route: str = "", width: int = 1440, **options: Any) -> Visit:
+        file = tmp_path / f"report{len(visits)}.html"
+        file.write_bytes(html.encode())
+        context = browser.new_context(viewport={"width": width, "height": 900}, **options)
+        page = context.new_page()
+        made = Visit(page, file.as_uri())
+        page.on("console", lambda message: made.said.append(message.text))
+        page.on("pageerror", lambda error: made.said.append(str(error)))
+        page.on("dialog", made.dismiss)
+        page.set_default_timeout(15_000)
+        page.on("request", lambda request: made.asked.append(request.url))
+        page.goto(made.address + (f"#{route}" if route else ""))
+        visits.append(made)
+        return made
+
+    yield visit
+    for made in visits:
+        assert made.said == []
+        outside = [url for url in made.asked if not url.startswith(("data:", made.address))]
+        assert outside == []
+        made.page.context.close()
 
 
 def _absent(reason: str) -> NoReturn:

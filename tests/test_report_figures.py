@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from penult.report.bundles import bundles, embedded, legible
 from penult.report.figures import curve, matrix, reason_bars, worst_classes
-from penult.report.page import feature_warnings, loss, number, percent, points, render
+from penult.report.page import feature_warnings, loss, number, percent, points, render, size
 from report_document import Maker
 
 
@@ -168,6 +168,8 @@ def test_numbers_as_a_person_reads_them() -> None:
     assert points(-0.011) == "\u22121.10"
     assert points(-0.00001) == "0.00"
     assert loss(0.0042) == "0.42"
+    assert size(1555.0) == "1,555"
+    assert size(9.23) == "9.2"
     assert number(-0.123456) == "\u22120.123"
 
 

@@ -4,44 +4,22 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
+from browsing import Open
 from penult.report.page import render
 from report_document import Maker, map_of, painted
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Dialog, Page
+    pass
 
 VIEWS = [
     *("summary", "guide", "classes", "class/3", "mistakes", "mistake/5"),
     *("features", "feature/12", "feature/11", "feature/21", "features/dead"),
 ]
-TOUR = """async routes => {
-  const seen = [];
-  for (const route of routes) {
-    if (location.hash !== `#${route}`) {
-      const moved = new Promise(resolve => addEventListener("popstate", resolve, { once: true }));
-      location.hash = route;
-      await moved;
-    }
-    const shown = [...document.images].filter(image => image.offsetParent);
-    const decoded = shown.map(image => image.decode().then(() => true, () => false));
-    seen.push({
-      route, heading: [...document.querySelectorAll("h1")].find(h => h.offsetParent)?.innerText,
-      links: [...document.querySelectorAll("a[href]")].map(link => link.getAttribute("href")),
-      fits: document.documentElement.scrollWidth <= innerWidth,
-      images: (await Promise.all(decoded)).every(Boolean) && shown.every(image => image.complete),
-      text: document.querySelector("main").innerText,
-    });
-  }
-  return seen;
-}"""
 CONTRAST = """() => {
   const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
   const rgb = colour => {
@@ -77,65 +55,6 @@ HOSTILE = (
     "",
     "-->",
 )
-
-
-@dataclass
-class Visit:
-    """A page in the browser with all that it said and asked for."""
-
-    page: Page
-    address: str
-    said: list[str] = field(default_factory=list)
-    asked: list[str] = field(default_factory=list)
-
-    def tour(self, routes: Sequence[str]) -> list[dict[str, Any]]:
-        """What each route shows: heading, links, text, whether it fits and its images load."""
-        found: list[dict[str, Any]] = self.page.evaluate(TOUR, routes)
-        return found
-
-    def dismiss(self, dialog: Dialog) -> None:
-        self.said.append(dialog.message)
-        dialog.dismiss()
-
-    def go(self, route: str) -> None:
-        self.tour([route])
-
-    def text(self, selector: str) -> str:
-        return self.page.locator(selector).first.inner_text()
-
-    def heading(self) -> str:
-        return self.page.locator("h1:visible").inner_text()
-
-
-Open = Callable[..., Visit]
-
-
-@pytest.fixture
-def visit(browser: Browser, tmp_path: Path) -> Iterator[Open]:
-    """Open HTML as a file; at the end of the test nothing may have gone wrong in it."""
-    visits: list[Visit] = []
-
-    def visit(html: str, route: str = "", width: int = 1440, **options: Any) -> Visit:
-        file = tmp_path / f"report{len(visits)}.html"
-        file.write_bytes(html.encode())
-        context = browser.new_context(viewport={"width": width, "height": 900}, **options)
-        page = context.new_page()
-        made = Visit(page, file.as_uri())
-        page.on("console", lambda message: made.said.append(message.text))
-        page.on("pageerror", lambda error: made.said.append(str(error)))
-        page.on("dialog", made.dismiss)
-        page.set_default_timeout(15_000)
-        page.on("request", lambda request: made.asked.append(request.url))
-        page.goto(made.address + (f"#{route}" if route else ""))
-        visits.append(made)
-        return made
-
-    yield visit
-    for made in visits:
-        assert made.said == []
-        outside = [url for url in made.asked if not url.startswith(("data:", made.address))]
-        assert outside == []
-        made.page.context.close()
 
 
 @pytest.fixture(scope="module")

@@ -44,7 +44,7 @@ function classTraits(c, detail) {
   return el("section", null,
     heading(detail.features.length ? `Its ${plural(detail.features.length, "feature", "features")}` : "It reads no feature", text),
     most && mapKey(),
-    el("div", { class: shown ? "traits" : "traits plainly" }, detail.features.map((trait) => el("section", { class: "trait" },
+    el("div", { class: shown ? "traits" : "traits plainly" }, detail.features.map((trait) => el("section", { class: Math.max(trait.own.length, trait.others.length) > 4 ? "trait" : "trait few" },
       el("div", { class: "trait-facts" },
         el("h3", null, el("a", { href: `#feature/${trait.feature}` }, "Feature ", el("b", null, String(trait.feature)))),
         el("p", { class: "share" }, el("b", null, percent(trait.share)), " of the evidence"),

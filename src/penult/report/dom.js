@@ -61,7 +61,8 @@ function number(value) {
   if (!known(value)) return "–";
   if (value === 0) return "0";
   const size = Math.abs(value);
-  if (size >= 1e6 || size < 1e-3) return minus(value.toExponential(1));
+  if (size >= 1e6 || size < 1e-5) return minus(value.toExponential(1));
+  if (size < 1e-2) return minus(String(Number(value.toPrecision(2))));
   if (size >= 100) return minus(Math.round(value).toLocaleString("en-US"));
   return minus(value.toFixed(size >= 10 ? 1 : size >= 1 ? 2 : 3));
 }

@@ -108,7 +108,7 @@ def _accuracy_axis(
 
 def _place_labels(lines: list[dict[str, Any]], dense_y: float, top: float, bottom: float) -> None:
     """Set each line's `label_y`: beside its end, but no two labels nearer than a line of text."""
-    ranked = sorted(lines, key=lambda line: line["end"]["y"])
+    ranked = sorted(lines, key=lambda line: (round(line["end"]["y"]), not line["chosen"]))
     places: list[float] = []
     for line in ranked:
         wish = min(max(line["end"]["y"], top), bottom)
@@ -141,7 +141,7 @@ def reason_bars(document: Mapping[str, Any], most_bars: int = 48) -> dict[str, A
     if reasons is None or not any(sum(head["counts"]) for head in reasons["heads"]):
         return None
     last = max(_quantile(head["counts"], 0.995) for head in reasons["heads"])
-    width = -(-(last + 1) // most_bars)
+    width = _round_up((last + 1) / most_bars)
     n_bars = -(-(last + 1) // width)
     rows = []
     for head in reasons["heads"]:
@@ -163,9 +163,15 @@ def reason_bars(document: Mapping[str, Any], most_bars: int = 48) -> dict[str, A
             for i, share in enumerate(row["shares"])
         ]
         row["median_at"] = round(min((row["median"] / width + 0.5) / n_bars, 1.0), 4)
-    every = max(1, -(-n_bars // 12))
+    every = _round_up(n_bars * width / 10) // width or 1
     ticks = [{"at": i, "value": i * width} for i in range(0, n_bars, every)]
     return {"rows": rows, "n_bars": n_bars, "width": width, "ticks": ticks}
+
+
+def _round_up(value: float) -> int:
+    """The next number of 1, 2, 5, 10, 20, 50, 100, …"""
+    steps = (int(m * 10**power) for power in range(12) for m in (1, 2, 5))
+    return next(step for step in steps if step >= value)
 
 
 def _quantile(counts: Sequence[int], fraction: float) -> int:

@@ -52,6 +52,7 @@ def render(
         "points": points,
         "loss": loss,
         "count": count,
+        "size": size,
         "number": number,
     }
     return environment.get_template("page.html.j2").render(
@@ -100,6 +101,11 @@ def loss(fraction: float) -> str:
 def count(value: int) -> str:
     """A count with thousands separators: `50,000`."""
     return f"{value:,}"
+
+
+def size(value: float) -> str:
+    """A mean or median of counts: `1,555`, `9.2`."""
+    return f"{value:,.1f}".removesuffix(".0")
 
 
 def number(value: float | None) -> str:
