@@ -58,7 +58,10 @@ def test_the_bundles_hold_what_went_in() -> None:
     )
 
 
-@given(st.recursive(st.none() | st.integers() | st.text(), lambda c: st.lists(c, max_size=4)))
+_text = st.text('<>&\u2028\u2029/"\\a') | st.text()
+
+
+@given(st.recursive(st.none() | st.integers() | _text, lambda c: st.lists(c, max_size=4)))
 @settings(deadline=None)
 def test_embedded_json_closes_no_script_and_reads_back(value: Any) -> None:
     text = str(embedded(value))
@@ -66,7 +69,7 @@ def test_embedded_json_closes_no_script_and_reads_back(value: Any) -> None:
     assert json.loads(text) == value
 
 
-@given(st.text(st.characters()))
+@given(st.text("a\x00\x1b\x7f\n\ud83d") | st.text(st.characters()))
 def test_legible_text_can_be_written_and_has_no_controls(text: str) -> None:
     seen = legible({"a": [text]})["a"][0]
     seen.encode()
