@@ -126,7 +126,7 @@ def test_contributions_are_those_of_the_network(digits: Run) -> None:
     for term, values in zip(found.terms.terms, found.maps, strict=False):
         assert float(values.mean()) * term.weight == pytest.approx(term.contribution, abs=1e-5)
     seen: list[torch.Tensor] = []
-    with torch.no_grad(), model.last.register_forward_hook(lambda *call: seen.append(call[2])):  # type: ignore[union-attr,operator]
+    with torch.no_grad(), model.last.register_forward_hook(lambda *call: seen.append(call[2])):  # type: ignore[union-attr]
         model(pixels[None, None])
     for term, values in zip(found.terms.terms, found.maps, strict=False):
         torch.testing.assert_close(values, seen[0][0, term.feature], atol=1e-5, rtol=1e-4)

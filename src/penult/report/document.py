@@ -29,9 +29,11 @@ CONFUSIONS = 4
 SEPARATING = 5
 DENSE_WEIGHTS = 6
 MAPPED_REASONS = 2
-REASON_SAMPLES = 500
+REASON_SAMPLES = 200
 REASON_SAMPLES_LARGE = 100
-LARGE = 1 << 18  # weights of a head from which reasons are bounded, not searched for
+LARGE = 1 << 18  # weights of a dense head from which fewer samples are looked at
+PROVEN_FEATURES = 128  # up to which the smallest reasons are searched for, not only bounded
+PROOF_SECONDS = 0.25
 FEWEST_FOR_A_MEDIAN = 5
 MISSING_NAMED = 20
 
@@ -254,8 +256,9 @@ class _Builder:
 
     def _reasons(self) -> tuple[dict[str, Any] | None, list[float | None]]:
         """Sizes of sufficient reasons of a sample of the evaluation images, and class medians."""
-        exact = self.found.head.n_classes * self.found.head.n_features < LARGE
-        most = REASON_SAMPLES if exact else REASON_SAMPLES_LARGE
+        n_classes, n_features = self.found.dense.weight.shape
+        exact = n_features <= PROVEN_FEATURES
+        most = REASON_SAMPLES if n_classes * n_features < LARGE else REASON_SAMPLES_LARGE
         n = min(most, self.found.evaluation.n_samples)
         generator = torch.Generator().manual_seed(0)
         rows = torch.randperm(self.found.evaluation.n_samples, generator=generator)[:n]
@@ -267,7 +270,7 @@ class _Builder:
         medians: list[float | None] = [None] * self.found.head.n_classes
         certain = 1.0
         for name, head in (("dense", self.found.dense), ("sparse", self.found.head)):
-            found = reason_sizes(head, z, box, exact=exact)
+            found = reason_sizes(head, z, box, exact=exact, seconds_each=PROOF_SECONDS)
             certain = min(certain, float(found.exact))
             sizes = found.sizes
             heads.append(
