@@ -143,7 +143,7 @@ def test_the_document_says_what_the_run_says(digits: Run, report: Report) -> Non
     series = {s["name"]: dict(s["points"]) for s in document["curve"]["series"]}
     assert series["frequency"][5] == summary["influence"]["frequency"]["5"]["accuracy"]
     assert len(document["conclusion"]) == 2
-    assert f"{100 * head['accuracy']:.2f} %" in document["conclusion"][0]
+    assert f"{100 * head['accuracy']:.2f}%" in document["conclusion"][0]
     assert json.loads(json.dumps(document, allow_nan=False)) == document
 
 

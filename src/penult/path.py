@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from penult.alternating import relinearise
 from penult.curvature import select_by_need, select_curvature, select_within
@@ -339,7 +339,7 @@ def paired_interval(lost: int, won: int, n: int) -> tuple[float, float]:
     """
     b, c, m = lost + 0.5, won + 0.5, n + 2
     middle = (b - c) / m
-    half = float(norm.ppf(0.5 + CONFIDENCE / 2)) * math.sqrt(b + c - (b - c) ** 2 / m) / m
+    half = float(ndtri(0.5 + CONFIDENCE / 2)) * math.sqrt(b + c - (b - c) ** 2 / m) / m
     return middle - half, middle + half
 
 

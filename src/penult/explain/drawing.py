@@ -54,9 +54,10 @@ def draw_explanation(explanation: Explanation) -> Any:
     with_maps = drawn and explanation.maps is not None
     n_panels = 1 + len(shown) if with_maps else int(drawn)
     n_bars = len(shown) + (len(terms.terms) > len(shown)) + 1
-    heights = [1.9, 0.34 * n_bars + 0.55] if drawn else [0.34 * n_bars + 0.55]
     width = max(7.5, 1.55 * n_panels + 0.4)
-    figure = Figure(figsize=(width, sum(heights) + 1.0), layout="constrained")
+    bars = 0.34 * n_bars + 0.55
+    heights = [width / (1 + SHOWN) + 0.45, bars] if drawn else [bars]
+    figure = Figure(figsize=(width, sum(heights) + 0.6), layout="constrained")
     with _without_warnings():
         _head_line(figure, explanation)
         rows = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
@@ -96,7 +97,8 @@ def _maps(explanation: Explanation) -> Any:
 def _draw_bars(axes: Any, explanation: Explanation, shown: Any) -> None:
     terms, names = explanation.terms, explanation.class_names
     bars = [
-        (f"feature {t.feature}:  {t.value:.3g} × {t.weight:+.3g}", t.contribution) for t in shown
+        (_minus(f"feature {t.feature}:  {t.value:.3g} × {t.weight:+.3g}"), t.contribution)
+        for t in shown
     ]
     n_rest = len(terms.terms) - len(shown)
     if n_rest:
@@ -116,7 +118,7 @@ def _draw_bars(axes: Any, explanation: Explanation, shown: Any) -> None:
     axes.set_xlim(low - (room if low < 0 else 0), high + room)
     for place, value in zip(places, values, strict=True):
         side = "left" if value >= 0 else "right"
-        text = f" {value:+.3f} "
+        text = _minus(f" {value:+.3f} ")
         axes.text(value, place, text, va="center", ha=side, fontsize=9)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
@@ -135,9 +137,14 @@ def _draw_bars(axes: Any, explanation: Explanation, shown: Any) -> None:
 def _total(explanation: Explanation) -> str:
     terms, names = explanation.terms, explanation.class_names
     if terms.against is None:
-        return f"logit of {short(names[terms.of])} = {terms.total:.3f}, the sum of"
+        return f"logit of {short(names[terms.of])} = {_minus(f'{terms.total:.3f}')}, the sum of"
     of, against = short(names[terms.of]), short(names[terms.against])
-    return f"logit of {of} − logit of {against} = {terms.total:+.3f}, the sum of"
+    return f"logit of {of} − logit of {against} = {_minus(f'{terms.total:+.3f}')}, the sum of"
+
+
+def _minus(text: str) -> str:
+    """Numbers with the sign that people write."""
+    return text.replace("-", "−")
 
 
 def short(name: str) -> str:

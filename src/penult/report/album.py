@@ -14,7 +14,7 @@ from torch import Tensor
 from penult.explain.gallery import Gallery, Key, Wish
 from penult.explain.survey import Entry, Sample
 
-MOST_IMAGES = 6000
+MOST_IMAGES = 7000
 MOST_SHOTS = 60_000
 IMAGES = 8
 LEAST_IMAGES = 3
@@ -38,25 +38,31 @@ class Album:
 
     Attributes:
         lists: place on the page → (part of the run, feature, entries).
+        ranks: place on the page → how many images of the most important lists come before the
+            first of this list, where there is no room for all; 0 where not named.
         mistakes: samples of the evaluation data, each with the features that are mapped.
     """
 
     lists: dict[Place, tuple[str, int, list[Entry]]] = field(default_factory=dict)
+    ranks: dict[Place, int] = field(default_factory=dict)
     mistakes: list[tuple[Key, Sample, dict[int, float]]] = field(default_factory=list)
 
     def wishes(self, samples: dict[Key, Sample]) -> list[Wish]:
-        """What pictures to take: the best of every list, then the second of every list, …"""
+        """What pictures to take: the best of the first lists, then the second of these, …"""
         values: dict[Key, dict[int, float]] = {}
         for key, _, mapped in self.mistakes:
             values.setdefault(key, {}).update(mapped)
         n_shots = 0
-        for rank in range(max((len(found) for _, _, found in self.lists.values()), default=0)):
-            for part, j, entries in self.lists.values():
-                if rank < len(entries) and n_shots < MOST_SHOTS:
-                    key = (part, entries[rank].sample)
-                    if key in values or len(values) < MOST_IMAGES:
-                        values.setdefault(key, {})[j] = entries[rank].value
-                        n_shots += 1
+        turns: dict[int, list[tuple[str, int, Entry]]] = {}
+        for place, (part, j, entries) in self.lists.items():
+            for turn, entry in enumerate(entries, self.ranks.get(place, 0)):
+                turns.setdefault(turn, []).append((part, j, entry))
+        for _, shots in sorted(turns.items()):
+            for part, j, entry in shots:
+                key = (part, entry.sample)
+                if n_shots < MOST_SHOTS and (key in values or len(values) < MOST_IMAGES):
+                    values.setdefault(key, {})[j] = entry.value
+                    n_shots += 1
         known = {key: sample for key, sample, _ in self.mistakes} | samples
         return [Wish(key, known[key], mapped) for key, mapped in values.items()]
 

@@ -32,6 +32,17 @@ def legible(value: Any) -> Any:
     return value
 
 
+def rounded(value: Any) -> Any:
+    """The same value with six significant digits of every number: a page shows three or four."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, Mapping):
+        return {key: rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(item) for item in value]
+    return value
+
+
 def embedded(value: Any) -> Markup:
     r"""JSON that may stand inside a `<script>`: `<`, `>`, `&`, U+2028 and U+2029 as `\uXXXX`.
 
@@ -58,8 +69,8 @@ def bundles(
     yield "data-document", embedded(light)
     reasons = [row["reasons"] for row in mistakes["rows"]]
     parts: dict[str, Sequence[Any]] = {
-        "class": class_details,
-        "feature": feature_details,
+        "class": rounded(class_details),
+        "feature": rounded(feature_details),
         "mistake": reasons,
         "image": images,
     }

@@ -31,9 +31,9 @@ def _enough(document: Mapping[str, Any]) -> str:
         more = "less" if loss > 0 else "more"
         change = f"{abs(loss):.2f} points {more} than with the dense layer"
     return (
-        f"With {k}, the sparse head has {percent(head['accuracy'])} % of the "
-        f"{about['n_eval_samples']:,} {on} images right, {change} (95 % interval of the loss: "
-        f"{low:.2f} to {high:.2f} points)."
+        f"With {k}, the sparse head has {percent(head['accuracy'])}% of the "
+        f"{about['n_eval_samples']:,} {on} images right, {change} (95% interval of the loss: "
+        f"{_signed(low)} to {_signed(high)} points)."
     )
 
 
@@ -48,7 +48,7 @@ def _where(document: Mapping[str, Any]) -> str:
     if not measured:
         return "No class has evaluation images, so nothing can be said of single classes."
     weakest = min(measured, key=lambda row: row["sparse"])
-    sentence = f"The weakest class is {_quoted(weakest['name'])} ({percent(weakest['sparse'])} %"
+    sentence = f"The weakest class is {_quoted(weakest['name'])} ({percent(weakest['sparse'])}%"
     if weakest["confused"] is not None and weakest["sparse"] < 1:
         sentence += f", most often taken for {_quoted(classes[weakest['confused']]['name'])}"
     sentence += ")"
@@ -63,6 +63,10 @@ def _where(document: Mapping[str, Any]) -> str:
     if n_flat:
         extra += f", and {n_flat:,} are dead or hardly differ between classes"
     return f"{sentence}{extra}."
+
+
+def _signed(value: float) -> str:
+    return f"{value:.2f}".replace("-", "−")
 
 
 def _quoted(name: str) -> str:

@@ -118,14 +118,16 @@ class _Builder:
         return ReportData(document, classes, features, list(shots.images()))
 
     def _album(self) -> Album:
+        found = self.found
         album = Album()
-        for j in range(self.found.head.n_features):
-            album.lists["feature", j] = "train", j, self.found.survey.top(j)
-        for c in range(self.found.head.n_classes):
-            for kept in self.found.order(c):
-                j = int(self.found.head.indices[kept])
-                album.lists["own", kept] = "train", j, self.found.survey.top_of_class(kept)
-                album.lists["others", kept] = "train", j, self.found.survey.top_elsewhere(kept)
+        for c in range(found.head.n_classes):
+            for rank, kept in enumerate(found.order(c)):
+                j = int(found.head.indices[kept])
+                album.lists["own", kept] = "train", j, found.survey.top_of_class(kept)
+                album.lists["others", kept] = "train", j, found.survey.top_elsewhere(kept)
+                album.ranks["own", kept] = album.ranks["others", kept] = rank
+        for j in range(found.head.n_features):
+            album.lists["feature", j] = "train", j, found.survey.top(j)
         for mistake in self.found.verdicts.mistakes:
             mapped = {
                 j: value
@@ -168,7 +170,7 @@ class _Builder:
         where = data.get("path") or data.get("source") or data["kind"]
         document: dict[str, Any] = {
             "format": FORMAT,
-            "title": f"{_last(network or 'a classifier')} on {_last(where)}",
+            "title": f"{_last(network or 'a classifier', '/:')} on {_last(where, '/')}",
             "about": {
                 "network": network,
                 "layer": summary["head"] or None,
@@ -307,9 +309,9 @@ def _curve(summary: dict[str, Any], choice: Choice) -> dict[str, Any]:
     return {"dense": summary["dense"]["accuracy"], "series": series}
 
 
-def _last(where: str) -> str:
+def _last(where: str, separators: str) -> str:
     """The end of a path or of `file.py:factory`, which tells it from others."""
-    return re.split(r"[/\\:]", where.rstrip("/\\"))[-1] or where
+    return re.split(f"[{separators}\\\\]", where.rstrip("/\\"))[-1] or where
 
 
 def _names(gallery: Gallery, state: str) -> list[str]:
