@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from browsing import Open, Visit
+from penult import Run
+from penult.demo import demo
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -40,6 +42,12 @@ def shared_data(repository: Path) -> Path:
     if not folder.is_dir():
         _absent(f"the real data are not there: expected {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The run of the demo; tests leave it as it is, but for its pictures."""
+    return demo(tmp_path_factory.mktemp("demo") / "run")
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,6 @@ import typer
 
 import penult
 from penult.cli import app
-from penult.demo import demo
 from penult.influence import SCORES
 
 
@@ -19,9 +19,10 @@ def test_the_python_of_the_readme_runs(
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    digits: penult.Run,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    demo("penult-demo")
+    shutil.copytree(digits.folder, "penult-demo")
     text = (repository / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, re.S)
     assert blocks
@@ -46,7 +47,7 @@ def test_every_score_is_documented(repository: Path) -> None:
 
 def test_files_that_the_readme_names_are_there(repository: Path) -> None:
     text = (repository / "README.md").read_text(encoding="utf-8")
-    for name in re.findall(r"\(`(\w+\.py)`\)", text):
+    for name in re.findall(r"\(`([\w/]+\.py)`\)", text):
         assert (repository / "src" / "penult" / name).is_file(), name
     for link in re.findall(r"\]\(([^)]+)\)", text):
         assert (repository / link).exists(), link

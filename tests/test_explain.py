@@ -18,7 +18,6 @@ from PIL import Image
 from penult import Run, SparseHead
 from penult.analyze import analyze_features
 from penult.cli import main
-from penult.demo import demo
 from penult.errors import InputError
 from penult.explain.choice import choose_head
 from penult.explain.explanation import SHOWN, Explanation, class_index
@@ -41,11 +40,6 @@ def penult(*arguments: str) -> int:
     except SystemExit as end:
         return int(end.code or 0)
     return 0
-
-
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return demo(tmp_path_factory.mktemp("demo") / "run")
 
 
 NET = """

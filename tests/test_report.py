@@ -20,7 +20,7 @@ from penult import Run
 from penult.analyze import analyze_features, analyze_network
 from penult.collect import usable_head
 from penult.data import ArrayImages, open_data
-from penult.demo import TRANSFORM, demo
+from penult.demo import TRANSFORM
 from penult.errors import InputError
 from penult.explain.explanation import Explanation
 from penult.features import Features
@@ -32,11 +32,6 @@ from penult.storage import write_tensors
 from test_explain import NET, penult
 
 CORNER_CLASS = 3
-
-
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return demo(tmp_path_factory.mktemp("demo") / "run")
 
 
 @pytest.fixture(scope="module")

@@ -29,9 +29,7 @@ CONFUSIONS = 4
 SEPARATING = 5
 DENSE_WEIGHTS = 6
 MAPPED_REASONS = 2
-REASON_SAMPLES = 200
-REASON_SAMPLES_LARGE = 100
-LARGE = 1 << 18  # weights of a dense head from which fewer samples are looked at
+REASON_SAMPLES = 100
 PROVEN_FEATURES = 128  # up to which the smallest reasons are searched for, not only bounded
 PROOF_SECONDS = 0.25
 FEWEST_FOR_A_MEDIAN = 5
@@ -258,10 +256,8 @@ class _Builder:
 
     def _reasons(self) -> tuple[dict[str, Any] | None, list[float | None]]:
         """Sizes of sufficient reasons of a sample of the evaluation images, and class medians."""
-        n_classes, n_features = self.found.dense.weight.shape
-        exact = n_features <= PROVEN_FEATURES
-        most = REASON_SAMPLES if n_classes * n_features < LARGE else REASON_SAMPLES_LARGE
-        n = min(most, self.found.evaluation.n_samples)
+        exact = self.found.dense.n_features <= PROVEN_FEATURES
+        n = min(REASON_SAMPLES, self.found.evaluation.n_samples)
         generator = torch.Generator().manual_seed(0)
         rows = torch.randperm(self.found.evaluation.n_samples, generator=generator)[:n]
         keep = torch.zeros(self.found.evaluation.n_samples, dtype=torch.bool)
