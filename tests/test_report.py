@@ -229,11 +229,13 @@ def test_hostile_names_and_vanished_images(
     shutil.rmtree(files[-1].parent)
     capsys.readouterr()
     assert penult("report", "run") == 0
-    assert "Report: run/report.html" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "Report: run/report.html" in said.out
     document = Report.of("run").document
     pictures = document["pictures"]
     n_gone = 7 + 5 - len([f for f in files[:7] if f.parent == files[-1].parent])
     assert pictures["n_missing"] == n_gone
+    assert f"{n_gone} of {pictures['n_images']} images are gone: say with --data" in said.err
     assert len(pictures["missing"]) == min(20, n_gone)
     html = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     for width in (360, 1440):
@@ -329,6 +331,7 @@ def test_the_report_is_made_by_the_command(
         (("--images", "0"), "a report shows at least 1 image of each kind, found 0"),
         (("-k", "7"), "holds no head of k = 7"),
         (("--data", "nowhere"), "nowhere is not there"),
+        (("--out", str(tmp_path)), f"{tmp_path} is a folder: expected the name of a page"),
     ):
         assert penult("report", str(digits.folder), "--overwrite", *bad) == 2
         lines = capsys.readouterr().err.strip().splitlines()

@@ -7,7 +7,8 @@ import sys
 from contextlib import redirect_stdout
 
 from penult import arguments as given
-from penult.console import progress_bars
+from penult.console import progress_bars, warn
+from penult.errors import InputError
 from penult.explain.drawing import require_format, save_picture
 from penult.explain.explanation import Explanation
 from penult.explain.show import explanation_page
@@ -35,6 +36,8 @@ def report(
     """Write the run's report: one page that anyone can open, offline."""
     opened = Run.open(run)
     page = out or opened.report_file
+    if page.is_dir():
+        raise InputError(f"{page} is a folder: expected the name of a page")
     with redirect_stdout(sys.stderr), progress_bars() as heard:
         made = Report.of(
             opened,
@@ -48,6 +51,12 @@ def report(
             progress=heard,
         )
     made.save(page)
+    pictures = made.document["pictures"]
+    if pictures["n_missing"]:
+        warn(
+            f"{pictures['n_missing']:,} of {pictures['n_images']:,} images are gone: say with "
+            "--data or --eval where they are now"
+        )
     if as_json:
         print(json.dumps(made.document, ensure_ascii=False, indent=2))
         return

@@ -14,9 +14,10 @@ from torch import Tensor
 from penult.collect import Progress
 from penult.errors import InputError
 from penult.explain.choice import Choice
-from penult.explain.gallery import CHANGED, MISSING, SIDE, Gallery, take_pictures
+from penult.explain.gallery import CHANGED, MISSING, Gallery, take_pictures
 from penult.explain.reasons import Box, reason_sizes
 from penult.explain.survey import Distributions
+from penult.explain.thumbnails import SIDE
 from penult.reopen import Sources
 from penult.report.album import Album, Shots
 from penult.report.conclusion import conclusion
