@@ -472,6 +472,30 @@ def test_an_explained_image_that_changed_is_refused(folder: Path) -> None:
     assert "gone" in found.note
 
 
+@pytest.mark.parametrize("returned", ["pixels, labels", "torch.from_numpy(pixels) / 255, labels"])
+def test_arrays_that_a_function_returns_are_found_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, returned: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.py").write_text(NET.replace("Conv2d(3", "Conv2d(1").replace("0.5, 0.5, ", ""))
+    shape = "(30, 1, 12, 12)" if "torch" in returned else "(30, 12, 12)"
+    (tmp_path / "data.py").write_text(
+        "import numpy as np, torch\n"
+        "def images():\n"
+        "    labels = np.arange(30) % 3\n"
+        f"    pixels = np.random.default_rng(0).integers(0, 256, {shape}, dtype=np.uint8)\n"
+        f"    return {returned}\n"
+    )
+    made = ("net.py:net", "data.py:images", "--weights", "random", "--out", "run")
+    assert penult("analyze", *made) == 0
+    run = Run.open("run")
+    assert run.about["data"]["source"] == "data.py:images"
+    assert take_pictures(run, wishes_of(run)).count(THERE) == 10
+    found = Explanation.of(run, "7")
+    assert found.label == 1
+    assert found.maps_kind == "mean"
+
+
 def test_images_may_have_moved(folder: Path) -> None:
     (folder / "data").rename(folder / "elsewhere")
     run = Run.open("run")
