@@ -165,6 +165,8 @@ def test_every_kind_of_image_gives_the_same_explanation(folder: Path) -> None:
         assert other.terms.total == pytest.approx(stored.terms.total, abs=1e-5)
     assert stored.label == by_number.label == 1
     assert from_file.label is None
+    with pytest.raises(InputError, match="or a PIL image, found ndarray"):
+        Explanation.of("run", np.zeros((12, 12, 3), np.uint8))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -217,6 +219,14 @@ def test_the_command_prints_writes_a_picture_and_json(
     assert svg == (folder / "two.svg").read_text(encoding="utf-8")
     assert "logit of" in svg
     assert len(list((folder / "run" / "explained").iterdir())) == 1
+    shutil.rmtree(folder / "run" / "explained")
+    (folder / "run" / "explained").write_text("in the way")
+    assert penult("explain", "run", "a/00.png") == 0
+    captured = capsys.readouterr()
+    assert "Sufficient" in captured.out
+    assert "Picture" not in captured.out
+    assert "no picture: run/explained/a-00-" in captured.err
+    assert penult("explain", "run", "a/00.png", "--out", "net.py/a.png") == 2
 
 
 def test_a_run_of_features_is_explained_without_pictures(
@@ -253,6 +263,8 @@ def test_classes_are_named_or_numbered() -> None:
     assert class_index(["a", "1", "c"], "1") == 1
     assert class_index(["a", "b", "c"], "2") == 2
     assert class_index(["a", "b", "c"], 0) == 0
+    assert class_index(["a", "b", "c"], np.int64(2)) == 2  # type: ignore[arg-type]
+    assert class_index(["a", "b", "c"], torch.tensor(2)) == 2  # type: ignore[arg-type]
     with pytest.raises(InputError, match="did you mean tabby"):
         class_index(["tabby", "dog"], "taby")
 
@@ -514,6 +526,21 @@ def test_networks_that_do_not_pool_by_a_mean_are_attributed(
     assert found.maps_kind == "attribution"
     assert found.maps is not None
     assert "ntegrated gradients" in found.note
+
+
+def test_without_captum_all_but_the_maps_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images_for(NET.replace(".mean((2, 3))", ".amax((2, 3))"), tmp_path, monkeypatch)
+    monkeypatch.setitem(sys.modules, "captum", None)
+    run = Run.open("run")
+    with pytest.warns(UserWarning, match="no heat maps: captum is needed here"):
+        found = Explanation.of(run, "a/00.png")
+    assert found.picture is not None
+    assert "pip install 'penult[attribution]'" in found.note
+    with pytest.warns(UserWarning, match="no heat maps: captum is needed here"):
+        made = take_pictures(run, wishes_of(run))
+    assert (made.count(THERE), made.kind) == (10, None)
 
 
 def test_the_choice_is_the_smallest_that_surely_is_as_good(digits: Run) -> None:

@@ -85,7 +85,6 @@ def explain(
 ) -> None:
     """Say why one image was called what it was: the few features that carry the decision."""
     opened = Run.open(run)
-    picture = out
     if out is not None:
         require_format(out)
     with redirect_stdout(sys.stderr):
@@ -102,12 +101,18 @@ def explain(
             sources=Sources(data, eval_, weights, trust_checkpoint),
             device=given.device_of(device),
         )
-    if picture is None and not as_json:
-        picture = opened.folder / "explained" / f"{found.file_name()}.png"
-    if picture is not None:
-        save_picture(found, picture)
+    if out is not None:
+        save_picture(found, out)
     if as_json:
         print(json.dumps(found.document(), ensure_ascii=False, indent=2))
         return
     print_page(explanation_page(found))
-    print(f"\nPicture: {picture}")
+    if out is None:
+        out = opened.folder / "explained" / f"{found.file_name()}.png"
+        try:
+            save_picture(found, out)
+        except InputError as error:
+            # Nobody asked for the picture, and what was asked for is printed.
+            warn(f"no picture: {error}; --out says where else it may lie")
+            return
+    print(f"\nPicture: {out}")

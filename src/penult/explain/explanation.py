@@ -244,7 +244,7 @@ def class_index(names: Sequence[str], given: str | int) -> int:
     """
     if isinstance(given, str) and given in names:
         return list(names).index(given)
-    if isinstance(given, int) or is_number(given):
+    if not isinstance(given, str) or is_number(given):
         number = int(given)
         if 0 <= number < len(names):
             return number

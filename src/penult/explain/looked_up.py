@@ -24,7 +24,7 @@ from penult.network import FeatureTap
 from penult.reopen import Sources, images_of, reopen_network
 from penult.run import Run
 from penult.shards import Block
-from penult.tap import Head, evaluating
+from penult.tap import Head, evaluating, kind_of
 from penult.transform import Transform
 from penult.watch import run_hooked
 
@@ -147,6 +147,11 @@ def _found(run: Run, image: str | Path | Image.Image, sources: Sources) -> Found
     if isinstance(image, Image.Image):
         _require_network(run, "a picture")
         return (DatasetImages([image], labelled=False), 0), "the picture", None
+    if not isinstance(image, str | Path):
+        raise InputError(
+            "expected an image file, the name of an image in the run's data, eval:NUMBER or a PIL "
+            f"image, found {kind_of(image)}"
+        )
     text = str(image)
     if os.path.isfile(text):  # noqa: PTH113 - a Path raises where a name is too long for a file
         _require_network(run, text)
