@@ -26,6 +26,7 @@ from penult.explain.gallery import CHANGED, MISSING, THERE, Wish, take_pictures
 from penult.explain.overlay import ABOVE, BELOW, overlay
 from penult.explain.survey import Sample
 from penult.explain.terms import terms_of
+from penult.explain.thumbnails import coarser
 from penult.features import Features
 from penult.reopen import Sources, reopen_network
 from penult.select import top_k
@@ -526,6 +527,19 @@ def test_networks_that_do_not_pool_by_a_mean_are_attributed(
     assert found.maps_kind == "attribution"
     assert found.maps is not None
     assert "ntegrated gradients" in found.note
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 70), st.integers(1, 16))
+def test_coarser_maps_are_means_of_areas_and_keep_the_mean(h: int, w: int, most: int) -> None:
+    maps = torch.rand(2, h, w, generator=torch.Generator().manual_seed(0)) - 0.3
+    found = coarser(maps, most)
+    rows, columns = min(h, most), min(w, most)
+    assert found.shape == (2, rows, columns)
+    torch.testing.assert_close(found.mean((1, 2)), maps.mean((1, 2)), atol=1e-5, rtol=1e-4)
+    fine = maps.repeat_interleave(rows, 1).repeat_interleave(columns, 2)
+    means = fine.view(2, rows, h, columns, w).mean((2, 4))
+    torch.testing.assert_close(found, means, atol=1e-5, rtol=1e-4)
 
 
 def test_without_captum_all_but_the_maps_is_there(

@@ -13,7 +13,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from penult.collect import Progress, autocast
@@ -21,7 +20,7 @@ from penult.data import ImageData, ImageFaultError, read
 from penult.errors import InputError
 from penult.explain.maps import Maps, open_maps
 from penult.explain.survey import Sample
-from penult.explain.thumbnails import SIDE, picture_of
+from penult.explain.thumbnails import SIDE, coarser, picture_of
 from penult.reopen import Sources, images_of, reopen_network
 from penult.run import Run
 from penult.storage import read_json, read_tensors, write_json, write_tensors
@@ -329,7 +328,7 @@ class _Taking:
             if len(then) and (now - then).abs().max() > TOLERANCE * z.abs().max():
                 self._note_change(made, wish)
                 continue
-            for j, values in zip(wish.values, _smaller(found), strict=True):
+            for j, values in zip(wish.values, coarser(found, MOST_CELLS), strict=True):
                 made._maps[wish.key, j] = values
 
     def _note_change(self, made: Gallery, wish: Wish) -> None:
@@ -353,14 +352,6 @@ class _Found:
             self._places = dict(names)
         place = self._places.get(sample.id)
         return (None, 0) if place is None else (self._data, place)
-
-
-def _smaller(maps: Tensor) -> Tensor:
-    """Maps (n, h, w) of at most 16 cells a side, each with the same mean where it divides."""
-    h, w = maps.shape[1:]
-    if max(h, w) <= MOST_CELLS:
-        return maps
-    return F.adaptive_avg_pool2d(maps[:, None], (min(h, MOST_CELLS), min(w, MOST_CELLS)))[:, 0]
 
 
 def _first(there: Sequence[tuple[Wish, Tensor]], n: int) -> tuple[list[tuple[Wish, Tensor]], int]:

@@ -1,4 +1,4 @@
-"""Thumbnails: what the network sees in an image, as a picture and as a small file."""
+"""Thumbnails: what the network sees in an image, and a heat map of it, as small as a page needs."""
 
 from __future__ import annotations
 
@@ -39,3 +39,23 @@ def image_of(pixels: Tensor) -> Image.Image:
             pixels = pixels[:, :, :1]
     array = pixels.numpy()
     return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array).convert("RGB")
+
+
+def coarser(maps: Tensor, most: int) -> Tensor:
+    """Maps (n, h, w) of at most `most` cells a side, each with the same mean.
+
+    A cell is the mean of the area that it covers; cells that it cuts count by the part within.
+    """
+    h, w = maps.shape[1:]
+    if max(h, w) <= most:
+        return maps
+    rows, columns = _areas(h, min(h, most)).to(maps), _areas(w, min(w, most)).to(maps)
+    return rows @ maps @ columns.T
+
+
+def _areas(n: int, n_cells: int) -> Tensor:
+    """(n_cells, n): the part that each of n equal lengths has in each of n_cells longer ones."""
+    left = torch.arange(n, dtype=torch.float64)
+    edges = torch.arange(n_cells + 1, dtype=torch.float64)[:, None] * n / n_cells
+    inside = torch.minimum(left + 1, edges[1:]) - torch.maximum(left, edges[:-1])
+    return inside.clamp_min(0) * n_cells / n
