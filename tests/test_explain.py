@@ -25,6 +25,7 @@ from penult.explain.gallery import CHANGED, MISSING, THERE, Wish, take_pictures
 from penult.explain.overlay import ABOVE, BELOW, overlay
 from penult.explain.survey import Sample
 from penult.explain.terms import terms_of
+from penult.explain.thumbnails import coarser
 from penult.features import Features
 from penult.reopen import Sources, reopen_network
 from penult.select import top_k
@@ -66,8 +67,13 @@ def net():
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of images of three classes, analysed into `run`."""
+    return images_for(NET, tmp_path, monkeypatch)
+
+
+def images_for(net: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same for a network of one's own."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "net.py").write_text(NET)
+    (tmp_path / "net.py").write_text(net)
     pixels = np.random.default_rng(0).integers(0, 256, (30, 12, 12, 3), dtype=np.uint8)
     for i, image in enumerate(pixels):
         place = tmp_path / "data" / "abc"[i % 3] / f"{i:02d}.png"
@@ -154,6 +160,8 @@ def test_every_kind_of_image_gives_the_same_explanation(folder: Path) -> None:
         assert other.terms.total == pytest.approx(stored.terms.total, abs=1e-5)
     assert stored.label == by_number.label == 1
     assert from_file.label is None
+    with pytest.raises(InputError, match="or a PIL image, found ndarray"):
+        Explanation.of("run", np.zeros((12, 12, 3), np.uint8))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -170,6 +178,10 @@ def test_every_kind_of_image_gives_the_same_explanation(folder: Path) -> None:
         (("train:0", "--select", "luck"), "holds no heads 'luck'"),
         (("train:0", "--out", "x.jpg"), "x.jpg: expected a name that ends in .png or .svg"),
         (("net.py",), "is damaged or no image that Pillow reads"),
+        (("data",), "data is no file, and no image of the run"),
+        (("x" * 300,), "is no file, and no image of the run"),
+        (("train:" + "9" * 5000,), "is no file, and no image of the run"),
+        (("train:0", "--class", "9" * 5000), "no class is called 999"),
     ],
 )
 def test_what_cannot_be_explained_is_said_in_one_line(
@@ -202,6 +214,14 @@ def test_the_command_prints_writes_a_picture_and_json(
     assert svg == (folder / "two.svg").read_text(encoding="utf-8")
     assert "logit of" in svg
     assert len(list((folder / "run" / "explained").iterdir())) == 1
+    shutil.rmtree(folder / "run" / "explained")
+    (folder / "run" / "explained").write_text("in the way")
+    assert penult("explain", "run", "a/00.png") == 0
+    captured = capsys.readouterr()
+    assert "Sufficient" in captured.out
+    assert "Picture" not in captured.out
+    assert "no picture: run/explained/a-00-" in captured.err
+    assert penult("explain", "run", "a/00.png", "--out", "net.py/a.png") == 2
 
 
 def test_a_run_of_features_is_explained_without_pictures(
@@ -238,6 +258,8 @@ def test_classes_are_named_or_numbered() -> None:
     assert class_index(["a", "1", "c"], "1") == 1
     assert class_index(["a", "b", "c"], "2") == 2
     assert class_index(["a", "b", "c"], 0) == 0
+    assert class_index(["a", "b", "c"], np.int64(2)) == 2  # type: ignore[arg-type]
+    assert class_index(["a", "b", "c"], torch.tensor(2)) == 2  # type: ignore[arg-type]
     with pytest.raises(InputError, match="did you mean tabby"):
         class_index(["tabby", "dog"], "taby")
 
@@ -294,6 +316,7 @@ def test_images_that_vanished_or_changed_are_told_apart(folder: Path) -> None:
     wishes = wishes_of(run)
     names = [wish.sample.id for wish in wishes]
     (folder / "data" / names[0]).unlink()
+    pixels = np.asarray(Image.open(folder / "data" / names[1]))
     Image.new("RGB", (12, 12), (9, 200, 9)).save(folder / "data" / names[1])
     Image.new("RGB", (5, 7)).save(folder / "data" / names[2])
     (folder / "data" / names[3]).write_bytes(b"no image")
@@ -303,8 +326,133 @@ def test_images_that_vanished_or_changed_are_told_apart(folder: Path) -> None:
     assert made.map(wishes[1].key, 1) is None
     assert made.map(wishes[4].key, 1) is not None
     # A second look finds what has come back.
+    Image.fromarray(pixels).save(folder / "data" / names[1])
     (folder / "data" / names[0]).write_bytes((folder / "data" / names[5]).read_bytes())
-    assert take_pictures(run, wishes).count(MISSING) == 1
+    again = take_pictures(run, wishes)
+    assert (again.count(MISSING), again.pictures[wishes[1].key].state) == (1, THERE)
+
+
+def test_one_image_of_another_size_does_not_make_all_others_changed(folder: Path) -> None:
+    """Whichever it is: the first ones tell what size the network takes."""
+    run = Run.open("run")
+    wishes = wishes_of(run)
+    Image.new("RGB", (5, 7)).save(folder / "data" / wishes[0].sample.id)
+    made = take_pictures(run, wishes)
+    states = [made.pictures[wish.key].state for wish in wishes]
+    assert states == [CHANGED, *[THERE] * 9]
+    assert {key for key, _ in made.mapped()} == {wish.key for wish in wishes[1:]}
+
+
+def test_pictures_that_are_not_whole_are_taken_again(folder: Path) -> None:
+    run = Run.open("run")
+    wishes = wishes_of(run)
+    made = take_pictures(run, wishes)
+    index = run.examples_folder / "index.json"
+    good = index.read_text(encoding="utf-8")
+    picture = next(run.examples_folder.glob("00000.*"))
+
+    def retaken() -> bool:
+        again = take_pictures(run, wishes)
+        assert again.pictures == made.pictures
+        assert again.mapped() == made.mapped()
+        return index.read_text(encoding="utf-8") == good
+
+    for text in ("", "[]", "{}", good[:-50], good.replace('"file"', '"fill"')):
+        index.write_text(text, encoding="utf-8")
+        assert retaken()
+    for key, value in (
+        ("maps", [[99, 1]] * len(made.mapped())),
+        ("maps", [[]] * len(made.mapped())),
+        ("images", {}),
+        ("images", [7]),
+    ):
+        index.write_text(json.dumps({**json.loads(good), key: value}), encoding="utf-8")
+        assert retaken()
+    whole = picture.read_bytes()
+    for data in (b"", b"no picture", whole[:-4]):
+        picture.write_bytes(data)
+        assert retaken()
+        assert picture.read_bytes() == whole
+    (run.examples_folder / "maps.safetensors").write_bytes(b"1")
+    assert retaken()
+    shutil.rmtree(run.examples_folder)
+    run.examples_folder.write_text("a file")
+    assert retaken()
+
+
+def test_a_run_that_cannot_be_written_gives_pictures_all_the_same(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", "run")
+
+    monkeypatch.setattr("penult.explain.gallery.TemporaryDirectory", refused)
+    with pytest.warns(UserWarning, match="the pictures are not kept in the run: .*denied"):
+        made = take_pictures(Run.open("run"), wishes_of(Run.open("run")))
+    assert made.count(THERE) == 10
+    assert made.mapped()
+
+
+def test_of_two_reports_at_once_one_keeps_its_pictures(folder: Path) -> None:
+    run = Run.open("run")
+    wishes = wishes_of(run)
+    made = take_pictures(run, wishes)
+    rename = Path.rename
+
+    def overtaken(self: Path, target: Path) -> Path:
+        """Another report puts its pictures there just before this one does."""
+        if self.name == "new":
+            shutil.copytree(self, target)
+        return rename(self, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "rename", overtaken)
+        again = take_pictures(run, wishes, overwrite=True)
+    assert again.pictures == made.pictures
+    assert take_pictures(run, wishes).pictures == made.pictures
+    assert not list(run.folder.glob(".examples-*"))
+
+
+def test_images_that_the_network_cannot_take_are_the_users_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net = NET.replace(".mean((2, 3))", ".view(len(x), 6, 144).mean(2)")
+    folder = images_for(net, tmp_path, monkeypatch)
+    Image.new("RGB", (20, 20)).save(folder / "large.png")
+    Image.new("RGB", (20, 20)).save(folder / "data/a/00.png")
+    capsys.readouterr()
+    for image in ("large.png", "a/00.png"):
+        assert penult("explain", "run", image) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert "the network does not run on the example (float32 (1, 3, 20, 20))" in captured.err
+        assert len(captured.err.strip().splitlines()) == 1
+
+
+def test_maps_that_fail_leave_the_rest_of_the_explanation(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object) -> None:
+        raise InputError("the gradient is NaN")
+
+    run = Run.open("run")
+    monkeypatch.setattr("penult.explain.maps.MeanMaps.__call__", failing)
+    with pytest.warns(UserWarning, match="no heat maps: the gradient is NaN"):
+        found = Explanation.of(run, "train:0")
+    assert (found.maps, found.maps_kind) == (None, None)
+    assert found.note == "There are no heat maps: the gradient is NaN."
+    with pytest.warns(UserWarning, match="no more heat maps: the gradient is NaN"):
+        made = take_pictures(run, wishes_of(run))
+    assert made.count(THERE) == 10
+    assert "Some are lacking: the gradient is NaN." in made.note
+
+
+def test_the_networks_own_classes_are_no_labels(folder: Path) -> None:
+    made = ("net.py:net", "data", "--weights", "random", "--labels", "predicted", "--out", "own")
+    assert penult("analyze", *made) == 0
+    found = Explanation.of("own", "train:0")
+    assert found.label is None
+    assert found.document()["label"] is None
 
 
 def test_a_network_that_is_gone_leaves_pictures_without_maps(folder: Path) -> None:
@@ -331,29 +479,76 @@ def test_an_explained_image_that_changed_is_refused(folder: Path) -> None:
     assert "gone" in found.note
 
 
+@pytest.mark.parametrize("returned", ["pixels, labels", "torch.from_numpy(pixels) / 255, labels"])
+def test_arrays_that_a_function_returns_are_found_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, returned: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.py").write_text(NET.replace("Conv2d(3", "Conv2d(1").replace("0.5, 0.5, ", ""))
+    shape = "(30, 1, 12, 12)" if "torch" in returned else "(30, 12, 12)"
+    (tmp_path / "data.py").write_text(
+        "import numpy as np, torch\n"
+        "def images():\n"
+        "    labels = np.arange(30) % 3\n"
+        f"    pixels = np.random.default_rng(0).integers(0, 256, {shape}, dtype=np.uint8)\n"
+        f"    return {returned}\n"
+    )
+    made = ("net.py:net", "data.py:images", "--weights", "random", "--out", "run")
+    assert penult("analyze", *made) == 0
+    run = Run.open("run")
+    assert run.about["data"]["source"] == "data.py:images"
+    assert take_pictures(run, wishes_of(run)).count(THERE) == 10
+    found = Explanation.of(run, "7")
+    assert found.label == 1
+    assert found.maps_kind == "mean"
+
+
 def test_images_may_have_moved(folder: Path) -> None:
     (folder / "data").rename(folder / "elsewhere")
     run = Run.open("run")
     assert take_pictures(run, wishes_of(run)).count(MISSING) == 10
     moved = take_pictures(run, wishes_of(run), sources=Sources(data="elsewhere"))
     assert moved.count(THERE) == 10
+    with pytest.raises(InputError, match="run has no evaluation data that could be elsewhere: x"):
+        take_pictures(run, wishes_of(run), sources=Sources(evaluation="x"), overwrite=True)
 
 
 def test_networks_that_do_not_pool_by_a_mean_are_attributed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "net.py").write_text(NET.replace(".mean((2, 3))", ".amax((2, 3))"))
-    pixels = np.random.default_rng(0).integers(0, 256, (9, 8, 8, 3), dtype=np.uint8)
-    for i, image in enumerate(pixels):
-        place = tmp_path / "data" / "abc"[i % 3] / f"{i:02d}.png"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(place)
-    assert penult("analyze", "net.py:net", "data", "--weights", "random", "--out", "run") == 0
+    images_for(NET.replace(".mean((2, 3))", ".amax((2, 3))"), tmp_path, monkeypatch)
     found = Explanation.of("run", "a/00.png", dense=True)
     assert found.maps_kind == "attribution"
     assert found.maps is not None
     assert "ntegrated gradients" in found.note
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 70), st.integers(1, 16))
+def test_coarser_maps_are_means_of_areas_and_keep_the_mean(h: int, w: int, most: int) -> None:
+    maps = torch.rand(2, h, w, generator=torch.Generator().manual_seed(0)) - 0.3
+    found = coarser(maps, most)
+    rows, columns = min(h, most), min(w, most)
+    assert found.shape == (2, rows, columns)
+    torch.testing.assert_close(found.mean((1, 2)), maps.mean((1, 2)), atol=1e-5, rtol=1e-4)
+    fine = maps.repeat_interleave(rows, 1).repeat_interleave(columns, 2)
+    means = fine.view(2, rows, h, columns, w).mean((2, 4))
+    torch.testing.assert_close(found, means, atol=1e-5, rtol=1e-4)
+
+
+def test_without_captum_all_but_the_maps_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images_for(NET.replace(".mean((2, 3))", ".amax((2, 3))"), tmp_path, monkeypatch)
+    monkeypatch.setitem(sys.modules, "captum", None)
+    run = Run.open("run")
+    with pytest.warns(UserWarning, match="no heat maps: captum is needed here"):
+        found = Explanation.of(run, "a/00.png")
+    assert found.picture is not None
+    assert "pip install 'penult[attribution]'" in found.note
+    with pytest.warns(UserWarning, match="no heat maps: captum is needed here"):
+        made = take_pictures(run, wishes_of(run))
+    assert (made.count(THERE), made.kind) == (10, None)
 
 
 def test_the_choice_is_the_smallest_that_surely_is_as_good(digits: Run) -> None:

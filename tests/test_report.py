@@ -224,11 +224,13 @@ def test_hostile_names_and_vanished_images(
     shutil.rmtree(files[-1].parent)
     capsys.readouterr()
     assert penult("report", "run") == 0
-    assert "Report: run/report.html" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "Report: run/report.html" in said.out
     document = Report.of("run").document
     pictures = document["pictures"]
     n_gone = 7 + 5 - len([f for f in files[:7] if f.parent == files[-1].parent])
     assert pictures["n_missing"] == n_gone
+    assert f"{n_gone} of {pictures['n_images']} images are gone: say with --data" in said.err
     assert len(pictures["missing"]) == min(20, n_gone)
     html = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     for width in (360, 1440):
@@ -263,6 +265,52 @@ def test_a_run_of_features_has_a_report(visit: Open, tmp_path: Path) -> None:
     assert "17" in views[3]["text"]
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_nothing_is_made_up_for_classes_without_samples(
+    sign: int, tmp_path: Path, visit: Open
+) -> None:
+    """Negative features too, beside which a mean of zeros would be the largest."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(60) % 3 * 7
+    z = sign * (torch.rand(60, 6, generator=generator) + labels[:, None] / 14)
+    weight = torch.randn(20, 6, generator=generator)
+    run = analyze_features(Features.of(z, labels, weight), None, tmp_path / "run")
+    report = Report.of(run, k=2)
+    for c, detail in enumerate(report.data.class_details):
+        told = [row["influence"] is not None for row in detail["features"]]
+        assert told == [c in (0, 7, 14)] * 2
+        for row in detail["features"]:
+            assert (row["share"] is None) == (row["mean"] is None) == (c not in (0, 7, 14))
+            others = z[labels != c, row["feature"]].mean()
+            assert row["elsewhere"] == pytest.approx(float(others), rel=1e-4)
+        assert (detail["evidence"] is None) == (c not in (0, 7, 14))
+        sizes = [abs(row["weight"]) for row in detail["features"]]
+        if c not in (0, 7, 14):
+            assert sizes == sorted(sizes, reverse=True)
+        for rival in detail["confusions"]:
+            assert bool(rival["features"]) == ({c, rival["class"]} <= {0, 7, 14})
+    assert any(detail["confusions"] for detail in report.data.class_details)
+    for j, feature in enumerate(report.data.feature_details):
+        means = {c: float(z[labels == c, j].mean()) for c in (0, 7, 14)}
+        shown = [row["class"] for row in feature["distribution"]]
+        assert shown == sorted(means, key=lambda c: -means[c])
+    (view,) = visit(report.html()).tour(["class/1"])
+    assert "By weight, as no images were analysed" in view["text"]
+
+
+def test_one_class_has_nothing_to_be_compared_with(tmp_path: Path) -> None:
+    z = torch.rand(30, 4, generator=torch.Generator().manual_seed(0))
+    features = Features.of(z, torch.zeros(30, dtype=torch.int64), torch.ones(1, 4))
+    report = Report.of(analyze_features(features, None, tmp_path / "run"))
+    (detail,) = report.data.class_details
+    (row,) = detail["features"]
+    assert (row["influence"], row["share"], row["elsewhere"]) == (None, None, None)
+    assert detail["evidence"] == pytest.approx(row["mean"] * row["weight"] + detail["bias"])
+    assert not any(feature["flat"] for feature in report.document["features"])
+    assert "hardly differ" not in report.document["conclusion"][1]
+    assert report.html()
+
+
 def test_the_report_is_made_by_the_command(
     digits: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -278,6 +326,7 @@ def test_the_report_is_made_by_the_command(
         (("--images", "0"), "a report shows at least 1 image of each kind, found 0"),
         (("-k", "7"), "holds no head of k = 7"),
         (("--data", "nowhere"), "nowhere is not there"),
+        (("--out", str(tmp_path)), f"{tmp_path} is a folder: expected the name of a page"),
     ):
         assert penult("report", str(digits.folder), "--overwrite", *bad) == 2
         lines = capsys.readouterr().err.strip().splitlines()

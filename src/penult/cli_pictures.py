@@ -7,7 +7,8 @@ import sys
 from contextlib import redirect_stdout
 
 from penult import arguments as given
-from penult.console import progress_bars
+from penult.console import progress_bars, warn
+from penult.errors import InputError
 from penult.explain.drawing import require_format, save_picture
 from penult.explain.explanation import Explanation
 from penult.explain.show import explanation_page
@@ -35,6 +36,8 @@ def report(
     """Write the run's report: one page that anyone can open, offline."""
     opened = Run.open(run)
     page = out or opened.report_file
+    if page.is_dir():
+        raise InputError(f"{page} is a folder: expected the name of a page")
     with redirect_stdout(sys.stderr), progress_bars() as heard:
         made = Report.of(
             opened,
@@ -48,6 +51,12 @@ def report(
             progress=heard,
         )
     made.save(page)
+    pictures = made.document["pictures"]
+    if pictures["n_missing"]:
+        warn(
+            f"{pictures['n_missing']:,} of {pictures['n_images']:,} images are gone: say with "
+            "--data or --eval where they are now"
+        )
     if as_json:
         print(json.dumps(made.document, ensure_ascii=False, indent=2))
         return
@@ -76,7 +85,6 @@ def explain(
 ) -> None:
     """Say why one image was called what it was: the few features that carry the decision."""
     opened = Run.open(run)
-    picture = out
     if out is not None:
         require_format(out)
     with redirect_stdout(sys.stderr):
@@ -93,12 +101,18 @@ def explain(
             sources=Sources(data, eval_, weights, trust_checkpoint),
             device=given.device_of(device),
         )
-    if picture is None and not as_json:
-        picture = opened.folder / "explained" / f"{found.file_name()}.png"
-    if picture is not None:
-        save_picture(found, picture)
+    if out is not None:
+        save_picture(found, out)
     if as_json:
         print(json.dumps(found.document(), ensure_ascii=False, indent=2))
         return
     print_page(explanation_page(found))
-    print(f"\nPicture: {picture}")
+    if out is None:
+        out = opened.folder / "explained" / f"{found.file_name()}.png"
+        try:
+            save_picture(found, out)
+        except InputError as error:
+            # Nobody asked for the picture, and what was asked for is printed.
+            warn(f"no picture: {error}; --out says where else it may lie")
+            return
+    print(f"\nPicture: {out}")

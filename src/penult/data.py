@@ -81,6 +81,7 @@ class ArrayImages(ImageData):
         class_names: the classes' names, if known.
         ids: the samples' names; by default their numbers.
         kind: what `describe` calls it.
+        spec: the `file.py:function` that returned them, by which they are opened again.
 
     Raises:
         InputError: shapes or dtypes do not fit, or a label is out of range.
@@ -93,8 +94,10 @@ class ArrayImages(ImageData):
         class_names: tuple[str, ...] | None = None,
         ids: list[str] | None = None,
         kind: str = "arrays",
+        spec: str | None = None,
     ) -> None:
         _check_array(images)
+        self._spec = spec
         self.kind = kind
         self.class_names = class_names
         self.labelled = labels is not None
@@ -123,8 +126,9 @@ class ArrayImages(ImageData):
         return self._images[index]
 
     def describe(self) -> dict[str, Any]:
-        """Kind, numbers and fingerprint."""
-        return _description(self.kind, self)
+        """Kind, where it comes from if known, numbers and fingerprint."""
+        found = _description(self.kind, self)
+        return found if self._spec is None else {**found, "source": self._spec}
 
 
 class DatasetImages(ImageData):
@@ -267,9 +271,9 @@ def _open_object(found: Any, labelled: bool, spec: str | None = None) -> ImageDa
                 f"{what} has no labels: give (images, labels), or use the network's own "
                 "predictions as labels with --labels predicted"
             )
-        return ArrayImages(found)
+        return ArrayImages(found, spec=spec)
     if isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], np.ndarray | Tensor):
-        return ArrayImages(found[0], found[1] if labelled else None)
+        return ArrayImages(found[0], found[1] if labelled else None, spec=spec)
     is_map_style = hasattr(found, "__getitem__") and hasattr(found, "__len__")
     if not is_map_style or isinstance(found, str | bytes | Mapping | type):
         raise InputError(

@@ -162,10 +162,12 @@ def images_of(run: Run, part: str, given: Any = None) -> ImageData | None:
         None where nothing can be opened, or the run has no such part.
 
     Raises:
-        InputError: `given` cannot be opened.
+        InputError: `given` cannot be opened, or is for a part that the run does not have.
     """
     about = run.about[part]
     if about is None:
+        if given is not None:
+            raise InputError(f"{run.folder} has no {part} data that could be elsewhere: {given}")
         return None
     labelled = run.about["identity"]["labels"] == "given"
     if given is not None:

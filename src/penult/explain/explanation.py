@@ -15,7 +15,7 @@ from torch import Tensor
 
 from penult.errors import InputError, some
 from penult.explain.choice import Choice, choose_head
-from penult.explain.looked_up import look_up
+from penult.explain.looked_up import is_number, look_up
 from penult.explain.overlay import data_uri, enlarged, overlay
 from penult.explain.reasons import Box, Reason, sufficient_reason
 from penult.explain.terms import Terms, terms_of
@@ -224,7 +224,7 @@ class Explanation:
         if rest := self.terms.terms[SHOWN:]:
             adds = f"{self.terms.rest(SHOWN):+.3f}"
             rows.append(
-                f"<tr><td></td><td>{len(rest)} others</td><td></td><td></td><td>{adds}</td>"
+                f"<tr><td></td><td>{len(rest)} others</td><td></td><td></td><td>{adds}</td></tr>"
             )
         rows.append(f"<tr><td></td><td>bias</td><td></td><td></td><td>{self.terms.bias:+.3f}</td>")
         label = "" if self.label is None else f" (labelled {escape(self.class_names[self.label])})"
@@ -244,7 +244,7 @@ def class_index(names: Sequence[str], given: str | int) -> int:
     """
     if isinstance(given, str) and given in names:
         return list(names).index(given)
-    if isinstance(given, int) or given.isdecimal():
+    if not isinstance(given, str) or is_number(given):
         number = int(given)
         if 0 <= number < len(names):
             return number

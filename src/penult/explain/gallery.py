@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from PIL import Image, features
 from torch import Tensor, nn
 
 from penult.collect import Progress, autocast
@@ -21,6 +20,7 @@ from penult.data import ImageData, ImageFaultError, read
 from penult.errors import InputError
 from penult.explain.maps import Maps, open_maps
 from penult.explain.survey import Sample
+from penult.explain.thumbnails import SIDE, coarser, picture_of
 from penult.reopen import Sources, images_of, reopen_network
 from penult.run import Run
 from penult.storage import read_json, read_tensors, write_json, write_tensors
@@ -29,12 +29,11 @@ from penult.transform import Transform
 
 FORMAT = "penult-examples/1"
 MAPS_FORMAT = "penult-maps/1"
-SIDE = 64  # pixels of a picture
 MOST_CELLS = 16  # a side of a heat map as it is kept
 BATCH_SIZE = 64
+EXAMPLES = 16  # images that tell what size the network takes
 MOST_ATTRIBUTED = 200
 MOST_EXACT = 2000  # pictures from which tiny ones are compressed too
-QUALITY = 78
 TOLERANCE = 0.02  # of the largest feature: half-precision runs round as coarsely
 
 THERE, MISSING, CHANGED = "there", "missing", "changed"
@@ -114,15 +113,21 @@ class Gallery:
                         "predicted": picture.sample.predicted,
                         "state": picture.state,
                         "file": _file(places[part, number], picture.data) if picture.data else None,
+                        "hash": _hash(picture.data),
                     }
                     for (part, number), picture in self.pictures.items()
                 ],
                 "maps": [[places[key], feature] for key, feature in self._maps],
             }
             write_json(new / "index.json", document)
-            if folder.exists():
+            with suppress(FileNotFoundError):
                 folder.rename(old)
-            new.rename(folder)
+            try:
+                new.rename(folder)
+            except OSError:
+                # Another report of the run was faster: its pictures are as good.
+                if not folder.is_dir():
+                    raise
 
     @classmethod
     def load(cls, folder: Path, identity: Mapping[str, Any]) -> Gallery | None:
@@ -137,13 +142,15 @@ class Gallery:
                 key = (about["part"], about["number"])
                 fields = (about[name] for name in ("number", "id", "label", "predicted"))
                 data = (folder / about["file"]).read_bytes() if about["file"] else b""
+                if about["hash"] != _hash(data):
+                    return None
                 made.pictures[key] = Picture(Sample(*fields), about["state"], data)
                 keys.append(key)
             if document["maps"]:
                 found, _ = read_tensors(folder / "maps.safetensors", MAPS_FORMAT, ("maps",))
                 for (place, feature), values in zip(document["maps"], found["maps"], strict=True):
                     made._maps[keys[place], feature] = values
-        except (InputError, OSError, KeyError, ValueError, TypeError):
+        except (InputError, OSError, LookupError, ValueError, TypeError):
             return None
         return made
 
@@ -175,8 +182,9 @@ def take_pictures(
 ) -> Gallery:
     """Load images of a run once more, and run its network on them for the heat maps.
 
-    They are kept in the run's `examples` folder; the same wishes find them there. Images that are
-    gone are noted as missing. A network that is gone leaves the pictures without maps.
+    They are kept in the run's `examples` folder where that can be written; the same wishes find
+    them there. Images that are gone are noted as missing. A network that is gone leaves the
+    pictures without maps.
 
     Args:
         run: made from images; one made from features gives an empty gallery.
@@ -191,10 +199,14 @@ def take_pictures(
         return Gallery(None, "The run was made from features: there are no images to show.")
     identity = _identity(run, wishes, maps)
     found = None if overwrite else Gallery.load(run.examples_folder, identity)
-    if found is not None and not found.count(MISSING) and (found.kind or not maps):
+    if found is not None and found.count(THERE) == len(wishes) and (found.kind or not maps):
         return found
     made = _Taking(run, wishes, sources or Sources(), torch.device(device), maps).run(progress)
-    made.save(run.examples_folder, identity)
+    try:
+        made.save(run.examples_folder, identity)
+    except (InputError, OSError) as error:
+        # They only save time; the folder may well be one that is not to be written.
+        warnings.warn(f"the pictures are not kept in the run: {error}", stacklevel=2)
     return made
 
 
@@ -242,7 +254,12 @@ class _Taking:
             if self.maps is not None and there and n_left > 0:
                 if self.maps.kind != "mean":
                     there, n_left = _first(there, n_left)
-                self._add_maps(made, there)
+                try:
+                    self._add_maps(made, there)
+                except InputError as error:
+                    warnings.warn(f"no more heat maps: {error}", stacklevel=3)
+                    made.note += f" Some are lacking: {error}."
+                    self.maps = None
             if progress is not None:
                 progress(done, len(self.wishes))
         return made
@@ -275,11 +292,12 @@ class _Taking:
             pixels = self._pixels(wish)
             if pixels is not None:
                 found.append(pixels)
-            if len(found) == 4:
+            if len(found) == EXAMPLES:
                 break
         if not found:
             return None
-        self.size = found[0].shape
+        # Single images may have another size than when they were analysed.
+        ((self.size, _),) = Counter(pixels.shape for pixels in found).most_common(1)
         return self.transform.normalise(torch.stack([p for p in found if p.shape == self.size]))
 
     def _batches(self) -> Iterator[tuple[list[Wish], list[Tensor | None]]]:
@@ -310,7 +328,7 @@ class _Taking:
             if len(then) and (now - then).abs().max() > TOLERANCE * z.abs().max():
                 self._note_change(made, wish)
                 continue
-            for j, values in zip(wish.values, _smaller(found), strict=True):
+            for j, values in zip(wish.values, coarser(found, MOST_CELLS), strict=True):
                 made._maps[wish.key, j] = values
 
     def _note_change(self, made: Gallery, wish: Wish) -> None:
@@ -336,43 +354,6 @@ class _Found:
         return (None, 0) if place is None else (self._data, place)
 
 
-def picture_of(pixels: Tensor, *, exact: bool = True) -> bytes:
-    """A small picture of what the network sees: uint8 (h, w, c), or a float tensor (c, h, w).
-
-    Of a tensor that came ready for the network the values between its least and its largest are
-    spread over the grey levels. Where `exact`, tiny images keep every pixel as it is.
-    """
-    image = image_of(pixels)
-    image.thumbnail((SIDE, SIDE), Image.Resampling.BOX)
-    kept = io.BytesIO()
-    if features.check("webp"):
-        tiny = max(image.size) <= SIDE // 2
-        image.save(kept, "WEBP", quality=QUALITY, method=4, lossless=exact and tiny)
-    else:
-        image.save(kept, "PNG", optimize=True)
-    return kept.getvalue()
-
-
-def image_of(pixels: Tensor) -> Image.Image:
-    """The image that the network sees, as a picture."""
-    if pixels.is_floating_point():
-        low, high = pixels.min(), pixels.max()
-        pixels = (pixels - low) / (high - low).clamp(min=1e-12) * 255
-        pixels = pixels.round().to(torch.uint8).permute(1, 2, 0)
-        if pixels.shape[2] not in (1, 3):
-            pixels = pixels[:, :, :1]
-    array = pixels.numpy()
-    return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array).convert("RGB")
-
-
-def _smaller(maps: Tensor) -> Tensor:
-    """Maps (n, h, w) of at most 16 cells a side, each with the same mean where it divides."""
-    h, w = maps.shape[1:]
-    if max(h, w) <= MOST_CELLS:
-        return maps
-    return F.adaptive_avg_pool2d(maps[:, None], (min(h, MOST_CELLS), min(w, MOST_CELLS)))[:, 0]
-
-
 def _first(there: Sequence[tuple[Wish, Tensor]], n: int) -> tuple[list[tuple[Wish, Tensor]], int]:
     """Images until n maps are made, and how many are left to make."""
     kept = []
@@ -390,6 +371,10 @@ def _identity(run: Run, wishes: Sequence[Wish], maps: bool) -> dict[str, Any]:
         digest.update(f"{wish.key} {sorted(wish.values)}\n".encode())
     run_ = hashlib.blake2b(repr(run.about["identity"]).encode(), digest_size=8).hexdigest()
     return {"run": run_, "wishes": digest.hexdigest(), "maps": maps, "side": SIDE}
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=8).hexdigest()
 
 
 def _file(i: int, data: bytes) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,19 +15,22 @@ from torch import Tensor, nn
 from penult.collect import autocast
 from penult.data import DatasetImages, ImageData, read
 from penult.errors import InputError, some
-from penult.explain.gallery import TOLERANCE, image_of
+from penult.explain.gallery import TOLERANCE
 from penult.explain.maps import Maps, open_maps
+from penult.explain.thumbnails import image_of
 from penult.images import open_image
 from penult.imports import nearest
 from penult.network import FeatureTap
 from penult.reopen import Sources, images_of, reopen_network
 from penult.run import Run
 from penult.shards import Block
-from penult.tap import Head, call_model, evaluating
+from penult.tap import Head, evaluating, kind_of
 from penult.transform import Transform
+from penult.watch import run_hooked
 
 PARTS = (("eval", "evaluation"), ("train", "data"))
 NAMES_COMPARED = 20_000
+LONGEST_NUMBER = 18
 
 
 @dataclass(eq=False)
@@ -60,9 +64,17 @@ class LookedUp:
         if self._maps is None or self._inputs is None or self._context is None or not features:
             return None
         model, dtype = self._context
-        with evaluating(model), autocast(self._inputs.device, dtype):
-            _, (found,) = self._maps(self._inputs, [list(features)])
+        try:
+            with evaluating(model), autocast(self._inputs.device, dtype):
+                _, (found,) = self._maps(self._inputs, [list(features)])
+        except InputError as error:
+            self._without_maps(error)
+            return None
         return found
+
+    def _without_maps(self, error: InputError) -> None:
+        warnings.warn(f"no heat maps: {error}", stacklevel=3)
+        self._maps, self.note = None, f"There are no heat maps: {error}."
 
 
 def look_up(
@@ -74,7 +86,8 @@ def look_up(
         InputError: there is no such image, or it cannot be used.
     """
     data, name, stored = _found(run, image, sources)
-    label = None if stored is None else int(stored.labels[0])
+    labelled = stored is not None and run.about["identity"].get("labels", "given") == "given"
+    label = int(stored.labels[0]) if stored is not None and labelled else None
     if "transform" not in run.about:
         assert stored is not None
         note = "The run was made from features: there is no image."
@@ -111,16 +124,15 @@ def look_up(
             made._maps = open_maps(model, head, inputs)
             made.note = made._maps.note if made._maps is not None else made.note
         except InputError as error:
-            warnings.warn(f"no heat maps: {error}", stacklevel=2)
-            made.note = f"There are no heat maps: {error}."
+            made._without_maps(error)
         made._inputs, made._context = inputs, (model, dtype)
     return made
 
 
 def _features(model: nn.Module, head: Head, inputs: Tensor, dtype: torch.dtype) -> Tensor:
     tap = FeatureTap(model, head)
-    with evaluating(model), tap, torch.no_grad(), autocast(inputs.device, dtype):
-        call_model(model, inputs)
+    with tap, autocast(inputs.device, dtype):
+        run_hooked(model, inputs, {})
     z = tap.features[0].float().cpu()
     if not bool(z.isfinite().all()):
         raise InputError("the network gives NaN or infinite features on this image")
@@ -135,12 +147,17 @@ def _found(run: Run, image: str | Path | Image.Image, sources: Sources) -> Found
     if isinstance(image, Image.Image):
         _require_network(run, "a picture")
         return (DatasetImages([image], labelled=False), 0), "the picture", None
+    if not isinstance(image, str | Path):
+        raise InputError(
+            "expected an image file, the name of an image in the run's data, eval:NUMBER or a PIL "
+            f"image, found {kind_of(image)}"
+        )
     text = str(image)
-    if Path(text).is_file():
+    if os.path.isfile(text):  # noqa: PTH113 - a Path raises where a name is too long for a file
         _require_network(run, text)
         return _of_file(Path(text))
     part, colon, number = text.partition(":")
-    if colon and part in ("train", "eval") and number.isdecimal():
+    if colon and part in ("train", "eval") and is_number(number):
         return _of_sample(run, part, int(number), sources)
     near: list[str] = []
     for part, _ in PARTS:
@@ -162,8 +179,16 @@ def _found(run: Run, image: str | Path | Image.Image, sources: Sources) -> Found
     )
 
 
+def is_number(text: str) -> bool:
+    """Whether a user's text is a number, and not so long that it cannot be one of anything."""
+    return text.isdecimal() and len(text) <= LONGEST_NUMBER
+
+
 def _of_file(path: Path) -> Found:
-    raw = path.read_bytes()
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
     opened = open_image(raw, str(path))
     return (DatasetImages([opened], labelled=False), 0), path.name, None
 

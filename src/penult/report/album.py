@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from penult.explain.gallery import Gallery, Key, Wish
 from penult.explain.survey import Entry, Sample
+from penult.explain.thumbnails import coarser
 
 MOST_IMAGES = 7000
 MOST_SHOTS = 60_000
@@ -124,11 +124,7 @@ class Shots:
         return base64.b64encode(levels.contiguous().numpy().tobytes()).decode()
 
     def _shown(self, values: Tensor) -> Tensor:
-        h, w = values.shape
-        if not self._coarse or max(h, w) <= COARSE:
-            return values
-        size = (min(h, COARSE), min(w, COARSE))
-        return F.adaptive_avg_pool2d(values[None, None], size)[0, 0]
+        return coarser(values[None], COARSE)[0] if self._coarse else values
 
     def _largest(self) -> dict[int, float]:
         scales: dict[int, float] = {}

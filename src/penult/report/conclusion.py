@@ -61,7 +61,9 @@ def _where(document: Mapping[str, Any]) -> str:
     n_unread = sum(row["readers"] == 0 for row in document["features"])
     extra = f"; no class reads {n_unread:,} of the features" if n_unread else ""
     if n_flat:
-        extra += f", and {n_flat:,} are dead or hardly differ between classes"
+        what = "is dead or hardly differs" if n_flat == 1 else "are dead or hardly differ"
+        which = f", and {n_flat:,}" if n_unread else f"; {n_flat:,} of the features"
+        extra += f"{which} {what} between classes"
     return f"{sentence}{extra}."
 
 
@@ -70,4 +72,5 @@ def _signed(value: float) -> str:
 
 
 def _quoted(name: str) -> str:
+    name = name.strip() or "(no name)"
     return name if len(name) <= 60 else f"{name[:57]}…"

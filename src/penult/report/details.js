@@ -38,7 +38,9 @@ function classView(c) {
 
 function classTraits(c, detail) {
   const reach = largestOf(detail.features.flatMap((trait) => [trait.mean, trait.elsewhere]));
-  const text = `By what each moves: mean in the class less mean elsewhere, times weight. Bias ${signed(detail.bias)}, mean logit ${signed(detail.evidence)}.`;
+  const order = detail.features.some((trait) => !known(trait.influence))
+    ? "By weight, as no images were analysed that could be compared" : "By what each moves: mean in the class less mean elsewhere, times weight";
+  const text = `${order}. Bias ${signed(detail.bias)}, mean logit ${signed(detail.evidence)}.`;
   const [most] = detail.features;
   const shown = detail.features.some((trait) => trait.own.length + trait.others.length);
   return el("section", null,

@@ -21,24 +21,26 @@ def class_details(findings: Findings, c: int, shots: Shots) -> dict[str, Any]:
     relations, head = findings.relations, findings.head
     influence, shares = findings.influences[c], findings.shares(c)
     start = int(head.indptr[c])
+    has_own = bool(relations.counts[c] > 0)
+    has_others = bool(relations.counts[c] < relations.counts.sum())
     features: list[dict[str, Any]] = []
     for kept in findings.order(c):
         j = int(head.indices[kept])
         features.append(
             {
                 "feature": j,
-                "influence": float(influence[kept - start]),
+                "influence": finite(float(influence[kept - start])),
                 "weight": float(findings.values[kept]),
                 "dense_weight": float(findings.dense.weight[c, j]),
-                "share": float(shares[kept - start]),
-                "mean": float(relations.means[c, j]),
-                "elsewhere": float(relations.elsewhere[c, j]),
+                "share": finite(float(shares[kept - start])),
+                "mean": float(relations.means[c, j]) if has_own else None,
+                "elsewhere": float(relations.elsewhere[c, j]) if has_others else None,
                 "own": shots.of(("own", kept)),
                 "others": shots.of(("others", kept)),
             }
         )
     bias = float(findings.bias[c])
-    evidence = sum(row["weight"] * row["mean"] for row in features) + bias
+    evidence = sum(row["weight"] * row["mean"] for row in features) + bias if has_own else None
     return {
         "features": features,
         "bias": bias,
@@ -109,10 +111,10 @@ def _readers(findings: Findings) -> list[list[dict[str, Any]]]:
         for kept, share in zip(
             kept_of(findings.subspaces, c), findings.shares(c).tolist(), strict=True
         ):
-            row = {"class": c, "weight": float(findings.values[kept]), "share": share}
+            row = {"class": c, "weight": float(findings.values[kept]), "share": finite(share)}
             readers[int(findings.head.indices[kept])].append(row)
     for rows in readers:
-        rows.sort(key=lambda row: -row["share"])
+        rows.sort(key=lambda row: -(row["share"] or 0.0))
     return readers
 
 

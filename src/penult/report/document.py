@@ -9,13 +9,15 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from penult.collect import Progress
 from penult.errors import InputError
 from penult.explain.choice import Choice
-from penult.explain.gallery import CHANGED, MISSING, SIDE, Gallery, take_pictures
+from penult.explain.gallery import CHANGED, MISSING, Gallery, take_pictures
 from penult.explain.reasons import Box, reason_sizes
 from penult.explain.survey import Distributions
+from penult.explain.thumbnails import SIDE
 from penult.reopen import Sources
 from penult.report.album import Album, Shots
 from penult.report.conclusion import conclusion
@@ -103,7 +105,7 @@ class _Builder:
         distributions = Distributions.of(
             self.found.train,
             self.found.survey,
-            self.found.relations.means.float(),
+            self._means().float(),
             album.sample_numbers("train"),
         )
         samples = {("train", n): sample for n, sample in distributions.samples.items()}
@@ -235,12 +237,16 @@ class _Builder:
             )
         return rows
 
+    def _means(self) -> Tensor:
+        """Means of each class, -∞ of those without samples."""
+        means = self.found.relations.means.clone()
+        means[self.found.relations.counts == 0] = -torch.inf
+        return means
+
     def _features(self) -> list[dict[str, Any]]:
         relations = self.found.relations
         n_readers = torch.bincount(self.found.head.indices, minlength=self.found.head.n_features)
-        means = relations.means.clone()
-        means[relations.counts == 0] = -torch.inf
-        best = means.argmax(0)
+        best = self._means().argmax(0)
         return [
             {
                 "readers": int(n_readers[j]),

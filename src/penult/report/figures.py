@@ -214,9 +214,9 @@ def matrix(
         for item in detail["features"]
         if item["feature"] in place
     ]
-    largest = max((abs(dot["share"]) for dot in dots), default=0.0) or 1.0
+    largest = max((dot["share"] or 0.0 for dot in dots), default=0.0) or 1.0
     for dot in dots:
-        dot["size"] = round(math.sqrt(abs(dot["share"]) / largest), 4)
+        dot["size"] = round(math.sqrt((dot["share"] or 0.0) / largest), 4)
     step = min(max(_MATRIX / len(columns), 22.0), 40.0)
     return {"columns": columns, "n_rows": len(classes), "dots": dots, "step": round(step, 2)}
 

@@ -58,12 +58,21 @@ class Findings:
         return "eval" if self.summary["evaluated_on"] == "eval" else "train"
 
     def order(self, c: int) -> list[int]:
-        """Entries of a class in the subspaces, the most influential first."""
+        """Entries of a class in the subspaces, the most influential first.
+
+        The largest weights first where influences are unknown.
+        """
         kept = kept_of(self.subspaces, c)
-        return [kept[i] for i in self.influences[c].sort(descending=True, stable=True).indices]
+        sizes = self.influences[c]
+        if not self.relations.compared[c]:
+            sizes = self.values[kept.start : kept.stop].abs()
+        return [kept[i] for i in sizes.sort(descending=True, stable=True).indices]
 
     def shares(self, c: int) -> Tensor:
-        """Each kept feature's share of the influence on a class, (k,), in the subspaces' order."""
+        """Each kept feature's share of the influence on a class, (k,), in the subspaces' order.
+
+        NaN where influences are unknown.
+        """
         sizes = self.influences[c].abs()
         whole = sizes.sum()
-        return sizes / torch.where(whole > 0, whole, 1.0)
+        return sizes / torch.where(whole == 0, 1.0, whole)

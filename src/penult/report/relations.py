@@ -25,10 +25,13 @@ class Relations:
     Attributes:
         means: (n_classes, n_features), of each class.
         elsewhere: (n_classes, n_features), of all other classes together.
+        compared: (n_classes,) bool, whether there are samples both of the class and of others;
+            without, one of the two means is zeros that say nothing.
         mean: (n_features,), of all samples.
         counts: (n_classes,), samples of each class.
         share: (n_features,), fraction of the variance that lies between the classes, less what
-            chance alone would put there (epsilon squared, Kelley 1935); NaN where nothing varies.
+            chance alone would put there (epsilon squared, Kelley 1935); NaN where nothing varies,
+            and where fewer than two classes have samples.
         dead: (n_features,) bool, features that never change.
         flat: (n_features,) bool, features that hardly differ between classes.
         twins: (n_features,) int64, the feature that each duplicates, -1 for none.
@@ -37,6 +40,7 @@ class Relations:
 
     means: Tensor
     elsewhere: Tensor
+    compared: Tensor
     mean: Tensor
     counts: Tensor
     share: Tensor
@@ -62,7 +66,7 @@ class Relations:
         n_filled = int((counts > 0).sum())
         chance = (n_filled - 1) * within / max(n - n_filled, 1)
         share = ((between - chance) / variance).clamp(0, 1)
-        share[dead] = torch.nan
+        share[dead | (n_filled < 2)] = torch.nan
         scale = variance.sqrt()
         scale[dead] = torch.inf
         correlation = covariance / torch.outer(scale, scale)
@@ -72,6 +76,7 @@ class Relations:
         return cls(
             means,
             elsewhere,
+            (counts > 0) & (counts < n),
             mean,
             moments.counts,
             share,
@@ -84,17 +89,24 @@ class Relations:
     def influences(self, head: SparseHead) -> list[Tensor]:
         """For each class: how far each kept feature moves its logit up for its own samples.
 
-        The weight times the difference of the feature's mean within the class and elsewhere.
+        The weight times the difference of the feature's mean within the class and elsewhere; NaN
+        where there is nothing to compare.
         """
         classes = head.subspaces.classes()
         kept = head.subspaces.indices
         moved = self.means[classes, kept] - self.elsewhere[classes, kept]
         found = head.values.detach().double() * moved
+        found[~self.compared[classes]] = torch.nan
         ends = head.indptr.tolist()
         return [found[start:stop] for start, stop in pairwise(ends)]
 
     def separation(self, head: SparseHead, c: int, d: int) -> list[tuple[int, float]]:
-        """How far each feature that c or d reads moves the two apart, the largest first."""
+        """How far each feature that c or d reads moves the two apart, the largest first.
+
+        Nothing where one of them has no samples.
+        """
+        if not self.counts[[c, d]].all():
+            return []
         weights, kept = [], []
         for one in (c, d):
             row = torch.zeros(head.n_features, dtype=torch.float64)
