@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from penult.cli import main
+from command import penult
 from penult.features import Features, save_features
 from penult.run import Run
 
@@ -63,17 +63,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     pictures(Path("data"))
     pictures(Path("eval"), n=3)
     return tmp_path
-
-
-def penult(*arguments: str) -> int:
-    """Exit status of the command, run in this process."""
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "argv", ["penult", *arguments])
-            main()
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
 
 
 def analyze(*arguments: str) -> int:

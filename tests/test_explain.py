@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from command import penult
 from penult import Run, SparseHead
 from penult.analyze import analyze_features
-from penult.cli import main
 from penult.errors import InputError
 from penult.explain.choice import choose_head
 from penult.explain.explanation import SHOWN, Explanation, class_index
@@ -30,18 +30,6 @@ from penult.features import Features
 from penult.reopen import Sources, reopen_network
 from penult.select import top_k
 from penult.tap import Head
-
-
-def penult(*arguments: str) -> int:
-    """Exit status of the command, run in this process."""
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "argv", ["penult", *arguments])
-            main()
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
-
 
 NET = """
 from torch import nn

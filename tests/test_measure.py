@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from command import penult
 from penult.analyze import Options, analyze_features
-from penult.cli import main
 from penult.errors import InputError
 from penult.features import Features
 from penult.measure import Settings, compare_runs, measure_features, measure_run
@@ -51,15 +50,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def other(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("measure") / "other"
     return analyze_features(features_of(2), held_out(3), folder, Options(fit=False))
-
-
-def penult(*arguments: str) -> int:
-    sys.argv = ["penult", *arguments]
-    try:
-        main()
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
 
 
 def test_the_document_is_written_and_printed(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

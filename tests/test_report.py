@@ -16,6 +16,7 @@ from PIL import Image
 from torch import nn
 
 from browsing import Open
+from command import penult
 from penult import Run
 from penult.analyze import analyze_features, analyze_network
 from penult.collect import usable_head
@@ -29,7 +30,7 @@ from penult.reopen import Sources
 from penult.report.report import Report
 from penult.source import ImageSource, Pass
 from penult.storage import write_tensors
-from test_explain import NET, penult
+from test_explain import NET
 
 CORNER_CLASS = 3
 

@@ -7,10 +7,11 @@ import io
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+
+from penult.explain.maps import upsampled
 
 # Okabe and Ito's vermilion and blue, told apart by the colour-blind.
 ABOVE, BELOW = (213, 94, 0), (0, 114, 178)
@@ -28,8 +29,7 @@ def overlay(image: Image.Image, map: Tensor, scale: float | None = None) -> Imag
     """
     image = enlarged(image)
     size = (image.height, image.width)
-    values = F.interpolate(map[None, None].float(), size, mode="bilinear", align_corners=False)
-    strength = values[0, 0] / max(scale or float(map.abs().max()), 1e-12)
+    strength = upsampled(map[None].float(), size)[0] / max(scale or float(map.abs().max()), 1e-12)
     opacity = (strength.abs().clamp(max=1) ** 0.7 * OPACITY)[:, :, None].numpy()
     colour = torch.where(strength[:, :, None] > 0, torch.tensor(ABOVE), torch.tensor(BELOW)).numpy()
     grey = np.asarray(image.convert("L").convert("RGB"), np.float32)

@@ -105,7 +105,7 @@ def count(value: int) -> str:
 
 def size(value: float) -> str:
     """A mean or median of counts: `1,555`, `9.2`."""
-    return f"{value:,.1f}".removesuffix(".0")
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}".removesuffix(".0")
 
 
 def number(value: float | None) -> str:
