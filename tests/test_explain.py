@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from command import penult
 from penult import Run, SparseHead
 from penult.analyze import analyze_features
 from penult.errors import InputError
-from penult.explain.choice import choose_head
+from penult.explain.choice import Choice, choose_head
 from penult.explain.explanation import SHOWN, Explanation, class_index
 from penult.explain.gallery import CHANGED, MISSING, THERE, Wish, take_pictures
 from penult.explain.overlay import ABOVE, BELOW, overlay
@@ -539,7 +540,7 @@ def test_without_captum_all_but_the_maps_is_there(
     assert (made.count(THERE), made.kind) == (10, None)
 
 
-def test_the_choice_is_the_smallest_that_surely_is_as_good(digits: Run) -> None:
+def test_the_choice_is_measured_on_the_evaluation_samples(digits: Run) -> None:
     choice = choose_head(digits)
     rows = digits.summary()["path"]
     assert choice.accuracy == next(r["accuracy"] for r in rows if r["k"] == choice.k)
@@ -547,3 +548,32 @@ def test_the_choice_is_the_smallest_that_surely_is_as_good(digits: Run) -> None:
     asked = choose_head(digits, k=2, select="frequency")
     assert (asked.k, asked.select, asked.refit) == (2, "frequency", "none")
     assert asked.accuracy == digits.summary()["influence"]["frequency"]["2"]["accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("losses", "chosen", "said"),
+    [
+        ([(0.1, 0.2), (0.004, 0.006), (0.003, 0.0049), (0.0, 0.001)], 2, "surely"),
+        ([(0.1, 0.2), (0.006, 0.008), (0.004, 0.006), (0.0, 0.006)], 2, "though not surely"),
+        ([(0.1, 0.2), (0.03, 0.04), (0.02, 0.03), (0.025, 0.035)], 2, "the most accurate"),
+    ],
+)
+def test_the_choice_is_the_smallest_that_is_as_good(
+    digits: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    losses: list[tuple[float, float]],
+    chosen: int,
+    said: str,
+) -> None:
+    found = choose_head(digits)
+
+    def compared(*arguments: object) -> list[Choice]:
+        return [
+            replace(found, k=i, loss=loss, accuracy=0.9 - loss, interval=(loss - 0.01, high))
+            for i, (loss, high) in enumerate(losses)
+        ]
+
+    monkeypatch.setattr("penult.explain.choice._compared", compared)
+    choice = choose_head(digits)
+    assert choice.k == chosen
+    assert said in choice.why

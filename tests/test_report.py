@@ -24,9 +24,12 @@ from penult.data import ArrayImages, open_data
 from penult.demo import TRANSFORM
 from penult.errors import InputError
 from penult.explain.explanation import Explanation
+from penult.explain.survey import Sample
+from penult.explain.toplists import Entry
 from penult.features import Features
 from penult.models import fingerprint
 from penult.reopen import Sources
+from penult.report.album import Album
 from penult.report.report import Report
 from penult.source import ImageSource, Pass
 from penult.storage import write_tensors
@@ -166,7 +169,18 @@ def test_details_are_the_features_of_the_samples_they_name(digits: Run, report: 
                     assert (labels[n] == c) == inside
                     levels = np.frombuffer(base64.b64decode(map), np.int8)
                     assert levels.size == 16
+    largest = np.zeros(64, int)
+    for details in data.class_details:
+        for row in details["features"]:
+            for _, _, map in (*row["own"], *row["others"]):
+                levels = np.abs(np.frombuffer(base64.b64decode(map), np.int8).astype(int))
+                largest[row["feature"]] = max(largest[row["feature"]], levels.max())
     for j, details in enumerate(data.feature_details):
+        for _, _, map in details["shots"]:
+            levels = np.abs(np.frombuffer(base64.b64decode(map), np.int8).astype(int))
+            largest[j] = max(largest[j], levels.max())
+        if details["shots"]:
+            assert largest[j] >= 100, "127 is the largest value, but for mistakes that exceed it"
         readers = {row["class"] for row in details["readers"]}
         assert readers == set(weight[:, j].nonzero()[:, 0].tolist())
         counts = sum(sum(row["counts"]) for row in details["distribution"])
@@ -345,3 +359,18 @@ def test_classes_without_evaluation_samples(tmp_path: Path, visit: Open) -> None
     assert rows[2]["sparse"] is None
     views = visit(found.html()).tour(["summary", "classes", "class/2", "features", "feature/3"])
     assert all(view["heading"] for view in views)
+
+
+def test_where_there_is_no_room_the_best_of_the_first_lists_come_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("penult.report.album.MOST_IMAGES", 4)
+    album = Album()
+    lists = {"first": [1, 2, 3], "second": [4, 5, 6], "third": [1, 7, 8]}
+    for rank, (name, samples) in enumerate(lists.items()):
+        album.lists[name,] = "train", rank, [Entry(n, 1.0) for n in samples]
+        album.ranks[name,] = rank
+    known = {("train", n): Sample(n, str(n), 0, 0) for n in range(9)}
+    found = album.wishes(known)
+    assert [wish.key[1] for wish in found] == [1, 2, 4, 3]
+    assert found[0].values == {0: 1.0, 2: 1.0}, "an image that is there already takes no room"

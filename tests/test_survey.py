@@ -205,6 +205,17 @@ def test_verdicts_count_what_a_loop_counts() -> None:
             total = sum(row[2] for row in reason["features"]) + reason["rest"] + reason["bias"]
             assert total == pytest.approx(reason["gap"], abs=1e-9)
             assert reason["for"] == calls[reason["head"]][n]
+            wrong = reason["for"] != labels[n]
+            others = {int(calls[name][n]) for name in calls}
+            assert reason["against"] in ({int(labels[n])} if wrong else others - {reason["for"]})
+    for kind in KINDS:
+        gaps = [
+            next(r["gap"] for r in m.reasons(dense, sparse) if r["for"] != m.sample.label)
+            for m in found.mistakes
+            if m.kind == kind
+        ]
+        assert gaps == sorted(gaps, reverse=True)
+        assert len(gaps) == min(50, counts[kind])
 
 
 def test_the_mistakes_shown_are_the_surest() -> None:
