@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -79,7 +79,7 @@ def choose_head(run: Run, k: int | None = None, select: str | None = None) -> Ch
             f"It is the smallest of {len(found)} heads whose loss of accuracy on the {on} images "
             f"is surely (95% interval) below {points} points."
         )
-        return _with(surely[0], why)
+        return replace(surely[0], why=why)
     likely = [choice for choice in found if choice.loss <= TOLERANCE]
     if likely:
         high = 100 * likely[0].interval[1]
@@ -87,13 +87,13 @@ def choose_head(run: Run, k: int | None = None, select: str | None = None) -> Ch
             f"It is the smallest of {len(found)} heads that loses less than {points} points on the "
             f"{on} images, though not surely: the 95% interval of the loss ends at {high:.2f}."
         )
-        return _with(likely[0], why)
+        return replace(likely[0], why=why)
     best = max(found, key=lambda choice: choice.accuracy)
     why = (
         f"All of {len(found)} heads lose more than {points} points on the {on} images; this is the "
         "most accurate."
     )
-    return _with(best, why)
+    return replace(best, why=why)
 
 
 def _sizes(summary: dict[str, Any], select: str) -> list[int]:
@@ -134,8 +134,3 @@ def _compared(
         )
         for head, k, lost, won, right in zip(heads, sizes, n_lost, n_won, n_right, strict=True)
     ]
-
-
-def _with(choice: Choice, why: str) -> Choice:
-    fields = {**vars(choice), "why": why}
-    return Choice(**fields)
