@@ -190,7 +190,7 @@ def test_the_command_prints_writes_a_picture_and_json(
     capsys.readouterr()
     assert penult("explain", "run", "a/00.png") == 0
     page = capsys.readouterr().out
-    assert "Picture: run/explained/a-00-" in page
+    assert "Picture: run/explained/a-00-curvature-k-" in page
     (picture,) = (folder / "run" / "explained").iterdir()
     with Image.open(picture) as drawn:
         assert drawn.width > 800
@@ -207,7 +207,7 @@ def test_the_command_prints_writes_a_picture_and_json(
     (folder / "run" / "explained").write_text("in the way")
     assert penult("explain", "run", "a/00.png") == 0
     captured = capsys.readouterr()
-    assert "Sufficient" in captured.out
+    assert "guarantee" in captured.out
     assert "Picture" not in captured.out
     assert "no picture: run/explained/a-00-" in captured.err
     assert penult("explain", "run", "a/00.png", "--out", "net.py/a.png") == 2
@@ -465,7 +465,7 @@ def test_an_explained_image_that_changed_is_refused(folder: Path) -> None:
     (folder / "data/a/00.png").unlink()
     found = Explanation.of("run", "a/00.png")
     assert found.picture is None
-    assert "gone" in found.note
+    assert "cannot be opened where the run found it" in found.note
 
 
 @pytest.mark.parametrize("returned", ["pixels, labels", "torch.from_numpy(pixels) / 255, labels"])
@@ -577,3 +577,53 @@ def test_the_choice_is_the_smallest_that_is_as_good(
     choice = choose_head(digits)
     assert choice.k == chosen
     assert said in choice.why
+
+
+def test_remarks_say_where_the_heads_differ_and_what_is_unlike_the_data(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(3)
+    z = torch.rand(400, 8, generator=generator)
+    weight = torch.randn(3, 8, generator=generator)
+    features = Features.of(z, (z @ weight.T).argmax(1), weight, class_names=["a", "b", "c"])
+    held_out = Features.of(torch.cat([z[:50], z[:1] * 30]), torch.zeros(51).long(), weight)
+    run = analyze_features(features, held_out, tmp_path / "run")
+    plain = Explanation.of(run, "eval:0", dense=True)
+    assert plain.remarks() == []
+    assert plain.probability() == plain.probability(dense=True)
+    far = Explanation.of(run, "eval:50", dense=True)
+    assert "Unlike the analysed images: feature" in far.remarks()[0]
+    ratios = [(o.value - o.high) / (o.high - o.low) for o in far.outside]
+    assert ratios == sorted(ratios, reverse=True)
+    assert {o.feature for o in far.outside} == set((z[0] * 30 > 1.2).nonzero()[:, 0].tolist())
+    dense = features.require_head()(z[:50]).argmax(1)
+    sparse = run.head("random", 1)(z[:50]).argmax(1)
+    differs = int((dense != sparse).nonzero()[0, 0])
+    told = Explanation.of(run, f"eval:{differs}", k=1, select="random")
+    names = ["a", "b", "c"]
+    assert f"The network itself says {names[dense[differs]]};" in told.remarks()[0]
+    assert "--dense" in told.remarks()[0]
+    assert told.document()["dense_predicted"] == names[dense[differs]]
+
+
+def test_pictures_are_not_given_up_for_images_that_are_gone(folder: Path) -> None:
+    run = Run.open("run")
+    wishes = wishes_of(run)
+    made = take_pictures(run, wishes)
+    shutil.rmtree(folder / "data")
+    with pytest.warns(
+        UserWarning, match="10 images are gone: the pictures that the run has are kept"
+    ):
+        again = take_pictures(run, wishes, overwrite=True)
+    assert again.pictures == made.pictures
+    assert take_pictures(run, wishes).pictures == made.pictures
+
+
+def test_overlays_have_one_scale_and_the_sign_of_the_contribution(digits: Run) -> None:
+    found = Explanation.of(digits, "eval:3", dense=True)
+    assert found.maps is not None
+    drawn = [np.asarray(image).astype(int) for image in found.overlays()]
+    adds = [
+        float((m * t.weight).sum()) for m, t in zip(found.maps, found.terms.terms, strict=False)
+    ]
+    for pixels, add in zip(drawn, adds, strict=True):
+        warm = float((pixels[:, :, 0] - pixels[:, :, 2]).mean())
+        assert warm * add > 0, "warm where a feature speaks for the class, blue where against"

@@ -15,7 +15,7 @@ from penult.features import Features
 from penult.head import SparseHead
 from penult.moments import Moments
 from penult.report.relations import Relations
-from penult.report.verdicts import KINDS, Verdicts
+from penult.report.verdicts import KINDS, MOST_MISTAKES, Verdicts
 from penult.select import Subspaces, top_k
 
 
@@ -195,6 +195,19 @@ def test_verdicts_count_what_a_loop_counts() -> None:
             to = [int(((labels == c) & (calls[n] == d)).sum()) for n in ("dense", "sparse")]
             back = [int(((labels == d) & (calls[n] == c)).sum()) for n in ("dense", "sparse")]
             assert confusions.get(c, {}).get(d, ([0, 0], [0, 0])) == (to, back)
+    agreement = float((calls["dense"] == calls["sparse"]).double().mean())
+    assert found.agreement == pytest.approx(agreement)
+    means = torch.stack([z[labels == c].double().mean(0) for c in range(4)])
+    survey = Survey.of(features, sparse.subspaces, 1)
+    relations = Relations.of(Moments.of(z, labels, 4), survey)
+    weight = sparse.dense_weight().detach().double()
+    assert found.taken
+    for (c, d), taken in found.taken.items():
+        rows = (labels == c) & (calls["sparse"] == d)
+        torch.testing.assert_close(taken, z[rows].double().mean(0))
+        moved = (weight[c] - weight[d]) * (taken - means[c])
+        for j, moves in relations.misleading(sparse, c, d, taken):
+            assert moves == pytest.approx(float(moved[j]), abs=1e-6)
     for mistake in found.mistakes:
         n = mistake.sample.number
         assert torch.equal(mistake.features, z[n])
@@ -215,7 +228,7 @@ def test_verdicts_count_what_a_loop_counts() -> None:
             if m.kind == kind
         ]
         assert gaps == sorted(gaps, reverse=True)
-        assert len(gaps) == min(50, counts[kind])
+        assert len(gaps) == min(MOST_MISTAKES[kind], counts[kind])
 
 
 def test_the_mistakes_shown_are_the_surest() -> None:
@@ -226,5 +239,5 @@ def test_the_mistakes_shown_are_the_surest() -> None:
     sparse = SparseHead.from_dense(dense.weight, dense.bias, Subspaces.of([[0], [1]], 2))
     found = Verdicts.of(features, dense, sparse)
     gaps = (z[:, 1] - z[:, 0]).sort(descending=True, stable=True)
-    assert [m.sample.number for m in found.mistakes] == gaps.indices[:50].tolist()
+    assert [m.sample.number for m in found.mistakes] == gaps.indices[:100].tolist()
     assert {m.kind for m in found.mistakes} == {"both"}

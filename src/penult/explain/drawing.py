@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,12 +11,13 @@ from typing import Any
 
 from penult.errors import InputError
 from penult.explain.explanation import SHOWN, Explanation
-from penult.explain.overlay import enlarged, overlay
+from penult.explain.overlay import enlarged
 from penult.storage import write_atomically
 
 FORMATS = ("png", "svg")
 DPI = 150
 LONGEST = 48
+WIDTH = 100  # characters of a line below the bars
 UP, DOWN, QUIET = "#D55E00", "#0072B2", "#8a8a8a"
 
 
@@ -57,7 +59,7 @@ def draw_explanation(explanation: Explanation) -> Any:
     width = max(7.5, 1.55 * n_panels + 0.4)
     bars = 0.34 * n_bars + 0.55
     heights = [width / (1 + SHOWN) + 0.45, bars] if drawn else [bars]
-    figure = Figure(figsize=(width, sum(heights) + 0.6), layout="constrained")
+    figure = Figure(figsize=(width, sum(heights) + 0.85), layout="constrained")
     with _without_warnings():
         _head_line(figure, explanation)
         rows = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
@@ -69,11 +71,14 @@ def draw_explanation(explanation: Explanation) -> Any:
 
 def _head_line(figure: Any, explanation: Explanation) -> None:
     names = explanation.class_names
-    parts = [f"called {short(names[explanation.predicted])} by the {explanation.head_name}"]
+    called = f"{short(names[explanation.predicted])} ({explanation.probability():.1%})"
+    parts = [f"called {called} by the {explanation.head_name}"]
     if explanation.label is not None:
         parts.append(f"labelled {short(names[explanation.label])}")
     if explanation.dense_predicted != explanation.predicted:
-        parts.append(f"dense: {short(names[explanation.dense_predicted])}")
+        parts.append(f"the network itself says {short(names[explanation.dense_predicted])}")
+    if explanation.outside:
+        parts.append("unlike the analysed images")
     text = f"{short(explanation.image)}\n{' · '.join(parts)}"
     figure.suptitle(text, fontsize=10, parse_math=False, x=0.02, ha="left")
 
@@ -85,17 +90,16 @@ def _draw_images(row: Any, explanation: Explanation, shown: Any) -> None:
         panel.axis("off")
     axes[0].imshow(enlarged(explanation.picture))
     axes[0].set_title("what it saw", fontsize=9)
-    for panel, term, map in zip(axes[1:], shown, _maps(explanation), strict=False):
-        panel.imshow(overlay(explanation.picture, map))
+    if shown:
+        of = short(explanation.class_names[explanation.terms.of])
+        row.supxlabel(f"orange speaks for {of}, blue against", fontsize=9, parse_math=False)
+    for panel, term, drawn in zip(axes[1:], shown, explanation.overlays(), strict=False):
+        panel.imshow(drawn)
         panel.set_title(f"feature {term.feature}\nvalue {term.value:.3g}", fontsize=9)
 
 
-def _maps(explanation: Explanation) -> Any:
-    return () if explanation.maps is None else explanation.maps
-
-
 def _draw_bars(axes: Any, explanation: Explanation, shown: Any) -> None:
-    terms, names = explanation.terms, explanation.class_names
+    terms = explanation.terms
     bars = [
         (_minus(f"feature {t.feature}:  {t.value:.3g} × {t.weight:+.3g}"), t.contribution)
         for t in shown
@@ -123,15 +127,7 @@ def _draw_bars(axes: Any, explanation: Explanation, shown: Any) -> None:
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     axes.set_title(_total(explanation), fontsize=10, loc="left", parse_math=False)
-    reason = explanation.reason
-    if reason.valid:
-        n = len(reason.features)
-        least = "the fewest that do" if reason.exact else f"at least {reason.bound} are needed"
-        text = (
-            f"{n} of {reason.n_features} features guarantee {short(names[reason.predicted])} "
-            f"whatever the others are ({least})"
-        )
-        axes.set_xlabel(text, fontsize=9, parse_math=False)
+    axes.set_xlabel(textwrap.fill(explanation.reasoned(), WIDTH), fontsize=9, parse_math=False)
 
 
 def _total(explanation: Explanation) -> str:

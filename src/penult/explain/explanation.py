@@ -29,6 +29,17 @@ FORMAT = "penult-explanation/1"
 SHOWN = 6
 CLASSES_LISTED = 5
 LONGEST_NAME = 80
+BEYOND = 0.1  # of its range: how far a feature lies outside of it to be named
+
+
+@dataclass(frozen=True)
+class Outside:
+    """A feature whose value lies outside of its range in the analysed data."""
+
+    feature: int
+    value: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,12 +54,14 @@ class Explanation:
         head_name: which head is explained.
         head: the head itself.
         features: (n_features,) of the image.
-        dense_predicted: class that the dense head gives.
         terms: the logit of the class, or its difference to another, feature by feature.
         reason: the smallest set of features that guarantees what the head predicts.
         maps: (n_shown, h, w), heat maps of the first terms, or None.
         maps_kind: "mean" where they are exact, "attribution" where estimated, None without.
         note: how the maps were made, or why there are none.
+        logits, dense_logits: (n_classes,) of the explained head and of the dense one.
+        outside: features that are read here and lie outside of their range in the analysed data,
+            the farthest first.
     """
 
     image: str
@@ -58,13 +71,14 @@ class Explanation:
     head_name: str
     head: Head | SparseHead
     features: Tensor
-    dense_predicted: int
     terms: Terms
     reason: Reason
     maps: Tensor | None
     maps_kind: str | None
     note: str
     logits: Tensor = field(repr=False)
+    dense_logits: Tensor = field(repr=False)
+    outside: tuple[Outside, ...] = ()
 
     @classmethod
     def of(
@@ -129,19 +143,61 @@ class Explanation:
             "dense head" if found is None else f"sparse head ({found.name})",
             head,
             z,
-            int(dense_head(z[None])[0].argmax()),
             terms,
             sufficient_reason(head, z, box, exact=exact, class_names=names),
             looked_up.maps(shown),
             looked_up.maps_kind,
             looked_up.note,
             logits,
+            dense_head(z[None])[0],
+            _outside(terms, box),
         )
 
     @property
     def predicted(self) -> int:
         """Class that the explained head gives."""
         return int(self.logits.argmax())
+
+    @property
+    def dense_predicted(self) -> int:
+        """Class that the dense head gives: the network's own."""
+        return int(self.dense_logits.argmax())
+
+    def probability(self, *, dense: bool = False) -> float:
+        """Softmax probability of the predicted class, by the explained head or the dense one."""
+        return float((self.dense_logits if dense else self.logits).double().softmax(0).max())
+
+    def remarks(self) -> list[str]:
+        """What to know before reading on: the heads differ, or the image is unlike the data."""
+        found = []
+        names = self.class_names
+        if self.dense_predicted != self.predicted:
+            found.append(
+                f"The network itself says {names[self.dense_predicted]}; this explains the "
+                f"{self.head_name}, which says {names[self.predicted]}. Explain the dense head to "
+                "see why the network does (--dense)."
+            )
+        if self.outside:
+            worst = self.outside[0]
+            found.append(
+                f"Unlike the analysed images: feature {worst.feature} is {worst.value:.3g}, and "
+                f"{worst.low:.3g} to {worst.high:.3g} there"
+                + (f" (and {len(self.outside) - 1} others)." if len(self.outside) > 1 else ".")
+            )
+        return found
+
+    def reasoned(self) -> str:
+        """The sufficient reason as a sentence."""
+        reason, names = self.reason, self.class_names
+        if not reason.valid:
+            return "No set of features guarantees this class: two classes are level."
+        n = len(reason.features)
+        size = "the fewest that do" if reason.exact else f"at least {reason.bound} are needed"
+        what = f"{n} of {reason.n_features} features guarantee{'s' if n == 1 else ''}"
+        return (
+            f"{what} the prediction, {names[reason.predicted]}, whatever the others are within the "
+            f"ranges of the data ({size}; features of rival classes count too)."
+        )
 
     def sentence(self) -> str:
         """What is explained, and how it ends."""
@@ -157,9 +213,10 @@ class Explanation:
         Letters, digits, dots and dashes only, and not very long, whatever the names hold.
         """
         other = self.terms.against
-        parts = [self.image.rpartition(".")[0] or self.image, str(self.terms.of)]
+        kind = self.head_name.removeprefix("sparse head").removesuffix("head")
+        parts = [self.image.rpartition(".")[0] or self.image, kind, str(self.terms.of)]
         parts += [] if other is None else ["against", str(other)]
-        plain = re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(parts)).strip("-.")
+        plain = re.sub(r"[^A-Za-z0-9._]+", "-", "-".join(parts)).strip("-.")
         return plain[-LONGEST_NAME:]
 
     def document(self) -> dict[str, Any]:
@@ -175,6 +232,8 @@ class Explanation:
             "head": self.head_name,
             "predicted": names[self.predicted],
             "dense_predicted": names[self.dense_predicted],
+            "probability": self.probability(),
+            "dense_probability": self.probability(dense=True),
             "class": names[terms.of],
             "against": None if terms.against is None else names[terms.against],
             "total": terms.total,
@@ -191,6 +250,7 @@ class Explanation:
             ],
             "maps": {"kind": self.maps_kind, "note": self.note},
             "reason": self.reason.document(),
+            "outside": [vars(found) for found in self.outside],
             "classes": [
                 {
                     "class": names[c],
@@ -200,6 +260,18 @@ class Explanation:
                 for c in top
             ],
         }
+
+    def overlays(self) -> list[Image.Image]:
+        """The picture with what each of the first features adds to the class, place by place.
+
+        Warm where it speaks for the class, blue where against, on one scale for all.
+        """
+        if self.picture is None or self.maps is None:
+            return []
+        weights = torch.tensor([term.weight for term in self.terms.terms[: len(self.maps)]])
+        adds = self.maps * weights[:, None, None].float()
+        scale = float(adds.abs().max())
+        return [overlay(self.picture, one, scale) for one in adds]
 
     def figure(self) -> Any:
         """A matplotlib figure: the image, its features' heat maps and what each adds."""
@@ -215,7 +287,7 @@ class Explanation:
         for i, term in enumerate(self.terms.terms[:SHOWN]):
             drawn = ""
             if self.maps is not None and self.picture is not None:
-                uri = data_uri(overlay(self.picture, self.maps[i]))
+                uri = data_uri(self.overlays()[i])
                 drawn = f'<img alt="heat map of feature {term.feature}" src="{uri}" height="64">'
             rows.append(
                 f"<tr><td>{drawn}</td><td>{term.feature}</td><td>{term.value:.3f}</td>"
@@ -228,12 +300,26 @@ class Explanation:
             )
         rows.append(f"<tr><td></td><td>bias</td><td></td><td></td><td>{self.terms.bias:+.3f}</td>")
         label = "" if self.label is None else f" (labelled {escape(self.class_names[self.label])})"
+        remarks = "".join(f"<p>{escape(remark)}</p>" for remark in self.remarks())
         return (
             f"<div><p><b>{escape(self.image)}</b>{label}: {escape(self.sentence())} "
-            f"({escape(self.head_name)})</p>{picture}<table><thead><tr><th></th><th>feature</th>"
+            f"({escape(self.head_name)})</p>{remarks}{picture}<table><thead><tr><th></th><th>feature</th>"
             "<th>value</th><th>weight</th><th>contribution</th></tr></thead>"
-            f"<tbody>{''.join(rows)}</tbody></table><p>{escape(self.note)}</p></div>"
+            f"<tbody>{''.join(rows)}</tbody></table>"
+            f"<p>{escape(self.reasoned())}</p><p>{escape(self.note)}</p></div>"
         )
+
+
+def _outside(terms: Terms, box: Box) -> tuple[Outside, ...]:
+    """Features beyond their range by more than a tenth of it, the farthest first."""
+    found = []
+    for term in terms.terms:
+        low, high = float(box.low[term.feature]), float(box.high[term.feature])
+        beyond = max(low - term.value, term.value - high) / max(high - low, 1e-12)
+        if beyond > BEYOND:
+            found.append((beyond, Outside(term.feature, term.value, low, high)))
+    found.sort(key=lambda pair: -pair[0])
+    return tuple(outside for _, outside in found)
 
 
 def class_index(names: Sequence[str], given: str | int) -> int:

@@ -198,10 +198,16 @@ def take_pictures(
     if not wishes or "transform" not in run.about or not any(wish.sample.id for wish in wishes):
         return Gallery(None, "The run was made from features: there are no images to show.")
     identity = _identity(run, wishes, maps)
-    found = None if overwrite else Gallery.load(run.examples_folder, identity)
-    if found is not None and found.count(THERE) == len(wishes) and (found.kind or not maps):
+    found = Gallery.load(run.examples_folder, identity)
+    whole = found is not None and found.count(THERE) == len(wishes) and (found.kind or not maps)
+    if found is not None and whole and not overwrite:
         return found
     made = _Taking(run, wishes, sources or Sources(), torch.device(device), maps).run(progress)
+    if found is not None and made.count(MISSING) > found.count(MISSING):
+        n = made.count(MISSING)
+        said = f"{n:,} images are gone: the pictures that the run has are kept"
+        warnings.warn(said, stacklevel=2)
+        return found
     try:
         made.save(run.examples_folder, identity)
     except (InputError, OSError) as error:

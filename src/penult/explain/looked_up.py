@@ -98,7 +98,10 @@ def look_up(
         pixels = read(data[0], transform, data[1]).values
     if pixels is None:
         assert stored is not None
-        note = "The image is gone: its features are those that the run holds."
+        note = (
+            "The image cannot be opened where the run found it (say with --data or --eval where it "
+            "is now): these are the features that the run holds."
+        )
         return LookedUp(name, label, None, stored.features[0], note)
     picture = image_of(pixels)
     try:

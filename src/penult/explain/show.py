@@ -15,7 +15,18 @@ BAR = 24
 
 def explanation_page(explanation: Explanation) -> RenderableType:
     """The page that `penult explain` prints: the decision, its terms, and what would do."""
-    return Group(_heading(explanation), Text(), _table(explanation), Text(), *_notes(explanation))
+    remarks = [Text(remark, style="yellow") for remark in explanation.remarks()]
+    notes = Text(explanation.note, style="dim")
+    return Group(
+        _heading(explanation),
+        *remarks,
+        Text(),
+        _table(explanation),
+        Text(),
+        Text(explanation.reasoned()),
+        *_listed(explanation),
+        notes,
+    )
 
 
 def _heading(explanation: Explanation) -> RenderableType:
@@ -23,11 +34,10 @@ def _heading(explanation: Explanation) -> RenderableType:
     lines = [("Image", short(explanation.image))]
     if explanation.label is not None:
         lines.append(("Label", short(names[explanation.label])))
-    likely = explanation.logits.double().softmax(0)
-    called = f"{short(names[explanation.predicted])} ({float(likely.max()):.1%})"
-    lines.append(("Called", f"{called} by the {explanation.head_name}"))
-    if explanation.dense_predicted != explanation.predicted:
-        lines.append(("Dense", short(names[explanation.dense_predicted])))
+    own = f"{short(names[explanation.dense_predicted])} ({explanation.probability(dense=True):.1%})"
+    called = f"{short(names[explanation.predicted])} ({explanation.probability():.1%})"
+    lines.append(("Network", f"calls it {own}"))
+    lines.append(("Explained", f"the {explanation.head_name}, which calls it {called}"))
     of = short(names[terms.of])
     if terms.against is None:
         lines.append(("Logit", f"{of} = {terms.total:.4f}"))
@@ -36,7 +46,7 @@ def _heading(explanation: Explanation) -> RenderableType:
         lines.append(("Between", f"logit {of} − logit {against} = {terms.total:+.4f}"))
     text = Text()
     for i, (name, value) in enumerate(lines):
-        text.append(f"{name:<9}", style="bold")
+        text.append(f"{name:<11}", style="bold")
         text.append(value + ("\n" if i < len(lines) - 1 else ""))
     return text
 
@@ -44,7 +54,8 @@ def _heading(explanation: Explanation) -> RenderableType:
 def _table(explanation: Explanation) -> RenderableType:
     terms = explanation.terms
     table = Table(box=None, pad_edge=False)
-    for name in ("feature", "value", "weight", "contribution"):
+    weight = "weight" if terms.against is None else "weights' difference"
+    for name in ("feature", "value", weight, "contribution"):
         table.add_column(name, justify="right")
     table.add_column("", justify="left")
     shown = terms.terms[:FEATURES_LISTED]
@@ -67,20 +78,12 @@ def _table(explanation: Explanation) -> RenderableType:
     return table
 
 
-def _notes(explanation: Explanation) -> list[RenderableType]:
-    reason, names = explanation.reason, explanation.class_names
-    if reason.valid:
-        features = ", ".join(map(str, reason.features)) or "none"
-        size = (
-            "no smaller set does"
-            if reason.exact
-            else f"a smaller set may do, but none below {reason.bound}"
-        )
-        text = (
-            f"Sufficient: features {features} at these values guarantee "
-            f"{short(names[reason.predicted])}, whatever the other features are within the ranges "
-            f"of the data ({size})."
-        )
-    else:
-        text = "Sufficient: no set of features guarantees this class: two classes are level."
-    return [Text(text), Text(explanation.note, style="dim")]
+def _listed(explanation: Explanation) -> list[RenderableType]:
+    reason = explanation.reason
+    if not reason.valid or not reason.features:
+        return []
+    shown = ", ".join(map(str, reason.features[:FEATURES_LISTED]))
+    more = len(reason.features) - FEATURES_LISTED
+    left = f" and {more} more" if more > 0 else ""
+    text = f"These are {shown}{left}, first what counts most against the nearest rival."
+    return [Text(text, style="dim")]

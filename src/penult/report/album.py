@@ -64,7 +64,10 @@ class Album:
                     values.setdefault(key, {})[j] = entry.value
                     n_shots += 1
         known = {key: sample for key, sample, _ in self.mistakes} | samples
-        return [Wish(key, known[key], mapped) for key, mapped in values.items()]
+        # Mistakes have their place for sure, but come last where not all maps can be made.
+        last = {key for key, _, _ in self.mistakes}
+        order = sorted(values, key=lambda key: key in last)
+        return [Wish(key, known[key], values[key]) for key in order]
 
     def sample_numbers(self, part: str) -> set[int]:
         """Numbers of all samples that may be shown from a part."""
@@ -86,6 +89,7 @@ class Shots:
         self._scales = self._largest()
         self._coarse = sum(len(found) for _, _, found in album.lists.values()) > MANY_SHOTS
         self.grid: list[int] | None = None
+        self.signed = False
 
     def images(self) -> Iterator[dict[str, Any]]:
         """All images, in the order of their numbers."""
@@ -119,6 +123,7 @@ class Shots:
             return None
         values = self._shown(values)
         self.grid = [values.shape[0], values.shape[1]]
+        self.signed = self.signed or bool((values < 0).any())
         scale = max(self._scales.get(feature, 0.0), 1e-12)
         levels = (values / scale * 127).round().clamp(-127, 127).to(torch.int8)
         return base64.b64encode(levels.contiguous().numpy().tobytes()).decode()

@@ -61,9 +61,19 @@ def _confusions(findings: Findings, c: int) -> list[dict[str, Any]]:
                 {"feature": j, "moves": moves}
                 for j, moves in findings.relations.separation(findings.head, c, d)[:SEPARATING]
             ],
+            "misled": _misled(findings, c, d),
         }
         for d in often[:CONFUSIONS]
     ]
+
+
+def _misled(findings: Findings, c: int, d: int) -> list[dict[str, Any]]:
+    """What moved the samples of c that the sparse head takes for d there."""
+    taken = findings.verdicts.taken.get((c, d))
+    if taken is None:
+        return []
+    found = findings.relations.misleading(findings.head, c, d, taken)
+    return [{"feature": j, "moves": moves} for j, moves in found[:SEPARATING]]
 
 
 def feature_details(findings: Findings, shots: Shots, found: Distributions) -> list[dict[str, Any]]:

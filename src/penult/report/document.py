@@ -30,7 +30,6 @@ FORMAT = "penult-report/1"
 CONFUSIONS = 4
 SEPARATING = 5
 DENSE_WEIGHTS = 6
-MAPPED_REASONS = 2
 REASON_SAMPLES = 100
 PROVEN_FEATURES = 128  # up to which the smallest reasons are searched for, not only bounded
 PROOF_SECONDS = 0.25
@@ -132,7 +131,7 @@ class _Builder:
             mapped = {
                 j: value
                 for reason in mistake.reasons(self.found.dense, self.found.head)
-                for j, value, _, _ in reason["features"][:MAPPED_REASONS]
+                for j, value, _, _ in reason["features"]
             }
             key = (self.found.eval_part, mistake.sample.number)
             album.mistakes.append((key, mistake.sample, mapped))
@@ -144,7 +143,7 @@ class _Builder:
             key = (self.found.eval_part, mistake.sample.number)
             reasons = mistake.reasons(self.found.dense, self.found.head)
             for reason in reasons:
-                for row in reason["features"][:MAPPED_REASONS]:
+                for row in reason["features"]:
                     row[3] = shots.map(key, row[0])
             rows.append(
                 {
@@ -196,6 +195,7 @@ class _Builder:
                 "loss": choice.loss,
                 "interval": list(choice.interval),
                 "why": choice.why,
+                "agreement": self.found.verdicts.agreement,
             },
             "curve": _curve(summary, choice),
             "classes": self._classes(medians),
@@ -205,6 +205,7 @@ class _Builder:
                 "maps": gallery.kind if gallery.mapped() else None,
                 "note": gallery.note,
                 "grid": shots.grid,
+                "signed": shots.signed,
                 "side": SIDE,
                 "n_images": len(gallery.pictures),
                 "n_missing": gallery.count(MISSING),
@@ -264,10 +265,7 @@ class _Builder:
         """Sizes of sufficient reasons of a sample of the evaluation images, and class medians."""
         exact = self.found.dense.n_features <= PROVEN_FEATURES
         n = min(REASON_SAMPLES, self.found.evaluation.n_samples)
-        generator = torch.Generator().manual_seed(0)
-        rows = torch.randperm(self.found.evaluation.n_samples, generator=generator)[:n]
-        keep = torch.zeros(self.found.evaluation.n_samples, dtype=torch.bool)
-        keep[rows] = True
+        keep = _spread(torch.from_numpy(self.found.verdicts.labels), n)
         z, labels = self.found.evaluation.subset(keep).arrays()
         box = Box(self.found.survey.low.double(), self.found.survey.high.double())
         heads = []
@@ -296,6 +294,18 @@ class _Builder:
             "heads": heads,
         }
         return document, medians
+
+
+def _spread(labels: torch.Tensor, n: int) -> torch.Tensor:
+    """Which samples to look at, (n_samples,) bool: n of them by a fixed seed, as many a class."""
+    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
+    by_class = shuffled[labels[shuffled].sort(stable=True).indices]
+    sizes = labels.bincount()
+    starts = sizes.cumsum(0) - sizes
+    rank = torch.arange(len(labels)) - starts[labels[by_class]]
+    keep = torch.zeros(len(labels), dtype=torch.bool)
+    keep[by_class[rank.sort(stable=True).indices[:n]]] = True
+    return keep
 
 
 def _curve(summary: dict[str, Any], choice: Choice) -> dict[str, Any]:

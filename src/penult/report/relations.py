@@ -107,15 +107,32 @@ class Relations:
         """
         if not self.counts[[c, d]].all():
             return []
-        weights, kept = [], []
-        for one in (c, d):
-            row = torch.zeros(head.n_features, dtype=torch.float64)
-            start, stop = int(head.indptr[one]), int(head.indptr[one + 1])
-            kept.append(head.indices[start:stop])
-            row[kept[-1]] = head.values[start:stop].detach().double()
-            weights.append(row)
-        read = torch.unique(torch.cat(kept))
-        weights = [row[read] for row in weights]
-        moves = (weights[0] - weights[1]) * (self.means[c, read] - self.means[d, read])
-        order = moves.abs().sort(descending=True, stable=True).indices
-        return [(int(read[i]), float(moves[i])) for i in order]
+        return _moves(head, c, d, self.means[c] - self.means[d])
+
+    def misleading(
+        self, head: SparseHead, c: int, d: int, taken: Tensor
+    ) -> list[tuple[int, float]]:
+        """How far each feature moved samples of c towards d, or away from it, the largest first.
+
+        Args:
+            head: the sparse head.
+            c: class of the samples.
+            d: class that they were taken for.
+            taken: (n_features,), their mean features; compared with those of all samples of c.
+        """
+        return _moves(head, c, d, taken - self.means[c]) if self.counts[c] else []
+
+
+def _moves(head: SparseHead, c: int, d: int, change: Tensor) -> list[tuple[int, float]]:
+    """What a change of the features adds to logit c − logit d, feature by feature."""
+    weights, kept = [], []
+    for one in (c, d):
+        row = torch.zeros(head.n_features, dtype=torch.float64)
+        start, stop = int(head.indptr[one]), int(head.indptr[one + 1])
+        kept.append(head.indices[start:stop])
+        row[kept[-1]] = head.values[start:stop].detach().double()
+        weights.append(row)
+    read = torch.unique(torch.cat(kept))
+    moves = (weights[0] - weights[1])[read] * change[read]
+    order = moves.abs().sort(descending=True, stable=True).indices
+    return [(int(read[i]), float(moves[i])) for i in order]

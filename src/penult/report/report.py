@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ class Report:
         start: the view that opens first: "summary", "class/3", "feature/12" and so on.
     """
 
-    data: ReportData
+    data: ReportData = field(repr=False)
     start: str = "summary"
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +18,8 @@ from penult.features import Features
 from penult.head import SparseHead
 from penult.tap import Head
 
-KINDS = ("only-sparse", "only-dense", "both")
-MISTAKES_EACH = 50
+KINDS = ("both", "only-dense", "only-sparse")
+MOST_MISTAKES = {"both": 100, "only-dense": 50, "only-sparse": 50}
 REASONS_SHOWN = 5
 
 Ints = NDArray[np.int64]
@@ -72,6 +73,8 @@ class Verdicts:
         labels, dense, sparse: (n_samples,) classes.
         mistakes: of each kind those with the largest gap between the wrong class and the right.
         n_of_kind: how many there are of each kind.
+        taken: (class, other class) → mean features (n_features,) of the samples of the class that
+            the sparse head takes for the other.
     """
 
     n_classes: int
@@ -80,12 +83,16 @@ class Verdicts:
     sparse: Ints
     mistakes: list[Mistake]
     n_of_kind: dict[str, int]
+    taken: dict[tuple[int, int], Tensor]
 
     @classmethod
     def of(cls, features: Features, dense: Head, sparse: SparseHead) -> Verdicts:
         """Two passes over the evaluation features."""
-        tops = TopLists(len(KINDS), MISTAKES_EACH)
+        n_classes = dense.n_classes
+        tops = TopLists(len(KINDS), max(MOST_MISTAKES.values()))
         labels, by_dense, by_sparse = [], [], []
+        sums: dict[int, Tensor] = {}
+        n_taken: Counter[int] = Counter()
         for start, block in numbered(features):
             with torch.no_grad():
                 logits, sparse_logits = dense(block.features), sparse(block.features)
@@ -98,6 +105,11 @@ class Verdicts:
             groups = kinds[rows].numpy()
             values = gaps[rows].float().numpy()
             tops.add(groups, values, rows.numpy() + start, np.zeros_like(groups))
+            wrong = s != y
+            keys = (y * n_classes + s)[wrong].tolist()
+            for key, z in zip(keys, block.features[wrong].double(), strict=True):
+                sums[key] = sums[key] + z if key in sums else z
+                n_taken[key] += 1
             labels.append(y.numpy())
             by_dense.append(d.numpy())
             by_sparse.append(s.numpy())
@@ -107,9 +119,10 @@ class Verdicts:
         chosen = [
             (entry.sample, name)
             for i, name in enumerate(KINDS)
-            for entry in tops.entries(i, MISTAKES_EACH)
+            for entry in tops.entries(i, MOST_MISTAKES[name])
         ]
-        made = cls(dense.n_classes, calls[0], calls[1], calls[2], [], n_of_kind)
+        taken = {divmod(key, n_classes): sums[key] / n for key, n in n_taken.items()}
+        made = cls(n_classes, calls[0], calls[1], calls[2], [], n_of_kind, taken)
         made.mistakes = made._looked_up(features, chosen)
         return made
 
@@ -123,6 +136,11 @@ class Verdicts:
                 sample = Sample(n, name, int(self.labels[n]), int(self.dense[n]))
                 found[n] = Mistake(sample, int(self.sparse[n]), kinds[n], block.features[i].clone())
         return [found[n] for n, _ in chosen]
+
+    @property
+    def agreement(self) -> float:
+        """Fraction of the samples to which both heads give the same class."""
+        return float((self.dense == self.sparse).mean())
 
     def accuracies(self) -> tuple[list[float | None], list[float | None], Ints]:
         """Of each class: dense and sparse accuracy, None without samples, and how many samples."""
@@ -151,9 +169,8 @@ def _kinds(labels: Tensor, dense: Tensor, sparse: Tensor) -> Tensor:
     """Index in `KINDS` of each sample, -1 where both heads are right."""
     d, s = dense != labels, sparse != labels
     kinds = torch.full_like(labels, -1)
-    kinds[s & ~d] = 0
-    kinds[d & ~s] = 1
-    kinds[d & s] = 2
+    for i, found in enumerate((d & s, d & ~s, s & ~d)):
+        kinds[found] = i
     return kinds
 
 
