@@ -501,3 +501,14 @@ def test_bad_measure_arguments(
 ) -> None:
     assert penult("measure", *arguments) == 2
     assert re.search(message, capsys.readouterr().err)
+
+
+def test_show_lists_the_features_of_fitted_heads(
+    digits: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        penult("show", str(digits.folder), "--score", "curvature", "-k", "3", "--class", "7") == 0
+    )
+    page = capsys.readouterr().out
+    (row,) = [line for line in page.splitlines() if line.startswith("7  ")]
+    assert list(map(int, row.split()[2:])) == digits.head("curvature", 3).subspaces[7].tolist()

@@ -126,7 +126,10 @@ Fractions = Annotated[
 SetSize = Annotated[int, _option("Features per class of the sets that are compared.", "-k")]
 Lost = Annotated[float, _option("Accuracy that the smallest decision may lose.", "--tolerance")]
 MeasureSeed = Annotated[int, _option("Seed of all that is drawn.", "--seed")]
-Score = Annotated[str, _option("Influence score whose features are listed.")]
+Score = Annotated[
+    str,
+    _option("Whose features are listed: an influence score, or curvature for the fitted heads."),
+]
 K = Annotated[int | None, _option("Features per class that are listed.", "-k")]
 Classes = Annotated[list[str] | None, _option("List this class; may be given again.", "--class")]
 HeadSize = Annotated[int, _option("Features per class of the head.", "-k")]

@@ -423,11 +423,28 @@ def _print_run(
                 warn(f"{n} images of {part} left out, the first: {path}: {reason}")
         print(json.dumps(summary, ensure_ascii=False, indent=2))
         return
+    for select in dict.fromkeys(row["select"] for row in summary["path"]):
+        summary["influence"][select] = _fitted(run, summary, select)
     if k is None:
         sizes = [int(size) for size in summary["influence"]["frequency"]]
         k = max(size for size in sizes if size <= 5)
     print_page(summary_page(summary, score=score, k=k, only=only))
     print(f"\nRun folder: {run.folder}")
+
+
+def _fitted(run: Run, summary: Mapping[str, Any], select: str) -> dict[str, Any]:
+    """The fitted heads of a run, as the summary holds those by influence scores."""
+    names = summary["class_names"]
+    return {
+        str(row["k"]): {
+            "accuracy": row["accuracy"],
+            "classes": {
+                name: kept.tolist()
+                for name, kept in zip(names, run.head(select, row["k"]).subspaces, strict=True)
+            },
+        }
+        for row in summary["path"]
+    }
 
 
 def _require_defaults(context: typer.Context, features: str, allowed: Collection[str]) -> None:

@@ -88,14 +88,12 @@ def _accuracy_table(summary: Mapping[str, Any], marked: str) -> RenderableType:
     for k in sizes:
         table.add_column(k, justify="right")
     table.add_column("dense", justify="right")
+    fitted = {row["select"] for row in summary["path"]}
     for name, row in found.items():
-        cells = [percent(row[k]["accuracy"]) for k in sizes]
-        style = "bold" if name == marked else ""
-        table.add_row(name, *cells, percent(summary["dense"]["accuracy"]), style=style)
-    if path := summary["path"]:
-        fitted = {str(row["k"]): percent(row["accuracy"]) for row in path}
-        label = f"{path[0]['select']}, refitted"
-        table.add_row(label, *(fitted.get(k, "") for k in sizes), style="green")
+        cells = [percent(row[k]["accuracy"]) if k in row else "" for k in sizes]
+        style = ("bold " if name == marked else "") + ("green" if name in fitted else "")
+        label = f"{name}, refitted" if name in fitted else name
+        table.add_row(label, *cells, percent(summary["dense"]["accuracy"]), style=style)
     title = "Accuracy (%) with k features per class, by the dense weights where not refitted"
     return Group(Text(title, style="bold"), table)
 
