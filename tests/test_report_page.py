@@ -145,6 +145,20 @@ def test_the_summary_is_complete_without_scripts(visit: Open, html: str) -> None
     assert seen.page.inner_text("#guide-view").startswith("How to read this page")
 
 
+def test_the_summary_and_the_guide_say_how_far_the_heads_agree(visit: Open) -> None:
+    document, *rest = Maker().report()
+    seen = visit(render(document, *rest))
+    numbers = seen.page.locator("#summary-view .numbers > div")
+    assert "Agreement\n98.35%\nsame class as the dense head" in numbers.all_inner_texts()
+    seen.go("guide")
+    assert "as far as the two heads agree" in seen.text("#guide-view")
+    assert "can be ignored" not in seen.text("#guide-view")
+    for unknown in ({}, {"agreement": None}):
+        head = {key: value for key, value in document["head"].items() if key != "agreement"}
+        seen = visit(render({**document, "head": {**head, **unknown}}, *rest))
+        assert "Agreement" not in seen.text("#summary-view")
+
+
 def test_the_class_page_says_what_the_document_says(visit: Open) -> None:
     document, classes, features, images = Maker().report()
     seen = visit(render(document, classes, features, images), "class/2")
