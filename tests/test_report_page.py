@@ -174,6 +174,34 @@ def test_the_class_page_says_what_the_document_says(visit: Open) -> None:
     assert shots.nth(0).locator("img").get_attribute("alt") == "class002/image_000001.png, bird"
 
 
+def test_a_share_has_the_colour_of_its_influence_and_absence_is_named(visit: Open) -> None:
+    document, classes, *rest = Maker().report()
+    signs = [(1.0, 2.0), (-1.0, 2.0), (1.0, -2.0), (-1.0, -2.0), (-1.0, None)]
+    for trait, (weight, influence) in zip(classes[2]["features"], signs, strict=True):
+        trait.update(weight=weight, influence=influence)
+    seen = visit(render(document, classes, *rest), "class/2")
+    bars = seen.page.locator(".share + .track-bar")
+    kinds = bars.evaluate_all("bars => bars.map(bar => bar.classList[1])")
+    assert kinds == ["pos", "pos", "neg", "neg", "neg"]
+    texts = seen.page.locator(".trait-facts").all_inner_texts()
+    named = ["its absence speaks for this class" in text for text in texts]
+    assert named == [False, True, False, False, False]
+
+
+def test_a_card_shows_positive_weights_first_and_says_what_it_hides(visit: Open) -> None:
+    document, classes, *rest = Maker(k=6, missing_every=10**6).report()
+    traits = classes[2]["features"]
+    for trait, weight in zip(traits, (-1, 1, 1, 1, -1, -1), strict=True):
+        trait.update(weight=float(weight), influence=1.0)
+    seen = visit(render(document, classes, *rest))
+    card = seen.page.locator(".card").nth(2)
+    card.locator(".frame").first.wait_for()
+    shown = [str(traits[place]["feature"]) for place in (1, 2, 3)]
+    last = f"\u2212{traits[0]['feature']} +2"
+    assert card.locator("small").all_inner_texts() == [*shown, last]
+    assert card.locator("small .neg").get_attribute("title") == "its absence speaks for this class"
+
+
 def test_contributions_add_up_to_the_gap(visit: Open) -> None:
     document, *rest = Maker().report()
     seen = visit(render(document, *rest), "mistake/1")

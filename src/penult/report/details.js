@@ -36,10 +36,13 @@ function classView(c) {
   };
 }
 
+const ABSENCE = "its absence speaks for this class";
+const byAbsence = (trait) => trait.weight < 0 && trait.influence > 0;
+
 function classTraits(c, detail) {
   const reach = largestOf(detail.features.flatMap((trait) => [trait.mean, trait.elsewhere]));
   const order = detail.features.some((trait) => !known(trait.influence))
-    ? "By weight, as no images were analysed that could be compared" : "By what each moves: mean in the class less mean elsewhere, times weight";
+    ? "By weight, as no images were analysed that could be compared" : "By what each moves: mean in the class less mean elsewhere, times weight: orange raises the logit of the class's own images, blue lowers it";
   const text = `${order}. Bias ${signed(detail.bias)}, mean logit ${signed(detail.evidence)}.`;
   const [most] = detail.features;
   const shown = detail.features.some((trait) => trait.own.length + trait.others.length);
@@ -50,7 +53,8 @@ function classTraits(c, detail) {
       el("div", { class: "trait-facts" },
         el("h3", null, el("a", { href: `#feature/${trait.feature}` }, "Feature ", el("b", null, String(trait.feature)))),
         el("p", { class: "share" }, el("b", null, percent(trait.share)), " of the evidence"),
-        bar(trait.share, trait.weight < 0 ? "neg" : "pos", `${percent(trait.share)} of the evidence`),
+        bar(trait.share, (trait.influence ?? trait.weight) < 0 ? "neg" : "pos", `${percent(trait.share)} of the evidence`),
+        byAbsence(trait) ? el("p", { class: "note absence" }, ABSENCE) : null,
         el("dl", { class: "facts" },
           fact("Moves the logit by", signed(trait.influence)),
           fact("Weight", signed(trait.weight)),

@@ -217,6 +217,15 @@ for (const kind of ["mouseover", "focusin"]) {
 // Classes at a glance, on the summary: drawn last, into room that is kept for them
 
 const GLANCED = 10;
+const MOST_TRAITS = 4;
+
+// hidden: how many features of the class stand behind this one and are not shown.
+function cardNumber(trait, hidden) {
+  const number = trait.weight < 0
+    ? el("span", { class: "neg", title: byAbsence(trait) ? ABSENCE : "it speaks against this class" }, `\u2212${trait.feature}`)
+    : String(trait.feature);
+  return el("small", null, number, hidden > 0 && el("span", { class: "more", title: plural(hidden, "more feature", "more features") }, ` +${hidden}`));
+}
 
 function glance() {
   const cards = document.querySelector("[data-cards]");
@@ -226,9 +235,12 @@ function glance() {
   if (!shown.length) { cards.parentElement.hidden = true; return; }
   cards.replaceChildren(...shown.map((c) => {
     const row = about().classes[c];
-    const traits = item("class", c).features.filter(seen).slice(0, 4);
+    // A feature of negative weight is strongest on images of other things: it comes last.
+    const all = item("class", c).features;
+    const traits = [...all.filter((trait) => trait.weight >= 0), ...all.filter((trait) => trait.weight < 0)].filter(seen).slice(0, MOST_TRAITS);
+    const hidden = all.length - traits.length;
     return el("a", { class: "card", href: `#class/${c}`, title: row.name }, el("span", { class: "card-name" }, el("bdi", null, row.name), el("span", { class: "n" }, percent(row.sparse))),
-      el("span", { class: "card-shots" }, traits.map((trait) => el("span", null, picture(trait.own[0][0], trait.own[0][2]), el("small", null, String(trait.feature))))));
+      el("span", { class: "card-shots" }, traits.map((trait, place) => el("span", null, picture(trait.own[0][0], trait.own[0][2]), cardNumber(trait, place === traits.length - 1 ? hidden : 0)))));
   }));
   const left = about().classes.length - shown.length;
   if (left > 0) cards.after(el("p", { class: "note all-of" }, el("a", { href: "#classes" }, `All ${count(about().classes.length)} classes`)));
