@@ -87,7 +87,8 @@ def test_every_internal_link_leads_to_a_view_of_its_own(visit: Open) -> None:
             waiting |= set(view["links"])
         waiting -= set(routes)
         assert all(href.startswith("#") for href in waiting)
-    assert len(routes) == 5 + 3 + 10 + 24 + 12  # tabs, warnings, classes, features, mistakes
+    # tabs, warnings, classes and their mistakes, features, mistakes
+    assert len(routes) == 5 + 3 + 10 + 10 + 24 + 12
     assert not [href for href, heading in routes.items() if not heading or "No such" in heading]
     assert routes["#class/3"] == "cat"
     assert routes["#feature/12"] == "12"
@@ -100,6 +101,12 @@ def test_every_internal_link_leads_to_a_view_of_its_own(visit: Open) -> None:
         ("feature/12", "12"),
         ("guide", "How to read this page"),
         ("class/99", "No such class"),
+        ("class/", "No such class"),
+        ("class/cat", "cat"),
+        ("class/%E0%A4%A", "No such class"),
+        ("mistakes/3", "Mistakes"),
+        ("mistakes/cat", "Mistakes"),
+        ("mistakes/none", "No such class"),
         ("feature/x", "No such feature"),
         ("mistake/99", "No such mistake"),
         ("nothing", "ResNet-20 on CIFAR-10"),
@@ -259,12 +266,96 @@ def test_mistakes_filter_by_kind_and_class(visit: Open) -> None:
     rows = document["mistakes"]["rows"]
     seen = visit(render(document, *rest), "mistakes")
     assert seen.page.locator(".case").count() == 60
+    text = seen.text("#other-view .heading p")
+    assert text == (
+        "939 mistakes among 10,000 images. Shown in this order, the surest first: the surest 20 of "
+        "757 that both heads get wrong; the surest 20 of 70 that only the dense head gets wrong; "
+        "the surest 20 of 112 that only the sparse head gets wrong."
+    )
     seen.page.select_option("select >> nth=0", "only-dense")
     of_kind = [row for row in rows if row["kind"] == "only-dense"]
     assert seen.page.locator(".case").count() == len(of_kind)
-    seen.page.select_option("select >> nth=1", "4")
-    fit = [row for row in of_kind if 4 in (row["label"], row["dense"], row["sparse"])]
+    seen.page.get_by_label("Label").select_option("4")
+    fit = [row for row in of_kind if row["label"] == 4]
     assert seen.page.locator(".case").count() == len(fit) > 0
+    assert seen.page.url.endswith("#mistakes/4")
+    seen.page.click(".case >> nth=0")
+    seen.page.go_back()
+    seen.page.locator("h1:visible >> text=Mistakes").wait_for()
+    assert seen.page.locator(".case").count() == len(fit)
+    seen.page.click("nav >> text=Mistakes")
+    assert seen.page.locator(".case").count() == 60
+
+
+def test_the_mistakes_of_a_class_have_an_address(visit: Open) -> None:
+    document, *rest = Maker().report()
+    rows = document["mistakes"]["rows"]
+    seen = visit(render(document, *rest), "class/4")
+    seen.page.click("text=Its mistakes")
+    assert seen.page.url.endswith("#mistakes/4")
+    assert seen.page.get_by_label("Label").input_value() == "4"
+    labels = seen.page.locator(".case .said bdi:first-child").all_inner_texts()
+    assert labels == ["deer"] * sum(row["label"] == 4 for row in rows) != []
+    document["mistakes"]["rows"] = [row for row in rows if row["label"] != 4]
+    seen = visit(render(document, *rest), "mistakes/4")
+    assert "No mistake of this class is shown" in seen.text("#other-view")
+    seen.go("class/4")
+    assert seen.page.locator("text=Its mistakes").count() == 0
+
+
+def test_the_rest_of_a_list_is_counted_on_its_button(visit: Open) -> None:
+    document, *rest = Maker(n_mistakes=150).report()
+    seen = visit(render(document, *rest), "mistakes", width=400)
+    assert seen.text(".more-rows") == "Show 30 more"
+    seen.page.click(".more-rows")
+    assert seen.page.locator(".case").count() == 150
+    assert seen.page.locator(".more-rows").is_hidden()
+
+
+def test_an_address_may_name_a_class_as_people_do(visit: Open) -> None:
+    names = ("7", "99", "a/b c", "snø & fog%", "undefined", "x", "y", "z", "10", "twelve")
+    seen = visit(render(*Maker(names=names).report()))
+    for address, heading in {
+        "class/7": "z",
+        "class/99": "99",
+        "class/a/b c": "a/b c",
+        "class/a%2Fb%20c": "a/b c",
+        "class/sn%C3%B8%20%26%20fog%25": "snø & fog%",
+        "class/twelve": "twelve",
+        "mistakes": "Mistakes",
+    }.items():
+        seen.page.evaluate("route => { location.hash = route; }", address)
+        seen.page.locator("h1:visible", has_text=heading).wait_for()
+        assert seen.heading() == heading
+    assert seen.page.get_by_label("Label").input_value() == ""
+
+
+def test_confusions_say_what_the_bars_compare_and_lead_to_the_mistakes(visit: Open) -> None:
+    document, classes, *rest = Maker().report()
+    rival = classes[3]["confusions"][0]
+    rival.update({"class": 5, "to": [60, 53], "from": [71, 0]})
+    rival["misled"] = [{"feature": 12, "moves": -2.5}, {"feature": 7, "moves": 0.5}]
+    seen = visit(render(document, classes, *rest), "class/3")
+    panel = seen.page.locator(".rival").first
+    captions = panel.locator("h4").all_inner_texts()
+    assert captions == [
+        "What separates the average cat from the average dog",
+        "In the 53 taken for dog: what moved them there",
+    ]
+    misled = panel.locator(".ledger").nth(1)
+    assert misled.locator("a").all_inner_texts() == ["12", "7"]
+    assert misled.locator(".n").all_inner_texts() == ["\u22122.50", "+0.500"]
+    kinds = misled.locator(".diverging i").evaluate_all("bars => bars.map(bar => bar.className)")
+    assert kinds == ["neg", "pos"]
+    links = panel.locator("td a").evaluate_all("all => all.map(a => a.getAttribute('href'))")
+    assert links == ["#mistakes/3", "#mistakes/3", "#mistakes/5"]
+    rival["misled"], rival["to"] = [], [0, 0]
+    for rival in classes[4]["confusions"]:
+        del rival["misled"]
+    seen = visit(render(document, classes, *rest), "class/3")
+    assert seen.page.locator(".rival").first.locator("h4").count() == 1
+    seen.go("class/4")
+    assert seen.page.locator(".rival h4").count() == 3
 
 
 def test_search_by_keyboard(visit: Open, html: str) -> None:

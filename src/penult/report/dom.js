@@ -82,6 +82,12 @@ function classLink(c) {
   return el("a", { href: `#class/${c}`, title: name }, el("bdi", null, name));
 }
 
+// To the mistakes with that label; null where the page shows none.
+function mistakesLink(label, text) {
+  const shown = about().mistakes.rows.some((row) => row.label === label);
+  return shown ? el("a", { href: `#mistakes/${label}` }, text) : null;
+}
+
 const featureLink = (j) => el("a", { href: `#feature/${j}`, class: "feature" }, String(j));
 
 // A drawing that is read out as its label; without one, the number beside it is enough.
