@@ -166,6 +166,34 @@ def test_the_summary_and_the_guide_say_how_far_the_heads_agree(visit: Open) -> N
         assert "Agreement" not in seen.text("#summary-view")
 
 
+@pytest.mark.parametrize("n_losers", [0, 2, 9, 10])
+def test_only_classes_that_lose_are_said_to_lose(visit: Open, n_losers: int) -> None:
+    document, *rest = Maker().report()
+    for c, row in enumerate(document["classes"]):
+        row.update(dense=0.9, sparse=0.88 if c < n_losers else 0.9)
+    seen = visit(render(document, *rest), width=390)
+    section = seen.page.locator("section", has=seen.page.locator("#why-title"))
+    text = section.inner_text()
+    assert ("The classes it costs most" in text) == (n_losers > 0)
+    assert ("No class loses by it" in text) == (n_losers == 0)
+    assert section.locator(".dumbbell:not(.axis)").count() == min(n_losers, 8)
+    assert ("The other 8 classes gain or stay the same." in text) == (n_losers == 2)
+    assert ("gain" in text) == (n_losers == 2)
+    whole = "key => key.scrollWidth <= key.clientWidth"
+    assert all(section.locator(".key").nth(i).evaluate(whole) for i in range(n_losers > 0))
+
+
+def test_the_dots_of_the_class_table_stand_on_one_axis(visit: Open) -> None:
+    document, *rest = Maker().report()
+    for c, row in enumerate(document["classes"]):
+        row.update(dense=0.9, sparse=0.9 - (0.0, 0.001, 0.12, -0.05)[c % 4])
+    seen = visit(render(document, *rest), "classes")
+    tracks = seen.page.locator(".listing .track")
+    places = tracks.evaluate_all("all => all.map(track => track.getBoundingClientRect().x)")
+    assert len(places) == 10
+    assert max(places) - min(places) < 0.5
+
+
 def test_the_class_page_says_what_the_document_says(visit: Open) -> None:
     document, classes, features, images = Maker().report()
     seen = visit(render(document, classes, features, images), "class/2")
@@ -268,9 +296,9 @@ def test_mistakes_filter_by_kind_and_class(visit: Open) -> None:
     assert seen.page.locator(".case").count() == 60
     text = seen.text("#other-view .heading p")
     assert text == (
-        "939 mistakes among 10,000 images. Shown in this order, the surest first: the surest 20 of "
-        "757 that both heads get wrong; the surest 20 of 70 that only the dense head gets wrong; "
-        "the surest 20 of 112 that only the sparse head gets wrong."
+        "939 mistakes among 10,000 images. Shown in this order: the surest 20 of 757 that both "
+        "heads get wrong; the surest 20 of 70 that only the dense head gets wrong; the surest 20 "
+        "of 112 that only the sparse head gets wrong."
     )
     seen.page.select_option("select >> nth=0", "only-dense")
     of_kind = [row for row in rows if row["kind"] == "only-dense"]

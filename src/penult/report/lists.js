@@ -107,8 +107,8 @@ function classesView() {
     { title: "Samples", value: (r) => r.n_samples, cell: (r) => count(r.n_samples), kind: "n", down: true },
     { title: "Dense", value: (r) => r.dense, cell: (r) => percent(r.dense), kind: "n" },
     { title: "Sparse", value: (r) => r.sparse, cell: (r) => percent(r.sparse), kind: "n" },
-    { title: "Difference", value: (r) => r.difference, kind: "n wide", hint: "sparse less dense, in percentage points",
-      cell: (r) => [dumbbell(r.dense, r.sparse, low), points(r.difference)] },
+    { title: "Difference", value: (r) => r.difference, kind: "n wide", hint: `sparse less dense, in percentage points; the dots on one axis from ${percent(low)} to 100%`,
+      cell: (r) => [dumbbell(r.dense, r.sparse, low), el("span", { class: "aligned" }, points(r.difference))] },
     { title: "Features", value: (r) => r.features.length, cell: (r) => someFeatures(r.features), hint: "the most influential first", down: true },
     { title: "Most confused with", value: (r) => (known(r.confused) ? className(r.confused).toLowerCase() : null), cell: (r) => classLink(r.confused), kind: "who" },
     { title: "Reason", value: (r) => r.reason, cell: (r) => short(r.reason), kind: "n", hint: "features in a sufficient reason, median of its images" },
@@ -148,7 +148,7 @@ function featuresView(preset) {
     { title: "Strongest in", value: (r) => (known(r.best) ? className(r.best).toLowerCase() : null), cell: (r) => classLink(r.best), kind: "who" },
     { title: "Mean", value: (r) => r.mean, cell: (r) => number(r.mean), kind: "n", down: true },
     { title: "Between classes", value: (r) => r.share, kind: "n wide", down: true, hint: "part of its variance that lies between the classes",
-      cell: (r) => [known(r.share) ? bar(r.share, "", "") : null, percent(r.share)] },
+      cell: (r) => [known(r.share) ? bar(r.share, "", "") : null, el("span", { class: "aligned" }, percent(r.share))] },
     { title: "Remarks", value: (r) => (r.dead ? 0 : r.flat ? 1 : known(r.twin) ? 2 : null), cell: featureMarks },
   ].filter(Boolean);
   kept.features ||= { query: "", column: columns.findIndex((column) => column.title === "Read by"), down: true };
@@ -184,7 +184,7 @@ function mistakesText({ rows, n_samples: among, n_both: both, n_only_dense: dens
   const text = `${plural(both + dense + sparse, "mistake", "mistakes")} among ${plural(among, "image", "images")}.`;
   const parts = [extent(rows, "both", both, "both heads get"), extent(rows, "only-dense", dense, "only the dense head gets"),
     extent(rows, "only-sparse", sparse, "only the sparse head gets")].filter(Boolean);
-  return rows.length ? `${text} Shown in this order, the surest first: ${parts.join("; ")}.` : text;
+  return rows.length ? `${text} Shown in this order: ${parts.join("; ")}.` : text;
 }
 
 // label: a class, whose own images alone are shown; null for the images of every class.
