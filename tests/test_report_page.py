@@ -202,7 +202,7 @@ def test_the_class_page_says_what_the_document_says(visit: Open) -> None:
     for place, trait in enumerate(classes[2]["features"]):
         text = traits.nth(place).inner_text()
         assert f"Feature {trait['feature']}" in text
-        assert f"{100 * trait['share']:.2f}% of the evidence" in text
+        assert f"\n{100 * trait['share']:.0f}% of the evidence" in text
     shots = traits.nth(0).locator(".shot")
     assert shots.count() == 16
     assert "3.10" in shots.nth(0).inner_text()
@@ -541,6 +541,18 @@ def test_missing_images_and_maps_are_named(visit: Open) -> None:
     assert "class003/image_" in gone.first.inner_text()
     assert seen.page.locator("canvas.map").count() == 0
     assert document["pictures"]["note"] in seen.text(".note >> text=A map is")
+
+
+def test_the_key_of_maps_without_negative_values_has_no_cold_half(visit: Open) -> None:
+    document, *rest = Maker().report()
+    seen = visit(render(document, *rest), "class/3")
+    assert seen.text(".map-key").split() == ["lowers", "raises", "the", "feature"]
+    for signed, cold in ((True, True), (False, False)):
+        document["pictures"]["signed"] = signed
+        seen = visit(render(document, *rest), "class/3")
+        assert ("lowers" in seen.text(".map-key")) == cold
+        seen.go("guide")
+        assert ("where it lowers it" in seen.text("#guide-view")) == cold
 
 
 def test_unknown_numbers_are_dashes(visit: Open) -> None:

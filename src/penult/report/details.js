@@ -55,8 +55,8 @@ function classTraits(c, detail) {
     el("div", { class: shown ? "traits" : "traits plainly" }, detail.features.map((trait) => el("section", { class: Math.max(trait.own.length, trait.others.length) > 4 ? "trait" : "trait few" },
       el("div", { class: "trait-facts" },
         el("h3", null, el("a", { href: `#feature/${trait.feature}` }, "Feature ", el("b", null, String(trait.feature)))),
-        el("p", { class: "share" }, el("b", null, percent(trait.share)), " of the evidence"),
-        bar(trait.share, (trait.influence ?? trait.weight) < 0 ? "neg" : "pos", `${percent(trait.share)} of the evidence`),
+        el("p", { class: "share" }, el("b", null, whole(trait.share)), " of the evidence"),
+        bar(trait.share, (trait.influence ?? trait.weight) < 0 ? "neg" : "pos", `${whole(trait.share)} of the evidence`),
         byAbsence(trait) ? el("p", { class: "note absence" }, ABSENCE) : null,
         el("dl", { class: "facts" },
           fact("Moves the logit by", signed(trait.influence)),
@@ -129,7 +129,7 @@ function featureDetail(j, detail) {
   const weights = largestOf([...detail.readers.map((r) => r.weight), ...detail.dense.map(([, w]) => w)]);
   const weightRow = (c, weight, share) => [
     el("span", { class: "who" }, classLink(c)), diverging(weight, weights, `weight ${signed(weight)}`),
-    el("span", { class: "n" }, signed(weight)), el("span", { class: "n note" }, known(share) ? percent(share) : "")];
+    el("span", { class: "n" }, signed(weight)), el("span", { class: "n note" }, known(share) ? whole(share) : "")];
   return [
     detail.shots.length ? el("section", { class: "featured" }, heading("Where it is strongest", "The images of the whole data set with the largest values."), mapKey(), strip(detail.shots, j, null)) : null,
     el("div", { class: "pair" },

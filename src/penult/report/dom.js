@@ -48,6 +48,8 @@ function svg(tag, attributes, ...children) {
 const known = (value) => value !== null && value !== undefined;
 const minus = (text) => text.replace("-", "\u2212");
 const percent = (value) => (known(value) ? `${(100 * value).toFixed(2)}%` : "–");
+// A share needs no hundredths: 28%.
+const whole = (value) => (!known(value) ? "–" : value > 0 && value < 0.005 ? "<1%" : `${Math.round(100 * value)}%`);
 const count = (value) => (known(value) ? value.toLocaleString("en-US") : "–");
 
 function points(value) {
