@@ -158,6 +158,8 @@ def test_the_summary_and_the_guide_say_how_far_the_heads_agree(visit: Open) -> N
     numbers = seen.page.locator("#summary-view .numbers > div")
     assert "Agreement\n98.35%\nsame class as the dense head" in numbers.all_inner_texts()
     seen.go("guide")
+    for word in ("Features chosen by curvature", "Weights softmax", "Between classes"):
+        assert word in seen.text("#guide-view")
     assert "as far as the two heads agree" in seen.text("#guide-view")
     assert "can be ignored" not in seen.text("#guide-view")
     for unknown in ({}, {"agreement": None}):
@@ -192,6 +194,15 @@ def test_the_dots_of_the_class_table_stand_on_one_axis(visit: Open) -> None:
     places = tracks.evaluate_all("all => all.map(track => track.getBoundingClientRect().x)")
     assert len(places) == 10
     assert max(places) - min(places) < 0.5
+
+
+def test_on_a_phone_the_name_of_the_class_stays_while_the_table_scrolls(visit: Open) -> None:
+    seen = visit(render(*Maker().report()), "classes", width=390)
+    name = seen.page.locator(".listing tbody td.who").first
+    seen.page.locator(".scroll:visible").evaluate("box => box.scrollLeft = 400")
+    left = "cell => cell.getBoundingClientRect().x"
+    assert 0 <= name.evaluate(left) < 30
+    assert name.locator("xpath=preceding-sibling::td").first.evaluate(left) < -200
 
 
 def test_the_class_page_says_what_the_document_says(visit: Open) -> None:
