@@ -162,8 +162,12 @@ class Maker:
                     {"feature": j, "moves": float(self.rng.normal() * 2)}
                     for j in (*self.own[c][:3], *self.own[d][:3])
                 ],
+                "misled": [
+                    {"feature": j, "moves": -float(self.rng.exponential(1.5))}
+                    for j in self.own[c][: 2 * (place % 2)]
+                ],
             }
-            for d in others
+            for place, d in enumerate(others, start=1)
             if d != c
         ]
         return {"features": features, "bias": -0.31, "evidence": 8.2, "confusions": confusions}
@@ -207,7 +211,7 @@ class Maker:
         }
 
     def _mistake(self, place: int) -> dict[str, Any]:
-        kind = ("only-sparse", "both", "only-dense", "both")[place % 4]
+        kind = ("both", "only-dense", "only-sparse")[min(3 * place // self.n_mistakes, 2)]
         label = place % self.n_classes
         wrong = (label + 1 + place % 3) % self.n_classes
         dense = label if kind == "only-sparse" else wrong
@@ -291,6 +295,7 @@ class Maker:
                 "n_features_used": len({j for own in self.own for j in own}),
                 "loss": dense - accuracy,
                 "interval": [0.0018, 0.0066],
+                "agreement": 0.9835,
                 "why": "The smallest head whose loss is below one point with 95% confidence.",
             },
             "curve": {

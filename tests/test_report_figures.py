@@ -159,8 +159,12 @@ def test_the_bars_of_reasons_add_up(counts: list[int]) -> None:
 @given(st.lists(st.tuples(st.none() | _fraction, st.none() | _fraction)))
 def test_the_worst_classes_are_those_that_lose_most(pairs: list[tuple[Any, Any]]) -> None:
     drawn = worst_classes({"classes": [{"dense": a, "sparse": b} for a, b in pairs]}, most=3)
-    losses = sorted((a - b for a, b in pairs if a is not None and b is not None), reverse=True)
+    known = [a - b for a, b in pairs if a is not None and b is not None]
+    losses = sorted((loss for loss in known if loss > 0), reverse=True)
+    assert (drawn is None) == (not known)
     assert ([row["loss"] for row in drawn["rows"]] if drawn else []) == losses[:3]
+    if drawn:
+        assert drawn["n_others"] == (len(known) - len(losses) if len(losses) <= 3 else 0)
     for row in drawn["rows"] if drawn else ():
         assert -0.1 <= row["dense"] <= 100.1
         assert -0.1 <= row["sparse"] <= 100.1

@@ -87,7 +87,8 @@ def test_every_internal_link_leads_to_a_view_of_its_own(visit: Open) -> None:
             waiting |= set(view["links"])
         waiting -= set(routes)
         assert all(href.startswith("#") for href in waiting)
-    assert len(routes) == 5 + 3 + 10 + 24 + 12  # tabs, warnings, classes, features, mistakes
+    # tabs, warnings, classes and their mistakes, features, mistakes
+    assert len(routes) == 5 + 3 + 10 + 10 + 24 + 12
     assert not [href for href, heading in routes.items() if not heading or "No such" in heading]
     assert routes["#class/3"] == "cat"
     assert routes["#feature/12"] == "12"
@@ -100,6 +101,12 @@ def test_every_internal_link_leads_to_a_view_of_its_own(visit: Open) -> None:
         ("feature/12", "12"),
         ("guide", "How to read this page"),
         ("class/99", "No such class"),
+        ("class/", "No such class"),
+        ("class/cat", "cat"),
+        ("class/%E0%A4%A", "No such class"),
+        ("mistakes/3", "Mistakes"),
+        ("mistakes/cat", "Mistakes"),
+        ("mistakes/none", "No such class"),
         ("feature/x", "No such feature"),
         ("mistake/99", "No such mistake"),
         ("nothing", "ResNet-20 on CIFAR-10"),
@@ -145,6 +152,59 @@ def test_the_summary_is_complete_without_scripts(visit: Open, html: str) -> None
     assert seen.page.inner_text("#guide-view").startswith("How to read this page")
 
 
+def test_the_summary_and_the_guide_say_how_far_the_heads_agree(visit: Open) -> None:
+    document, *rest = Maker().report()
+    seen = visit(render(document, *rest))
+    numbers = seen.page.locator("#summary-view .numbers > div")
+    assert "Agreement\n98.35%\nsame class as the dense head" in numbers.all_inner_texts()
+    seen.go("guide")
+    for word in ("Features chosen by curvature", "Weights softmax", "Between classes"):
+        assert word in seen.text("#guide-view")
+    assert "as far as the two heads agree" in seen.text("#guide-view")
+    assert "can be ignored" not in seen.text("#guide-view")
+    for unknown in ({}, {"agreement": None}):
+        head = {key: value for key, value in document["head"].items() if key != "agreement"}
+        seen = visit(render({**document, "head": {**head, **unknown}}, *rest))
+        assert "Agreement" not in seen.text("#summary-view")
+
+
+@pytest.mark.parametrize("n_losers", [0, 2, 9, 10])
+def test_only_classes_that_lose_are_said_to_lose(visit: Open, n_losers: int) -> None:
+    document, *rest = Maker().report()
+    for c, row in enumerate(document["classes"]):
+        row.update(dense=0.9, sparse=0.88 if c < n_losers else 0.9)
+    seen = visit(render(document, *rest), width=390)
+    section = seen.page.locator("section", has=seen.page.locator("#why-title"))
+    text = section.inner_text()
+    assert ("The classes it costs most" in text) == (n_losers > 0)
+    assert ("No class loses by it" in text) == (n_losers == 0)
+    assert section.locator(".dumbbell:not(.axis)").count() == min(n_losers, 8)
+    assert ("The other 8 classes gain or stay the same." in text) == (n_losers == 2)
+    assert ("gain" in text) == (n_losers == 2)
+    whole = "key => key.scrollWidth <= key.clientWidth"
+    assert all(section.locator(".key").nth(i).evaluate(whole) for i in range(n_losers > 0))
+
+
+def test_the_dots_of_the_class_table_stand_on_one_axis(visit: Open) -> None:
+    document, *rest = Maker().report()
+    for c, row in enumerate(document["classes"]):
+        row.update(dense=0.9, sparse=0.9 - (0.0, 0.001, 0.12, -0.05)[c % 4])
+    seen = visit(render(document, *rest), "classes")
+    tracks = seen.page.locator(".listing .track")
+    places = tracks.evaluate_all("all => all.map(track => track.getBoundingClientRect().x)")
+    assert len(places) == 10
+    assert max(places) - min(places) < 0.5
+
+
+def test_on_a_phone_the_name_of_the_class_stays_while_the_table_scrolls(visit: Open) -> None:
+    seen = visit(render(*Maker().report()), "classes", width=390)
+    name = seen.page.locator(".listing tbody td.who").first
+    seen.page.locator(".scroll:visible").evaluate("box => box.scrollLeft = 400")
+    left = "cell => cell.getBoundingClientRect().x"
+    assert 0 <= name.evaluate(left) < 30
+    assert name.locator("xpath=preceding-sibling::td").first.evaluate(left) < -200
+
+
 def test_the_class_page_says_what_the_document_says(visit: Open) -> None:
     document, classes, features, images = Maker().report()
     seen = visit(render(document, classes, features, images), "class/2")
@@ -153,11 +213,39 @@ def test_the_class_page_says_what_the_document_says(visit: Open) -> None:
     for place, trait in enumerate(classes[2]["features"]):
         text = traits.nth(place).inner_text()
         assert f"Feature {trait['feature']}" in text
-        assert f"{100 * trait['share']:.2f}% of the evidence" in text
+        assert f"\n{100 * trait['share']:.0f}% of the evidence" in text
     shots = traits.nth(0).locator(".shot")
     assert shots.count() == 16
     assert "3.10" in shots.nth(0).inner_text()
     assert shots.nth(0).locator("img").get_attribute("alt") == "class002/image_000001.png, bird"
+
+
+def test_a_share_has_the_colour_of_its_influence_and_absence_is_named(visit: Open) -> None:
+    document, classes, *rest = Maker().report()
+    signs = [(1.0, 2.0), (-1.0, 2.0), (1.0, -2.0), (-1.0, -2.0), (-1.0, None)]
+    for trait, (weight, influence) in zip(classes[2]["features"], signs, strict=True):
+        trait.update(weight=weight, influence=influence)
+    seen = visit(render(document, classes, *rest), "class/2")
+    bars = seen.page.locator(".share + .track-bar")
+    kinds = bars.evaluate_all("bars => bars.map(bar => bar.classList[1])")
+    assert kinds == ["pos", "pos", "neg", "neg", "neg"]
+    texts = seen.page.locator(".trait-facts").all_inner_texts()
+    named = ["its absence speaks for this class" in text for text in texts]
+    assert named == [False, True, False, False, False]
+
+
+def test_a_card_shows_positive_weights_first_and_says_what_it_hides(visit: Open) -> None:
+    document, classes, *rest = Maker(k=6, missing_every=10**6).report()
+    traits = classes[2]["features"]
+    for trait, weight in zip(traits, (-1, 1, 1, 1, -1, -1), strict=True):
+        trait.update(weight=float(weight), influence=1.0)
+    seen = visit(render(document, classes, *rest))
+    card = seen.page.locator(".card").nth(2)
+    card.locator(".frame").first.wait_for()
+    shown = [str(traits[place]["feature"]) for place in (1, 2, 3)]
+    last = f"\u2212{traits[0]['feature']} +2"
+    assert card.locator("small").all_inner_texts() == [*shown, last]
+    assert card.locator("small .neg").get_attribute("title") == "its absence speaks for this class"
 
 
 def test_contributions_add_up_to_the_gap(visit: Open) -> None:
@@ -217,12 +305,96 @@ def test_mistakes_filter_by_kind_and_class(visit: Open) -> None:
     rows = document["mistakes"]["rows"]
     seen = visit(render(document, *rest), "mistakes")
     assert seen.page.locator(".case").count() == 60
+    text = seen.text("#other-view .heading p")
+    assert text == (
+        "939 mistakes among 10,000 images. Shown in this order: the surest 20 of 757 that both "
+        "heads get wrong; the surest 20 of 70 that only the dense head gets wrong; the surest 20 "
+        "of 112 that only the sparse head gets wrong."
+    )
     seen.page.select_option("select >> nth=0", "only-dense")
     of_kind = [row for row in rows if row["kind"] == "only-dense"]
     assert seen.page.locator(".case").count() == len(of_kind)
-    seen.page.select_option("select >> nth=1", "4")
-    fit = [row for row in of_kind if 4 in (row["label"], row["dense"], row["sparse"])]
+    seen.page.get_by_label("Label").select_option("4")
+    fit = [row for row in of_kind if row["label"] == 4]
     assert seen.page.locator(".case").count() == len(fit) > 0
+    assert seen.page.url.endswith("#mistakes/4")
+    seen.page.click(".case >> nth=0")
+    seen.page.go_back()
+    seen.page.locator("h1:visible >> text=Mistakes").wait_for()
+    assert seen.page.locator(".case").count() == len(fit)
+    seen.page.click("nav >> text=Mistakes")
+    assert seen.page.locator(".case").count() == 60
+
+
+def test_the_mistakes_of_a_class_have_an_address(visit: Open) -> None:
+    document, *rest = Maker().report()
+    rows = document["mistakes"]["rows"]
+    seen = visit(render(document, *rest), "class/4")
+    seen.page.click("text=Its mistakes")
+    assert seen.page.url.endswith("#mistakes/4")
+    assert seen.page.get_by_label("Label").input_value() == "4"
+    labels = seen.page.locator(".case .said bdi:first-child").all_inner_texts()
+    assert labels == ["deer"] * sum(row["label"] == 4 for row in rows) != []
+    document["mistakes"]["rows"] = [row for row in rows if row["label"] != 4]
+    seen = visit(render(document, *rest), "mistakes/4")
+    assert "No mistake of this class is shown" in seen.text("#other-view")
+    seen.go("class/4")
+    assert seen.page.locator("text=Its mistakes").count() == 0
+
+
+def test_the_rest_of_a_list_is_counted_on_its_button(visit: Open) -> None:
+    document, *rest = Maker(n_mistakes=150).report()
+    seen = visit(render(document, *rest), "mistakes", width=400)
+    assert seen.text(".more-rows") == "Show 30 more"
+    seen.page.click(".more-rows")
+    assert seen.page.locator(".case").count() == 150
+    assert seen.page.locator(".more-rows").is_hidden()
+
+
+def test_an_address_may_name_a_class_as_people_do(visit: Open) -> None:
+    names = ("7", "99", "a/b c", "snø & fog%", "undefined", "x", "y", "z", "10", "twelve")
+    seen = visit(render(*Maker(names=names).report()))
+    for address, heading in {
+        "class/7": "z",
+        "class/99": "99",
+        "class/a/b c": "a/b c",
+        "class/a%2Fb%20c": "a/b c",
+        "class/sn%C3%B8%20%26%20fog%25": "snø & fog%",
+        "class/twelve": "twelve",
+        "mistakes": "Mistakes",
+    }.items():
+        seen.page.evaluate("route => { location.hash = route; }", address)
+        seen.page.locator("h1:visible", has_text=heading).wait_for()
+        assert seen.heading() == heading
+    assert seen.page.get_by_label("Label").input_value() == ""
+
+
+def test_confusions_say_what_the_bars_compare_and_lead_to_the_mistakes(visit: Open) -> None:
+    document, classes, *rest = Maker().report()
+    rival = classes[3]["confusions"][0]
+    rival.update({"class": 5, "to": [60, 53], "from": [71, 0]})
+    rival["misled"] = [{"feature": 12, "moves": -2.5}, {"feature": 7, "moves": 0.5}]
+    seen = visit(render(document, classes, *rest), "class/3")
+    panel = seen.page.locator(".rival").first
+    captions = panel.locator("h4").all_inner_texts()
+    assert captions == [
+        "What separates the average cat from the average dog",
+        "In the 53 taken for dog: what moved them there",
+    ]
+    misled = panel.locator(".ledger").nth(1)
+    assert misled.locator("a").all_inner_texts() == ["12", "7"]
+    assert misled.locator(".n").all_inner_texts() == ["\u22122.50", "+0.500"]
+    kinds = misled.locator(".diverging i").evaluate_all("bars => bars.map(bar => bar.className)")
+    assert kinds == ["neg", "pos"]
+    links = panel.locator("td a").evaluate_all("all => all.map(a => a.getAttribute('href'))")
+    assert links == ["#mistakes/3", "#mistakes/3", "#mistakes/5"]
+    rival["misled"], rival["to"] = [], [0, 0]
+    for rival in classes[4]["confusions"]:
+        del rival["misled"]
+    seen = visit(render(document, classes, *rest), "class/3")
+    assert seen.page.locator(".rival").first.locator("h4").count() == 1
+    seen.go("class/4")
+    assert seen.page.locator(".rival h4").count() == 3
 
 
 def test_search_by_keyboard(visit: Open, html: str) -> None:
@@ -380,6 +552,18 @@ def test_missing_images_and_maps_are_named(visit: Open) -> None:
     assert "class003/image_" in gone.first.inner_text()
     assert seen.page.locator("canvas.map").count() == 0
     assert document["pictures"]["note"] in seen.text(".note >> text=A map is")
+
+
+def test_the_key_of_maps_without_negative_values_has_no_cold_half(visit: Open) -> None:
+    document, *rest = Maker().report()
+    seen = visit(render(document, *rest), "class/3")
+    assert seen.text(".map-key").split() == ["lowers", "raises", "the", "feature"]
+    for signed, cold in ((True, True), (False, False)):
+        document["pictures"]["signed"] = signed
+        seen = visit(render(document, *rest), "class/3")
+        assert ("lowers" in seen.text(".map-key")) == cold
+        seen.go("guide")
+        assert ("where it lowers it" in seen.text("#guide-view")) == cold
 
 
 def test_unknown_numbers_are_dashes(visit: Open) -> None:

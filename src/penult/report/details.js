@@ -2,6 +2,8 @@
 
 const missing = (title, text) => ({ title, content: [el("h1", { tabindex: "-1" }, title), el("p", { class: "empty" }, text)] });
 
+const noClass = () => missing("No such class", `The classes have the numbers 0 to ${count(about().classes.length - 1)}.`);
+
 function pager(kind, index, total, name) {
   const link = (to, label, glyph) => (to < 0 || to >= total
     ? el("span", { class: "tool off", "aria-hidden": "true" }, el("span", { class: "glyph" }, glyph))
@@ -17,7 +19,7 @@ function top(kind, index, total, name, eyebrow, title) {
 
 function classView(c) {
   const row = about().classes[c];
-  if (!row) return missing("No such class", `The classes have the numbers 0 to ${count(about().classes.length - 1)}.`);
+  if (!row) return noClass();
   const detail = item("class", c);
   const difference = known(row.dense) && known(row.sparse) ? row.sparse - row.dense : null;
   return {
@@ -29,17 +31,21 @@ function classView(c) {
         el("div", { class: "chosen" }, el("dt", null, "Sparse head"), el("dd", null, percent(row.sparse)), el("dd", { class: "note" }, `${points(difference)} points`)),
         el("div", null, el("dt", null, "Images"), el("dd", null, count(row.n_eval)), el("dd", { class: "note" }, `evaluated; ${count(row.n_samples)} analysed`)),
         el("div", null, el("dt", null, "Sufficient reason"), el("dd", null, short(row.reason)), el("dd", { class: "note" }, known(row.reason) ? "features, median" : "not computed")),
-        el("div", null, el("dt", null, "Most confused with"), el("dd", { class: "name" }, classLink(row.confused)))),
+        el("div", null, el("dt", null, "Most confused with"), el("dd", { class: "name" }, classLink(row.confused)),
+          el("dd", { class: "note" }, mistakesLink(c, "Its mistakes")))),
       detail ? classTraits(c, detail) : el("p", { class: "empty" }, "This page keeps no details of the class; its features: ", someFeatures(row.features)),
       detail && confusions(c, detail),
     ],
   };
 }
 
+const ABSENCE = "its absence speaks for this class";
+const byAbsence = (trait) => trait.weight < 0 && trait.influence > 0;
+
 function classTraits(c, detail) {
   const reach = largestOf(detail.features.flatMap((trait) => [trait.mean, trait.elsewhere]));
   const order = detail.features.some((trait) => !known(trait.influence))
-    ? "By weight, as no images were analysed that could be compared" : "By what each moves: mean in the class less mean elsewhere, times weight";
+    ? "By weight, as no images were analysed that could be compared" : "By what each moves: mean in the class less mean elsewhere, times weight: orange raises the logit of the class's own images, blue lowers it";
   const text = `${order}. Bias ${signed(detail.bias)}, mean logit ${signed(detail.evidence)}.`;
   const [most] = detail.features;
   const shown = detail.features.some((trait) => trait.own.length + trait.others.length);
@@ -49,8 +55,9 @@ function classTraits(c, detail) {
     el("div", { class: shown ? "traits" : "traits plainly" }, detail.features.map((trait) => el("section", { class: Math.max(trait.own.length, trait.others.length) > 4 ? "trait" : "trait few" },
       el("div", { class: "trait-facts" },
         el("h3", null, el("a", { href: `#feature/${trait.feature}` }, "Feature ", el("b", null, String(trait.feature)))),
-        el("p", { class: "share" }, el("b", null, percent(trait.share)), " of the evidence"),
-        bar(trait.share, trait.weight < 0 ? "neg" : "pos", `${percent(trait.share)} of the evidence`),
+        el("p", { class: "share" }, el("b", null, whole(trait.share)), " of the evidence"),
+        bar(trait.share, (trait.influence ?? trait.weight) < 0 ? "neg" : "pos", `${whole(trait.share)} of the evidence`),
+        byAbsence(trait) ? el("p", { class: "note absence" }, ABSENCE) : null,
         el("dl", { class: "facts" },
           fact("Moves the logit by", signed(trait.influence)),
           fact("Weight", signed(trait.weight)),
@@ -65,18 +72,31 @@ function classTraits(c, detail) {
 
 function confusions(c, detail) {
   if (!detail.confusions.length) return el("section", null, heading("Confusions", "No image of this class is taken for another, and none of another for it."));
-  const scale = largestOf(detail.confusions.flatMap((rival) => rival.features.map((f) => f.moves)));
+  const scale = largestOf(detail.confusions.flatMap((rival) => [...rival.features, ...(rival.misled || [])].map((f) => f.moves)));
   return el("section", null,
-    heading("Confusions", ["What tells them apart, in units of the logit: ", el("span", { class: "pos" }, "orange speaks for this class"), ", ", el("span", { class: "neg" }, "blue for the other"), "."]),
-    el("div", { class: "rivals" }, detail.confusions.map((rival) => el("section", { class: "rival" },
-      el("h3", null, classLink(rival.class)),
-      el("table", { class: "plain" },
-        el("thead", null, el("tr", null, el("td"), el("th", { scope: "col", class: "n" }, "dense"), el("th", { scope: "col", class: "n" }, "sparse"))),
-        el("tbody", null,
-          el("tr", null, el("th", { scope: "row" }, "its images taken for the other"), rival.to.map((n) => el("td", { class: "n" }, count(n)))),
-          el("tr", null, el("th", { scope: "row" }, "the other's taken for it"), rival.from.map((n) => el("td", { class: "n" }, count(n)))))),
-      el("div", { class: "ledger" }, rival.features.map((f) => [
-        featureLink(f.feature), diverging(f.moves, scale, `moves ${signed(f.moves)}`), el("span", { class: "n" }, signed(f.moves))]))))));
+    heading("Confusions", ["Bars in units of the logit: ", el("span", { class: "pos" }, "orange towards this class"), ", ", el("span", { class: "neg" }, "blue towards the other"), "."]),
+    el("div", { class: "rivals" }, detail.confusions.map((rival) => confusion(c, rival, scale))));
+}
+
+function confusion(c, rival, scale) {
+  const name = (d) => el("bdi", null, className(d));
+  const counts = (text, numbers, label) => el("tr", null, el("th", { scope: "row" }, text),
+    numbers.map((n) => el("td", { class: "n" }, (n > 0 && mistakesLink(label, count(n))) || count(n))));
+  const bars = (features) => el("div", { class: "ledger" }, features.map((f) => [
+    featureLink(f.feature), diverging(f.moves, scale, `moves ${signed(f.moves)}`), el("span", { class: "n" }, signed(f.moves))]));
+  const [, n] = rival.to;
+  return el("section", { class: "rival" },
+    el("h3", null, classLink(rival.class)),
+    el("table", { class: "plain" },
+      el("thead", null, el("tr", null, el("td"), el("th", { scope: "col", class: "n" }, "dense"), el("th", { scope: "col", class: "n" }, "sparse"))),
+      el("tbody", null,
+        counts("its images taken for the other", rival.to, c),
+        counts("the other's taken for it", rival.from, rival.class))),
+    el("h4", null, "What separates the average ", name(c), " from the average ", name(rival.class)),
+    bars(rival.features),
+    rival.misled?.length ? [
+      el("h4", null, n === 1 ? "In the one taken for " : `In the ${count(n)} taken for `, name(rival.class), n === 1 ? ": what moved it there" : ": what moved them there"),
+      bars(rival.misled)] : null);
 }
 
 function featureView(j) {
@@ -109,7 +129,7 @@ function featureDetail(j, detail) {
   const weights = largestOf([...detail.readers.map((r) => r.weight), ...detail.dense.map(([, w]) => w)]);
   const weightRow = (c, weight, share) => [
     el("span", { class: "who" }, classLink(c)), diverging(weight, weights, `weight ${signed(weight)}`),
-    el("span", { class: "n" }, signed(weight)), el("span", { class: "n note" }, known(share) ? percent(share) : "")];
+    el("span", { class: "n" }, signed(weight)), el("span", { class: "n note" }, known(share) ? whole(share) : "")];
   return [
     detail.shots.length ? el("section", { class: "featured" }, heading("Where it is strongest", "The images of the whole data set with the largest values."), mapKey(), strip(detail.shots, j, null)) : null,
     el("div", { class: "pair" },

@@ -48,6 +48,8 @@ function svg(tag, attributes, ...children) {
 const known = (value) => value !== null && value !== undefined;
 const minus = (text) => text.replace("-", "\u2212");
 const percent = (value) => (known(value) ? `${(100 * value).toFixed(2)}%` : "–");
+// A share needs no hundredths: 28%.
+const whole = (value) => (!known(value) ? "–" : value > 0 && value < 0.005 ? "<1%" : `${Math.round(100 * value)}%`);
 const count = (value) => (known(value) ? value.toLocaleString("en-US") : "–");
 
 function points(value) {
@@ -80,6 +82,12 @@ function classLink(c) {
   if (!known(c)) return el("span", { class: "nothing" }, "–");
   const name = className(c);
   return el("a", { href: `#class/${c}`, title: name }, el("bdi", null, name));
+}
+
+// To the mistakes with that label; null where the page shows none.
+function mistakesLink(label, text) {
+  const shown = about().mistakes.rows.some((row) => row.label === label);
+  return shown ? el("a", { href: `#mistakes/${label}` }, text) : null;
 }
 
 const featureLink = (j) => el("a", { href: `#feature/${j}`, class: "feature" }, String(j));

@@ -29,7 +29,7 @@ def curve(
     series = [line for line in document["curve"]["series"] if line["points"]]
     ks = sorted({k for line in series for k, _ in line["points"] if k > 0} | {max(head["k"], 1)})
     left, top, bottom = 46.0, 26.0, 38.0
-    right = width - (150.0 if labelled else 14.0)
+    right = width - (164.0 if labelled else 14.0)
     low, high, step = _accuracy_axis(series, dense, head["accuracy"])
     first, last = math.log(ks[0]), math.log(ks[-1])
     spread = (last - first) or 1.0
@@ -222,7 +222,11 @@ def matrix(
 
 
 def worst_classes(document: Mapping[str, Any], most: int = 8) -> dict[str, Any] | None:
-    """The classes that lose most from the dense to the sparse head, on one axis of accuracy."""
+    """The classes that lose most from the dense to the sparse head, on one axis of accuracy.
+
+    Only classes that lose are among the `rows`, at most `most`. `n_others` counts those that do
+    not, 0 where there may be more losers than rows. None where no class is known in both heads.
+    """
     known = [
         (row["dense"] - row["sparse"], c)
         for c, row in enumerate(document["classes"])
@@ -230,7 +234,10 @@ def worst_classes(document: Mapping[str, Any], most: int = 8) -> dict[str, Any] 
     ]
     if not known:
         return None
-    worst = sorted(known, key=lambda item: (-item[0], item[1]))[:most]
+    losers = [item for item in known if item[0] > 0]
+    if not losers:
+        return {"rows": [], "ticks": [], "n_others": len(known)}
+    worst = sorted(losers, key=lambda item: (-item[0], item[1]))[:most]
     values = [document["classes"][c][head] for _, c in worst for head in ("dense", "sparse")]
     step = next(s for s in (0.01, 0.02, 0.05, 0.1, 0.25) if (max(values) - min(values)) / s <= 4.5)
     low = max(math.floor(min(values) / step - 0.2) * step, 0.0)
@@ -249,4 +256,8 @@ def worst_classes(document: Mapping[str, Any], most: int = 8) -> dict[str, Any] 
         for loss, c in worst
     ]
     ticks = [low + i * step for i in range(round((high - low) / step) + 1)]
-    return {"rows": rows, "ticks": [{"at": at(value), "value": value} for value in ticks]}
+    return {
+        "rows": rows,
+        "ticks": [{"at": at(value), "value": value} for value in ticks],
+        "n_others": len(known) - len(losers) if len(losers) <= most else 0,
+    }

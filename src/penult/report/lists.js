@@ -17,7 +17,7 @@ function inSteps(holder, entries, make, state) {
     holder.append(...entries.slice(n, to).map(make));
     n = Math.max(n, Math.min(to, entries.length));
     state.shown = n;
-    more.textContent = `Show more of ${count(entries.length)}`;
+    more.textContent = `Show ${count(Math.min(STEP, entries.length - n))} more`;
     after.hidden = n >= entries.length;
   };
   more.addEventListener("click", () => grow(n + STEP));
@@ -107,8 +107,8 @@ function classesView() {
     { title: "Samples", value: (r) => r.n_samples, cell: (r) => count(r.n_samples), kind: "n", down: true },
     { title: "Dense", value: (r) => r.dense, cell: (r) => percent(r.dense), kind: "n" },
     { title: "Sparse", value: (r) => r.sparse, cell: (r) => percent(r.sparse), kind: "n" },
-    { title: "Difference", value: (r) => r.difference, kind: "n wide", hint: "sparse less dense, in percentage points",
-      cell: (r) => [dumbbell(r.dense, r.sparse, low), points(r.difference)] },
+    { title: "Difference", value: (r) => r.difference, kind: "n wide", hint: `sparse less dense, in percentage points; the dots on one axis from ${percent(low)} to 100%`,
+      cell: (r) => [dumbbell(r.dense, r.sparse, low), el("span", { class: "aligned" }, points(r.difference))] },
     { title: "Features", value: (r) => r.features.length, cell: (r) => someFeatures(r.features), hint: "the most influential first", down: true },
     { title: "Most confused with", value: (r) => (known(r.confused) ? className(r.confused).toLowerCase() : null), cell: (r) => classLink(r.confused), kind: "who" },
     { title: "Reason", value: (r) => r.reason, cell: (r) => short(r.reason), kind: "n", hint: "features in a sufficient reason, median of its images" },
@@ -148,7 +148,7 @@ function featuresView(preset) {
     { title: "Strongest in", value: (r) => (known(r.best) ? className(r.best).toLowerCase() : null), cell: (r) => classLink(r.best), kind: "who" },
     { title: "Mean", value: (r) => r.mean, cell: (r) => number(r.mean), kind: "n", down: true },
     { title: "Between classes", value: (r) => r.share, kind: "n wide", down: true, hint: "part of its variance that lies between the classes",
-      cell: (r) => [known(r.share) ? bar(r.share, "", "") : null, percent(r.share)] },
+      cell: (r) => [known(r.share) ? bar(r.share, "", "") : null, el("span", { class: "aligned" }, percent(r.share))] },
     { title: "Remarks", value: (r) => (r.dead ? 0 : r.flat ? 1 : known(r.twin) ? 2 : null), cell: featureMarks },
   ].filter(Boolean);
   kept.features ||= { query: "", column: columns.findIndex((column) => column.title === "Read by"), down: true };
@@ -172,39 +172,58 @@ const KINDS = {
 
 const SHORT_KINDS = { "only-sparse": "sparse head errs", "only-dense": "dense head errs", both: "both err" };
 
-function mistakesView() {
+// "the surest 100 of 604 that both heads get wrong"
+function extent(rows, kind, total, text) {
+  const n = rows.filter((row) => row.kind === kind).length;
+  if (!total) return null;
+  const part = n < total ? `${n ? `the surest ${count(n)}` : "none"} of ` : total > 1 ? "all " : "the ";
+  return `${part}${count(total)} that ${text} wrong`;
+}
+
+function mistakesText({ rows, n_samples: among, n_both: both, n_only_dense: dense, n_only_sparse: sparse }) {
+  const text = `${plural(both + dense + sparse, "mistake", "mistakes")} among ${plural(among, "image", "images")}.`;
+  const parts = [extent(rows, "both", both, "both heads get"), extent(rows, "only-dense", dense, "only the dense head gets"),
+    extent(rows, "only-sparse", sparse, "only the sparse head gets")].filter(Boolean);
+  return rows.length ? `${text} Shown in this order: ${parts.join("; ")}.` : text;
+}
+
+// label: a class, whose own images alone are shown; null for the images of every class.
+function mistakesView(label) {
   const { mistakes } = about();
   const state = (kept.mistakes ||= { kind: "", label: "" });
+  const asked = known(label) ? String(label) : "";
+  if (state.label !== asked) Object.assign(state, { kind: "", label: asked, shown: 0 });
   const rows = mistakes.rows.map((row, index) => ({ ...row, index }));
-  const labels = [...new Set(rows.flatMap((row) => [row.label, row.sparse, row.dense]))].sort((a, b) => a - b);
+  const labels = [...new Set([...rows.map((row) => row.label), ...(asked ? [label] : [])])].sort((a, b) => a - b);
   const grid = el("div", { class: "cases" });
   const after = el("div");
   const counted = el("span", { class: "counted", role: "status" });
   const fill = () => {
     const fits = rows.filter((row) => (!state.kind || row.kind === state.kind)
-      && (state.label === "" || [row.label, row.dense, row.sparse].includes(Number(state.label))));
+      && (state.label === "" || row.label === Number(state.label)));
     grid.replaceChildren();
     counted.textContent = fits.length === rows.length ? count(rows.length) : `${count(fits.length)} of ${count(rows.length)}`;
-    after.replaceChildren(fits.length ? inSteps(grid, fits, mistakeCard, state) : el("p", { class: "empty" }, rows.length ? "Nothing matches." : "No mistakes are shown in this page."));
+    const none = !rows.length ? "No mistakes are shown in this page." : state.kind ? "Nothing matches." : "No mistake of this class is shown in this page.";
+    after.replaceChildren(fits.length ? inSteps(grid, fits, mistakeCard, state) : el("p", { class: "empty" }, none));
   };
-  const choose = (key, label, options) => {
-    const select = el("select", { "aria-label": label, onchange: () => { state[key] = select.value; state.shown = 0; fill(); } },
-      options.map(([value, text]) => el("option", { value }, text)));
+  const choose = (key, title, options) => {
+    const select = el("select", { onchange: () => {
+      state[key] = select.value;
+      state.shown = 0;
+      fill();
+      readdress(state.label ? `mistakes/${state.label}` : "mistakes");
+    } }, options.map(([value, text]) => el("option", { value }, text)));
     select.value = state[key];
-    return select;
+    return el("label", { class: "choice" }, title, select);
   };
-  const all = mistakes.n_only_sparse + mistakes.n_only_dense + mistakes.n_both;
-  const text = `${plural(all, "mistake", "mistakes")} among ${plural(mistakes.n_samples, "image", "images")}: `
-    + `${count(mistakes.n_both)} of both heads, ${count(mistakes.n_only_sparse)} only of the sparse, ${count(mistakes.n_only_dense)} only of the dense.`
-    + (rows.length < all ? ` ${count(rows.length)} are shown here.` : "");
   fill();
   return {
     title: "Mistakes",
     content: [
-      el("div", { class: "heading" }, el("h1", { tabindex: "-1" }, "Mistakes"), el("p", null, text)),
+      el("div", { class: "heading" }, el("h1", { tabindex: "-1" }, "Mistakes"), el("p", null, mistakesText(mistakes))),
       rows.length ? el("div", { class: "filter" },
-        choose("kind", "Which head errs", [["", "All mistakes"], ...Object.entries(KINDS)]),
-        choose("label", "Class", [["", "All classes"], ...labels.map((c) => [String(c), className(c)])]), counted) : null,
+        choose("kind", "Show", [["", "All mistakes"], ...Object.entries(KINDS)]),
+        choose("label", "Label", [["", "All classes"], ...labels.map((c) => [String(c), className(c)])]), counted) : null,
       grid, after,
     ],
   };

@@ -8,20 +8,41 @@ let ready = document.readyState !== "loading";
 
 const VIEWS = {
   classes: classesView,
-  class: (argument) => classView(Number(argument)),
+  class: (argument) => classView(classNumber(argument)),
   features: (argument) => featuresView(argument),
   feature: (argument) => featureView(Number(argument)),
-  mistakes: mistakesView,
+  mistakes: (argument) => {
+    const label = classNumber(argument);
+    return argument && label === null ? noClass() : mistakesView(label);
+  },
   mistake: (argument) => mistakeView(Number(argument)),
 };
+
+// What an address calls a class: its number, or its name where that is no number of a class.
+function classNumber(text) {
+  const { classes } = about();
+  if (!text) return null;
+  if (/^\d+$/.test(text) && Number(text) < classes.length) return Number(text);
+  let name = text;
+  try { name = decodeURIComponent(text); } catch { /* no encoding: the name itself */ }
+  const found = classes.findIndex((row) => row.name === name);
+  return found < 0 ? null : found;
+}
+
 const TABS = { class: "classes", feature: "features", mistake: "mistakes" };
 
 function hashRoute() {
   try { return location.hash.slice(1); } catch { return ""; }
 }
 
+// A route and its argument: the name of a class may hold slashes.
+function parts(route) {
+  const [name, ...rest] = route.split("/");
+  return [name, rest.length ? rest.join("/") : undefined];
+}
+
 function show(route, { focus = true, scroll = 0 } = {}) {
-  const [name, argument] = route.split("/");
+  const [name, argument] = parts(route);
   if (name !== "summary" && name !== "guide" && !VIEWS[name]) { show("summary", { focus, scroll }); return; }
   if (current) scrolled.set(current, scrollY);
   current = route;
@@ -46,6 +67,12 @@ function show(route, { focus = true, scroll = 0 } = {}) {
 }
 
 const visible = () => (root.dataset.view === "other" ? other : document.getElementById(`${root.dataset.view}-view`));
+
+// The view has changed what it shows: its address follows, without a step back to the old one.
+function readdress(route) {
+  try { history.replaceState(null, "", `#${route}`); } catch { /* no address to change */ }
+  current = route;
+}
 
 function go(route) {
   // Pushed and shown by hand: in a srcdoc frame a link to "#x" would load the page around it.
@@ -168,7 +195,7 @@ function showKeys() {
 }
 
 function step(by) {
-  const [name, argument] = current.split("/");
+  const [name, argument] = parts(current);
   const link = TABS[name] && other.querySelector(`.pager a[rel=${by < 0 ? "prev" : "next"}]`);
   if (link && argument !== undefined) go(link.getAttribute("href").slice(1));
 }
@@ -217,6 +244,15 @@ for (const kind of ["mouseover", "focusin"]) {
 // Classes at a glance, on the summary: drawn last, into room that is kept for them
 
 const GLANCED = 10;
+const MOST_TRAITS = 4;
+
+// hidden: how many features of the class stand behind this one and are not shown.
+function cardNumber(trait, hidden) {
+  const number = trait.weight < 0
+    ? el("span", { class: "neg", title: byAbsence(trait) ? ABSENCE : "it speaks against this class" }, `\u2212${trait.feature}`)
+    : String(trait.feature);
+  return el("small", null, number, hidden > 0 && el("span", { class: "more", title: plural(hidden, "more feature", "more features") }, ` +${hidden}`));
+}
 
 function glance() {
   const cards = document.querySelector("[data-cards]");
@@ -226,9 +262,12 @@ function glance() {
   if (!shown.length) { cards.parentElement.hidden = true; return; }
   cards.replaceChildren(...shown.map((c) => {
     const row = about().classes[c];
-    const traits = item("class", c).features.filter(seen).slice(0, 4);
+    // A feature of negative weight is strongest on images of other things: it comes last.
+    const all = item("class", c).features;
+    const traits = [...all.filter((trait) => trait.weight >= 0), ...all.filter((trait) => trait.weight < 0)].filter(seen).slice(0, MOST_TRAITS);
+    const hidden = all.length - traits.length;
     return el("a", { class: "card", href: `#class/${c}`, title: row.name }, el("span", { class: "card-name" }, el("bdi", null, row.name), el("span", { class: "n" }, percent(row.sparse))),
-      el("span", { class: "card-shots" }, traits.map((trait) => el("span", null, picture(trait.own[0][0], trait.own[0][2]), el("small", null, String(trait.feature))))));
+      el("span", { class: "card-shots" }, traits.map((trait, place) => el("span", null, picture(trait.own[0][0], trait.own[0][2]), cardNumber(trait, place === traits.length - 1 ? hidden : 0)))));
   }));
   const left = about().classes.length - shown.length;
   if (left > 0) cards.after(el("p", { class: "note all-of" }, el("a", { href: "#classes" }, `All ${count(about().classes.length)} classes`)));

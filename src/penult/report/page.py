@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ def render(
     )
     environment.filters |= {
         "percent": percent,
+        "whole": whole,
         "points": points,
         "loss": loss,
         "count": count,
@@ -83,6 +85,13 @@ def feature_warnings(document: Mapping[str, Any]) -> dict[str, list[int]]:
 def percent(fraction: float | None) -> str:
     """A fraction as a person reads it: `91.73%`, or a dash where it is not known."""
     return "–" if fraction is None else f"{100 * fraction:.2f}%"
+
+
+def whole(fraction: float | None) -> str:
+    """A share in whole percent, for where hundredths say nothing: `28%`, `<1%`."""
+    if fraction is None:
+        return "–"
+    return "<1%" if 0 < fraction < 0.005 else f"{math.floor(100 * fraction + 0.5)}%"
 
 
 def points(fraction: float | None) -> str:

@@ -129,7 +129,8 @@ function openViewer(views, place) {
 }
 
 function mapKey() {
-  const { maps, note } = about().pictures;
+  const { maps, note, signed: both } = about().pictures;
   if (!maps) return note ? el("p", { class: "note" }, note) : null;
+  if (both === false) return el("p", { class: "note map-key", title: note || null }, el("i", { class: "warm" }), el("span", null, "raises the feature"));
   return el("p", { class: "note map-key", title: note || null }, el("span", null, "lowers"), el("i"), el("span", null, "raises the feature"));
 }
