@@ -59,10 +59,10 @@ def page(rows: list[Row]) -> str:
         "",
         f"`python bench/reasons.py --work runs`, torch {torch.__version__}, {platform.machine()}, "
         f"{threads} threads. Every fifth test image of CIFAR-10, 2,000 of all classes; the box of "
-        "the 50,000 training images. Features in the smallest set: least, 5 %, median, 95 %, most; the mean "
-        "where the head is right and where it is wrong; how many features could matter at all; how "
-        "often the size is proven smallest, and how often the greedy rule has it at once; seconds "
-        "of the greedy rule and of the proofs for all images.",
+        "the 50,000 training images. Features in the smallest set: least, 5 %, median, 95 %, most; "
+        "the mean where the head is right and where it is wrong; how many features could matter "
+        "at all; how often the size is proven smallest, and how often the greedy rule has it at "
+        "once; seconds of the greedy rule and of the proofs for all images.",
         "",
         "| network | head | least … median … most | right | wrong | could matter | proven | greedy "
         "| s |",

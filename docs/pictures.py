@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import io
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from playwright.sync_api import sync_playwright
@@ -26,9 +27,8 @@ QUALITY = 90
 DESKTOP, PHONE = (1280, 860), (390, 780)
 
 
-def shots(run: Run) -> dict[str, tuple[str, tuple[int, int], str]]:
+def shots(document: dict[str, Any]) -> dict[str, tuple[str, tuple[int, int], str]]:
     """Name of each picture → view, size and colour scheme."""
-    document = Report.of(run).document
     classes = document["classes"]
     worst = min(range(len(classes)), key=lambda c: classes[c]["sparse"] or 0)
     feature = classes[worst]["features"][0]
@@ -49,7 +49,9 @@ def main() -> None:
     given = options.parse_args()
     run = Run.open(given.run)
     given.out.mkdir(parents=True, exist_ok=True)
-    wanted = shots(run)
+    report = Report.of(run)
+    report.save(run.report_file)
+    wanted = shots(report.document)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET.split())
         for name, (view, (width, height), scheme) in wanted.items():
@@ -64,7 +66,7 @@ def main() -> None:
                 taken.save(given.out / f"{name}.webp", quality=QUALITY, method=6)
             page.close()
         browser.close()
-    first = Report.of(run).document["mistakes"]["rows"][0]["id"]
+    first = report.document["mistakes"]["rows"][0]["id"]
     save_picture(Explanation.of(run, first), given.out / "explanation.png")
 
 

@@ -17,7 +17,7 @@ from penult.storage import write_atomically
 FORMATS = ("png", "svg")
 DPI = 150
 LONGEST = 48
-WIDTH = 100  # characters of a line below the bars
+CHARACTERS = 9  # an inch of a line below the bars
 UP, DOWN, QUIET = "#D55E00", "#0072B2", "#8a8a8a"
 
 
@@ -100,6 +100,7 @@ def _draw_images(row: Any, explanation: Explanation, shown: Any) -> None:
 
 def _draw_bars(axes: Any, explanation: Explanation, shown: Any) -> None:
     terms = explanation.terms
+    figure_width = axes.get_figure(root=True).get_figwidth()
     bars = [
         (_minus(f"feature {t.feature}:  {t.value:.3g} × {t.weight:+.3g}"), t.contribution)
         for t in shown
@@ -127,7 +128,11 @@ def _draw_bars(axes: Any, explanation: Explanation, shown: Any) -> None:
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     axes.set_title(_total(explanation), fontsize=10, loc="left", parse_math=False)
-    axes.set_xlabel(textwrap.fill(explanation.reasoned(), WIDTH), fontsize=9, parse_math=False)
+    axes.set_xlabel(
+        textwrap.fill(explanation.reasoned(), int(CHARACTERS * figure_width)),
+        fontsize=9,
+        parse_math=False,
+    )
 
 
 def _total(explanation: Explanation) -> str:
