@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -342,3 +343,13 @@ def _numbers(option: str, text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise InputError(f"{option}: expected numbers like 0.5,0.5,0.5, found {text!r}") from None
+
+
+def require_defaults(context: typer.Context, features: str, allowed: Collection[str]) -> None:
+    """Refuse options that say how images are read: features are there already."""
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        given_one = source is not None and source.name == "COMMANDLINE"
+        if given_one and name not in allowed:
+            option = name.strip("_").replace("_", "-")
+            raise InputError(f"--{option} is for images, and {features} holds features")

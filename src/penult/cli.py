@@ -6,11 +6,10 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Collection, Mapping
-from contextlib import ExitStack, redirect_stdout
+from collections.abc import Mapping
+from contextlib import redirect_stdout
 from importlib.metadata import version as package_version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
@@ -19,15 +18,12 @@ from rich.text import Text
 from penult import arguments as given
 from penult.analyze import Options, analyze_features, analyze_network
 from penult.augment import augmentations_of
+from penult.cli_measure import measure
 from penult.cli_pictures import explain, report
 from penult.console import errors, progress_bars, warn
 from penult.demo import demo as run_demo
 from penult.errors import InputError
 from penult.features import Features
-from penult.layers import Names, collect_layers
-from penult.measure import FRACTIONS, Settings, compare_runs, measure_layers, measure_run
-from penult.measure.plots import plot_comparison, plot_layers, plot_measures, require_plots
-from penult.measure.tables import comparison_page, layers_page, measures_page
 from penult.memory import memory_needed
 from penult.path import Plan, fit_path, require_folder
 from penult.reopen import Sources
@@ -35,7 +31,6 @@ from penult.report.report import Report
 from penult.run import Run
 from penult.show import path_page, print_page, summary_page
 from penult.subject import open_subject
-from penult.tap import Head
 from penult.training import Recipe
 from penult.tune import tune as run_tune
 from penult.tuned import tuned_page
@@ -54,7 +49,6 @@ FEATURES_OPTIONS = (
     "overwrite",
     "as_json",
 )
-MEASURE_OPTIONS = ("what", "compare", "fraction", "k", "tolerance", "seed", "plots", "as_json")
 
 app = typer.Typer(
     name="penult",
@@ -64,9 +58,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-
-app.command()(report)
-app.command()(explain)
 
 
 @app.callback(invoke_without_command=True)
@@ -86,7 +77,7 @@ def demo(
     overwrite: given.Overwrite = False,
     as_json: given.AsJson = False,
 ) -> None:
-    """Train a small network on handwritten digits and analyse it: offline, under a minute."""
+    """Train a small network on handwritten digits, analyse it and report: offline, in a minute."""
     with progress_bars() as heard:
         run = run_demo(out, overwrite=overwrite, progress=heard)
         Report.of(run, progress=heard).save(run.report_file)
@@ -136,13 +127,12 @@ def analyze(
             raise InputError(f"features need no network: penult analyze {data} --out {out}")
         if not _is_features(model):
             raise InputError(f"DATA is missing: {model} is no features file or folder")
-        _require_defaults(context, model, FEATURES_OPTIONS)
+        given.require_defaults(context, model, FEATURES_OPTIONS)
         held_out_features = Features.open(eval_) if eval_ is not None else None
         run = analyze_features(Features.open(model), held_out_features, out, options)
         _print_run(run, as_json)
         return
     subject = open_subject(model, data, eval_, context.params, where)
-    _warn_unverified(subject.head)
     with redirect_stdout(sys.stderr), progress_bars() as heard:
         run = analyze_network(
             subject.network,
@@ -213,108 +203,6 @@ def show(
 
 
 @app.command()
-def measure(
-    what: given.Measured,
-    compare: given.Compare = False,
-    layer: given.LayerNames = None,
-    layers: given.AllLayers = None,
-    fraction: given.Fractions = None,
-    k: given.SetSize = 5,
-    tolerance: given.Lost = 0.005,
-    seed: given.MeasureSeed = 0,
-    plots: given.Plots = None,
-    out: given.LayersOut = None,
-    eval_: given.EvalSpec = None,
-    weights: given.Weights = None,
-    set_: given.Settings = None,
-    trust_checkpoint: given.TrustCheckpoint = False,
-    head: given.HeadName = None,
-    labels: given.Labels = "given",
-    class_names: given.ClassNames = None,
-    size: given.Size = None,
-    resize: given.Resize = None,
-    interpolation: given.Interpolation = None,
-    mean: given.Mean = None,
-    std: given.Std = None,
-    batch_size: given.BatchSize = 256,
-    workers: given.Workers = None,
-    device: given.Device = "auto",
-    dtype: given.Dtype = "float32",
-    store: given.Store = "float32",
-    strict: given.Strict = False,
-    as_json: given.AsJson = False,
-    *,
-    context: typer.Context,
-) -> None:
-    """Measure what the paper claims, of a run, of several, or of any layers of a network."""
-    fractions = tuple(sorted(set(fraction))) if fraction else FRACTIONS
-    settings = Settings(fractions, k, tolerance, seed)
-    by_layer = layer is not None or layers is not None
-    if plots is not None:
-        require_plots(plots)
-    if by_layer:
-        names = given.layers_of(layer, layers)
-        document = _measure_layers(what, names, settings, context.params)
-        page, draw = layers_page(document), plot_layers
-    else:
-        if not compare and len(what) > 1:
-            raise InputError(
-                f"{len(what)} runs: expected one, or --compare to line up several; for layers of a "
-                "network MODEL DATA and --layer NAME"
-            )
-        _require_defaults(context, "a run", MEASURE_OPTIONS)
-        found = [Run.open(run) for run in what]
-        with progress_bars() as heard:
-            if compare:
-                document = compare_runs(found, settings, heard("runs"))
-            else:
-                document = measure_run(found[0], settings, heard("measures"))
-        page = comparison_page(document) if compare else measures_page(document)
-        draw = plot_comparison if compare else plot_measures
-    if plots is not None:
-        draw(document, plots)
-    if as_json:
-        print(json.dumps(document, ensure_ascii=False, indent=2))
-        return
-    print_page(page)
-    if plots is not None:
-        print(f"\nPlots: {plots}")
-
-
-def _measure_layers(
-    what: list[str], names: Names, settings: Settings, options: Mapping[str, Any]
-) -> dict[str, Any]:
-    if len(what) != 2 or options["compare"]:
-        raise InputError(
-            f"--layer and --layers need MODEL and DATA, no run: found {' '.join(what)}"
-        )
-    where = given.device_of(options["device"])
-    subject = open_subject(what[0], what[1], options["eval_"], options, where)
-    _warn_unverified(subject.head)
-    with ExitStack() as stack:
-        stack.enter_context(redirect_stdout(sys.stderr))
-        heard = stack.enter_context(progress_bars())
-        out = options["out"]
-        folder = Path(out or stack.enter_context(TemporaryDirectory()))
-        parts = []
-        for part, data in (("train", subject.images), ("eval", subject.held_out)):
-            if data is not None:
-                found = collect_layers(
-                    subject.network,
-                    data,
-                    names,
-                    folder / part if options["eval_"] else folder,
-                    subject.head,
-                    transform=subject.transform,
-                    how=subject.how,
-                    class_names=subject.class_names,
-                    progress=heard(part),
-                )
-                parts.append(found)
-        return measure_layers(*parts, settings=settings, progress=heard("layers"))
-
-
-@app.command()
 def tune(
     run: given.RunFolder,
     k: given.HeadSize,
@@ -368,6 +256,11 @@ def tune(
     print(f"\nTuned head: {tuned.folder}")
 
 
+app.command()(measure)
+app.command()(report)
+app.command()(explain)
+
+
 def main() -> None:
     """Run the command line; the user's mistakes end in one line and status 2."""
     usage: Any = typer.BadParameter.__mro__[1]  # UsageError, whichever click typer brings
@@ -394,11 +287,6 @@ def main() -> None:
         _fail(error.format_message())
     except typer.Exit as error:
         sys.exit(error.exit_code)
-
-
-def _warn_unverified(head: Head) -> None:
-    if not head.verified:
-        warn(f"the logits are taken from {head.name}, whatever becomes of them later")
 
 
 def _fail(message: str) -> None:
@@ -445,16 +333,6 @@ def _fitted(run: Run, summary: Mapping[str, Any], select: str) -> dict[str, Any]
         }
         for row in summary["path"]
     }
-
-
-def _require_defaults(context: typer.Context, features: str, allowed: Collection[str]) -> None:
-    """Refuse options that say how images are read: features are there already."""
-    for name in context.params:
-        source = context.get_parameter_source(name)
-        given_one = source is not None and source.name == "COMMANDLINE"
-        if given_one and name not in allowed:
-            option = name.strip("_").replace("_", "-")
-            raise InputError(f"--{option} is for images, and {features} holds features")
 
 
 def _is_features(path: str) -> bool:

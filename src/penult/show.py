@@ -58,6 +58,12 @@ def print_page(page: RenderableType, console: Console | None = None) -> None:
     console.print(page)
 
 
+def one_line(text: str, longest: int | None = None) -> str:
+    """Text from data on one line, control characters as dots, cut where it is very long."""
+    line = "".join(c if c.isprintable() else "·" for c in text)
+    return line if longest is None or len(line) <= longest else f"{line[: longest - 1]}…"
+
+
 def percent(accuracy: float) -> str:
     """A fraction as percent with two decimals."""
     return f"{100 * accuracy:.2f}"
@@ -129,7 +135,7 @@ def _classes_table(
     table.add_column("features")
     for name in names:
         # A class name is data: brackets in it are no markup, control characters no commands.
-        shown = "".join(c if c.isprintable() else "·" for c in name)
+        shown = one_line(name)
         kept = " ".join(f"{feature:>4}" for feature in classes[name])
         table.add_row(Text(shown), f"{counts[name]:,}", Text(kept))
     title = f"Features that decide each class ({score}, k = {k}; the most influential first)"

@@ -15,6 +15,7 @@ from torch import nn
 from penult import arguments as given
 from penult.analyze import align_classes
 from penult.collect import usable_head
+from penult.console import warn
 from penult.data import check_data, open_data
 from penult.models import load_model
 from penult.source import ImageSource, Pass
@@ -93,6 +94,8 @@ def open_subject(
         network = loaded.model.to(where)
         examples = ImageSource(images, transform, Pass(batch_size=4))
         head = usable_head(network, examples, options["head"])
+        if not head.verified:
+            warn(f"the logits are taken from {head.name}, whatever becomes of them later")
         aligned = align_classes(head, images, held_out, names, loaded.class_names)
     about = {"spec": model, "weights": options["weights"], "set": settings}
     about["fingerprint"] = loaded.fingerprint

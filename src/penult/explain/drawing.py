@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from penult.errors import InputError
-from penult.explain.explanation import SHOWN, Explanation
+from penult.explain.explanation import SHOWN, Explanation, short
 from penult.explain.overlay import enlarged
 from penult.storage import write_atomically
 
 FORMATS = ("png", "svg")
 DPI = 150
-LONGEST = 48
 CHARACTERS = 9  # an inch of a line below the bars
 UP, DOWN, QUIET = "#D55E00", "#0072B2", "#8a8a8a"
 
@@ -146,12 +145,6 @@ def _total(explanation: Explanation) -> str:
 def _minus(text: str) -> str:
     """Numbers with the sign that people write."""
     return text.replace("-", "−")
-
-
-def short(name: str) -> str:
-    """A name on one line, cut where it is very long."""
-    line = "".join(c if c.isprintable() else "·" for c in name)
-    return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
 
 
 @contextmanager

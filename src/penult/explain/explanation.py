@@ -23,12 +23,14 @@ from penult.head import SparseHead
 from penult.imports import nearest
 from penult.reopen import Sources
 from penult.run import Run
+from penult.show import one_line
 from penult.tap import Head
 
 FORMAT = "penult-explanation/1"
 SHOWN = 6
 CLASSES_LISTED = 5
 LONGEST_NAME = 80
+LONGEST_SHOWN = 48
 BEYOND = 0.1  # of its range: how far a feature lies outside of it to be named
 
 
@@ -170,12 +172,13 @@ class Explanation:
     def remarks(self) -> list[str]:
         """What to know before reading on: the heads differ, or the image is unlike the data."""
         found = []
-        names = self.class_names
         if self.dense_predicted != self.predicted:
+            own, other = (
+                short(self.class_names[c]) for c in (self.dense_predicted, self.predicted)
+            )
             found.append(
-                f"The network itself says {names[self.dense_predicted]}; this explains the "
-                f"{self.head_name}, which says {names[self.predicted]}. Explain the dense head to "
-                "see why the network does (--dense)."
+                f"The network itself says {own}; this explains the {self.head_name}, which says "
+                f"{other}. Explain the dense head to see why the network does (--dense)."
             )
         if self.outside:
             worst = self.outside[0]
@@ -188,15 +191,16 @@ class Explanation:
 
     def reasoned(self) -> str:
         """The sufficient reason as a sentence."""
-        reason, names = self.reason, self.class_names
+        reason = self.reason
         if not reason.valid:
             return "No set of features guarantees this class: two classes are level."
         n = len(reason.features)
         size = "the fewest that do" if reason.exact else f"at least {reason.bound} are needed"
         what = f"{n} of {reason.n_features} features guarantee{'s' if n == 1 else ''}"
+        name = short(self.class_names[reason.predicted])
         return (
-            f"{what} the prediction, {names[reason.predicted]}, whatever the others are within the "
-            f"ranges of the data ({size}; features of rival classes count too)."
+            f"{what} the prediction, {name}, whatever the others are within the ranges of the "
+            f"data ({size}; features of rival classes count too)."
         )
 
     def sentence(self) -> str:
@@ -284,10 +288,11 @@ class Explanation:
         if self.picture is not None:
             picture = f'<img alt="" src="{data_uri(enlarged(self.picture))}" height="96">'
         rows = []
+        overlays = self.overlays()
         for i, term in enumerate(self.terms.terms[:SHOWN]):
             drawn = ""
-            if self.maps is not None and self.picture is not None:
-                uri = data_uri(self.overlays()[i])
+            if i < len(overlays):
+                uri = data_uri(overlays[i])
                 drawn = f'<img alt="heat map of feature {term.feature}" src="{uri}" height="64">'
             rows.append(
                 f"<tr><td>{drawn}</td><td>{term.feature}</td><td>{term.value:.3f}</td>"
@@ -308,6 +313,11 @@ class Explanation:
             f"<tbody>{''.join(rows)}</tbody></table>"
             f"<p>{escape(self.reasoned())}</p><p>{escape(self.note)}</p></div>"
         )
+
+
+def short(name: str) -> str:
+    """A name on one line of a picture or a terminal."""
+    return one_line(name, LONGEST_SHOWN)
 
 
 def _outside(terms: Terms, box: Box) -> tuple[Outside, ...]:

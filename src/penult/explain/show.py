@@ -6,8 +6,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from penult.explain.drawing import short
-from penult.explain.explanation import Explanation
+from penult.explain.explanation import Explanation, short
+from penult.show import one_line
 
 FEATURES_LISTED = 12
 BAR = 24
@@ -16,7 +16,7 @@ BAR = 24
 def explanation_page(explanation: Explanation) -> RenderableType:
     """The page that `penult explain` prints: the decision, its terms, and what would do."""
     remarks = [Text(remark, style="yellow") for remark in explanation.remarks()]
-    notes = Text(explanation.note, style="dim")
+    notes = Text(one_line(explanation.note), style="dim")
     return Group(
         _heading(explanation),
         *remarks,

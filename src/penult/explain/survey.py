@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from penult.explain.toplists import Entry, Ints, TopLists
+from penult.explain.toplists import Entry, TopLists
 from penult.features import Features
 from penult.select import Subspaces
 from penult.shards import BLOCK_ROWS, Block
@@ -180,6 +180,3 @@ def numbered(features: Features) -> Iterator[tuple[int, Block]]:
 def kept_of(subspaces: Subspaces, c: int) -> range:
     """Numbers of the entries of a class in the subspaces."""
     return range(int(subspaces.indptr[c]), int(subspaces.indptr[c + 1]))
-
-
-__all__ = ["BINS", "Distributions", "Entry", "Ints", "Sample", "Survey", "kept_of", "numbered"]

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from penult.explain.gallery import Gallery, Key, Wish
-from penult.explain.survey import Entry, Sample
+from penult.explain.survey import Sample
 from penult.explain.thumbnails import coarser
+from penult.explain.toplists import Entry
 
 MOST_IMAGES = 7000
 MOST_SHOTS = 60_000

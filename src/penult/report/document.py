@@ -27,9 +27,6 @@ from penult.report.verdicts import KINDS
 from penult.run import Run
 
 FORMAT = "penult-report/1"
-CONFUSIONS = 4
-SEPARATING = 5
-DENSE_WEIGHTS = 6
 REASON_SAMPLES = 100
 PROVEN_FEATURES = 128  # up to which the smallest reasons are searched for, not only bounded
 PROOF_SECONDS = 0.25
@@ -127,21 +124,16 @@ class _Builder:
                 album.ranks["own", kept] = album.ranks["others", kept] = rank
         for j in range(found.head.n_features):
             album.lists["feature", j] = "train", j, found.survey.top(j)
-        for mistake in self.found.verdicts.mistakes:
-            mapped = {
-                j: value
-                for reason in mistake.reasons(self.found.dense, self.found.head)
-                for j, value, _, _ in reason["features"]
-            }
-            key = (self.found.eval_part, mistake.sample.number)
+        for mistake, reasons in zip(found.verdicts.mistakes, found.reasons, strict=True):
+            mapped = {j: value for r in reasons for j, value, _, _ in r["features"]}
+            key = (found.eval_part, mistake.sample.number)
             album.mistakes.append((key, mistake.sample, mapped))
         return album
 
     def _mistakes(self, shots: Shots) -> dict[str, Any]:
         rows = []
-        for mistake in self.found.verdicts.mistakes:
+        for mistake, reasons in zip(self.found.verdicts.mistakes, self.found.reasons, strict=True):
             key = (self.found.eval_part, mistake.sample.number)
-            reasons = mistake.reasons(self.found.dense, self.found.head)
             for reason in reasons:
                 for row in reason["features"]:
                     row[3] = shots.map(key, row[0])
@@ -261,7 +253,7 @@ class _Builder:
             for j in range(self.found.head.n_features)
         ]
 
-    def _reasons(self) -> tuple[dict[str, Any] | None, list[float | None]]:
+    def _reasons(self) -> tuple[dict[str, Any], list[float | None]]:
         """Sizes of sufficient reasons of a sample of the evaluation images, and class medians."""
         exact = self.found.dense.n_features <= PROVEN_FEATURES
         n = min(REASON_SAMPLES, self.found.evaluation.n_samples)

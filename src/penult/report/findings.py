@@ -30,7 +30,8 @@ class Findings:
         values: (nnz,) float64, weights of the sparse head.
         train, evaluation: features.
         survey: ranges and largest values; relations: means and correlations; verdicts: what the
-            heads call the evaluation samples; confusions: counts of these, class by class.
+            heads call the evaluation samples; confusions: counts of these, class by class; reasons:
+            those of each mistake that is shown.
         influences: for each class, see `Relations.influences`.
     """
 
@@ -51,6 +52,7 @@ class Findings:
         self.influences = self.relations.influences(self.head)
         self.verdicts = Verdicts.of(self.evaluation, self.dense, self.head)
         self.confusions = self.verdicts.confusions()
+        self.reasons = [m.reasons(self.dense, self.head) for m in self.verdicts.mistakes]
 
     @property
     def eval_part(self) -> str:

@@ -13,9 +13,7 @@ from penult.head import SparseHead
 from penult.moments import Moments
 
 TWINS = 0.95  # correlation from which a feature duplicates another
-FLAT = (
-    0.01  # fraction of the variance between classes under which a feature hardly tells them apart
-)
+FLAT = 0.01  # part of the variance between classes below which a feature hardly differs
 
 
 @dataclass(eq=False)
