@@ -30,6 +30,8 @@ from penult.features import Features
 from penult.models import fingerprint
 from penult.reopen import Sources
 from penult.report.album import Album
+from penult.report.conclusion import conclusion
+from penult.report.document import spread
 from penult.report.report import Report
 from penult.source import ImageSource, Pass
 from penult.storage import write_tensors
@@ -374,3 +376,47 @@ def test_where_there_is_no_room_the_best_of_the_first_lists_come_first(
     found = album.wishes(known)
     assert [wish.key[1] for wish in found] == [1, 2, 4, 3]
     assert found[0].values == {0: 1.0, 2: 1.0}, "an image that is there already takes no room"
+
+
+def test_reasons_are_sampled_as_many_a_class() -> None:
+    labels = torch.cat([torch.zeros(900), torch.ones(60), torch.full((8,), 3)]).long()
+    keep = spread(labels, 100)
+    assert torch.bincount(labels[keep], minlength=4).tolist() == [46, 46, 0, 8]
+    assert int(spread(labels, len(labels)).sum()) == len(labels)
+    first = keep[:900].nonzero()[:, 0]
+    assert first.max() > 500, "those of a class are drawn from all of it"
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "said"),
+    [
+        ([(1.0, 1.0), (1.0, 1.0)], "Every class is right on all of its images; 1 of 2 features"),
+        (
+            [(0.9, 0.8), (1.0, 1.0)],
+            "The weakest class is a (80.00%, most often taken for b), and it",
+        ),
+        (
+            [(0.5, 0.5), (1.0, 0.9)],
+            "(50.00%, most often taken for b); with so few features b loses",
+        ),
+        ([(None, None), (None, None)], "No class has evaluation images"),
+    ],
+)
+def test_the_conclusion_says_where_the_few_features_fail(
+    accuracies: list[tuple[float | None, float | None]], said: str
+) -> None:
+    head = {"k": 1, "interval": [-0.01, 0.03], "loss": 0.0, "accuracy": 0.9, "agreement": 0.95}
+    document = {
+        "about": {"n_features": 2, "evaluated_on": "eval", "n_eval_samples": 1000},
+        "head": head,
+        "classes": [
+            {"name": name, "dense": dense, "sparse": sparse, "confused": 1}
+            for name, (dense, sparse) in zip("ab", accuracies, strict=True)
+        ],
+        "features": [{"readers": n, "flat": False, "dead": False} for n in (0, 2)],
+    }
+    enough, where = conclusion(document)
+    assert said in where
+    assert "With 1 of 2 features per class, the sparse head has 90.00% of the 1,000" in enough
+    assert "as many as the dense head (95% interval of the loss: −1.00 to 3.00 points)" in enough
+    assert "agrees with it on 95.00% of them" in enough

@@ -257,7 +257,7 @@ class _Builder:
         """Sizes of sufficient reasons of a sample of the evaluation images, and class medians."""
         exact = self.found.dense.n_features <= PROVEN_FEATURES
         n = min(REASON_SAMPLES, self.found.evaluation.n_samples)
-        keep = _spread(torch.from_numpy(self.found.verdicts.labels), n)
+        keep = spread(torch.from_numpy(self.found.verdicts.labels), n)
         z, labels = self.found.evaluation.subset(keep).arrays()
         box = Box(self.found.survey.low.double(), self.found.survey.high.double())
         heads = []
@@ -288,7 +288,7 @@ class _Builder:
         return document, medians
 
 
-def _spread(labels: torch.Tensor, n: int) -> torch.Tensor:
+def spread(labels: torch.Tensor, n: int) -> torch.Tensor:
     """Which samples to look at, (n_samples,) bool: n of them by a fixed seed, as many a class."""
     shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     by_class = shuffled[labels[shuffled].sort(stable=True).indices]
