@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ctypes
 import itertools
 import json
 from collections.abc import Callable
@@ -391,3 +392,24 @@ def test_resnet20_on_cifar10(shared_data: Path) -> None:
                 fewer = tuple(k for k in reason.features if k != j)
                 assert worst_lead(head, z[i], box, fewer, reason.predicted) <= 0
     assert medians[0] > 1.4 * medians[1]
+
+
+@pytest.mark.real
+def test_the_solver_writes_nothing_to_standard_output(
+    shared_data: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """This image makes HiGHS write a line past its own switch; `--json` must not be spoilt."""
+
+    def unfinished(*arguments: object) -> None:
+        raise packing.Unfinished
+
+    folder = shared_data / "features"
+    box = Box.of(Features.open(folder / "resnet20_train.safetensors"))
+    features = Features.open(folder / "resnet20_eval.safetensors")
+    z = features.arrays()[0][8646:8647]
+    by_search = reason_sizes(features.require_head(), z, box)
+    monkeypatch.setattr(packing, "_search", unfinished)
+    by_programme = reason_sizes(features.require_head(), z, box, seconds_each=10)
+    ctypes.CDLL(None).fflush(None)
+    assert capfd.readouterr().out == ""
+    assert torch.equal(by_programme.sizes, by_search.sizes)

@@ -10,8 +10,14 @@ above the best count proves it, and the rest is a search through few choices.
 
 from __future__ import annotations
 
+import ctypes
+import os
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -254,14 +260,15 @@ def _programme(loads: Floats, free: Bools, most: int, deadline: float) -> tuple[
     seconds = deadline - time.monotonic()
     if seconds <= 0:
         return free, most
-    # Without presolve: it gains nothing here, and HiGHS then writes a line to stdout at times.
-    result = milp(
-        -np.ones(n_features),
-        constraints=LinearConstraint(loads.T, -np.inf, 1),
-        integrality=np.ones(n_features),
-        bounds=Bounds(0, 1),
-        options={"time_limit": seconds, "presolve": False, "mip_rel_gap": 0},
-    )
+    with _standard_output_kept():
+        result = milp(
+            -np.ones(n_features),
+            constraints=LinearConstraint(loads.T, -np.inf, 1),
+            integrality=np.ones(n_features),
+            bounds=Bounds(0, 1),
+            # Without presolve: it gains nothing here.
+            options={"time_limit": seconds, "presolve": False, "mip_rel_gap": 0},
+        )
     if result.mip_dual_bound is not None and np.isfinite(result.mip_dual_bound):
         most = min(most, int(np.floor(-result.mip_dual_bound + 1e-5)))
     if result.x is not None:
@@ -279,3 +286,24 @@ def _repaired(loads: Floats, free: Bools) -> Bools:
     order = loads.sum(1).argsort(kind="stable")
     filled: Bools = fill(loads[None], order[None], free[None])[0]
     return filled
+
+
+@contextmanager
+def _standard_output_kept() -> Iterator[None]:
+    """HiGHS at times writes a line to standard output past its own switch, where JSON may go."""
+    try:
+        kept = os.dup(1)
+    except OSError:  # there is no standard output
+        yield
+        return
+    sys.stdout.flush()
+    with Path(os.devnull).open("w") as nothing:
+        os.dup2(nothing.fileno(), 1)
+    try:
+        yield
+    finally:
+        # What the library has written may still lie in C's own buffer.
+        with suppress(OSError, TypeError, AttributeError):
+            ctypes.CDLL(None).fflush(None)
+        os.dup2(kept, 1)
+        os.close(kept)
