@@ -10,7 +10,7 @@ demo: .venv/ready
 	OMP_NUM_THREADS=$$(nproc) .venv/bin/penult demo --out penult-demo
 
 test: .venv/ready-dev
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n auto
 
 lint: .venv/ready-dev
 	.venv/bin/ruff check

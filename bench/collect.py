@@ -24,14 +24,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from penult.collect import network_source, usable_head
-from penult.data import ArrayImages, ImageData, open_data
-from penult.folder import ShardFolder
-from penult.influence import Evidence, sizes_within
-from penult.models import import_torchvision, load_model
-from penult.source import ImageSource, Pass
-from penult.tap import evaluating
-from penult.transform import Transform
+from penult.data.open import ArrayImages, ImageData, open_data
+from penult.data.source import ImageSource, Pass
+from penult.data.transform import Transform
+from penult.features.collect import network_source, usable_head
+from penult.features.influence import Evidence, sizes_within
+from penult.features.shard_folder import ShardFolder
+from penult.network.calling import evaluating
+from penult.network.load import import_torchvision, load_model
 
 Row = dict[str, Any]
 
@@ -100,7 +100,7 @@ def peak_memory(archive: Path, weights: Path) -> float:
 
 
 def print_peak(archive: Path, weights: Path, folder: Path) -> None:
-    from penult.cli import app
+    from penult.cli.app import app
 
     arguments = [RESNET20, str(archive), "--weights", str(weights), "--out", str(folder / "run")]
     app(["analyze", *arguments, "--batch-size", "500", "--json"], standalone_mode=False)

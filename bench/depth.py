@@ -17,11 +17,11 @@ from typing import Any
 import matplotlib as mpl
 import torch
 
-from penult.features import Features
+from penult.features.features import Features
+from penult.heads.path import Plan, fit_path
 from penult.measure import Settings, measure_features
 from penult.measure.compare import side_by_side
-from penult.path import Plan, fit_path
-from penult.run import Run
+from penult.runs.run import Run
 from sparse_heads import features_of
 
 mpl.use("Agg")

@@ -23,10 +23,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from penult.head import SparseHead
-from penult.kernels import choose, summed
-from penult.machine import machine
-from penult.select import Subspaces
+from penult.heads.fast.choose import choose, summed
+from penult.heads.fast.loops import machine
+from penult.heads.sparse_head import SparseHead
+from penult.heads.subspaces import Subspaces
 
 SIZES = ((2048, 1000, 50), (2048, 1000, 10), (768, 21841, 10), (512, 100_000, 16), (64, 10, 5))
 BATCHES = (1, 8, 32, 256, 1024)
@@ -198,7 +198,7 @@ def page(rows: list[Row], build: float, rounds: int) -> str:
         "features in bfloat16 already. The forms take turns in one process; each number is the "
         f"least of up to {rounds} medians, other work ran on the machine, and two threads suffer "
         "from it more than one. Bold: the fastest of the row. *form* is what `SparseHead` chose "
-        "from the sizes alone (`penult.kernels.choose`): `rows` and `tiles` are compiled loops, "
+        "from the sizes alone (`penult.heads.fast.choose`): `rows` and `tiles` are compiled loops, "
         "`dense` is the dense product, taken where it wins.",
         f"{processor()}, {platform.system()}, torch {torch.__version__}, OMP_WAIT_POLICY="
         f"{os.environ.get('OMP_WAIT_POLICY', 'unset')}; building the compiled "

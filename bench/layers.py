@@ -23,12 +23,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from penult.data import ArrayImages
-from penult.layers import collect_layers
-from penult.models import load_model
-from penult.source import ImageSource, Pass
-from penult.tap import evaluating
-from penult.transform import Transform
+from penult.data.open import ArrayImages
+from penult.data.source import ImageSource, Pass
+from penult.data.transform import Transform
+from penult.features.layers import collect_layers
+from penult.network.calling import evaluating
+from penult.network.load import load_model
 
 Row = dict[str, Any]
 

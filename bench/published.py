@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from penult.cli import app
-from penult.run import Run
+from penult.cli.app import app
+from penult.runs.run import Run
 
 HERE = Path(__file__).parent
 NETWORKS = {

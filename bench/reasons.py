@@ -18,9 +18,9 @@ from typing import Any
 import torch
 
 from penult.explain.reasons import Box, reason_sizes
-from penult.head import SparseHead
-from penult.run import Run
-from penult.tap import Head
+from penult.heads.sparse_head import SparseHead
+from penult.network.head import Head
+from penult.runs.run import Run
 
 Row = dict[str, Any]
 

@@ -25,7 +25,7 @@ import psutil
 import torch
 from playwright.sync_api import Browser, sync_playwright
 
-from penult.run import Run
+from penult.runs.run import Run
 
 Row = dict[str, Any]
 

@@ -24,11 +24,11 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from penult.distill import Distillation
-from penult.features import Features
-from penult.influence import Evidence
-from penult.memory import memory_needed
-from penult.path import Plan, refit, select
+from penult.features.features import Features
+from penult.features.influence import Evidence
+from penult.heads.memory import memory_needed
+from penult.heads.path import Plan, refit, select
+from penult.heads.refit.distillation import Distillation
 
 
 @dataclass(frozen=True)

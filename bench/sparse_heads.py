@@ -27,12 +27,12 @@ from scipy.stats import binomtest
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from penult.distill import Distillation
-from penult.features import Features
-from penult.head import accuracies
-from penult.path import Plan, fit_path
-from penult.refit import fit
-from penult.select import top_k
+from penult.features.features import Features
+from penult.heads.path import Plan, fit_path
+from penult.heads.refit.distillation import Distillation
+from penult.heads.refit.weights import fit
+from penult.heads.sparse_head import accuracies
+from penult.heads.subspaces import top_k
 from published import analyze
 
 mpl.use("Agg")

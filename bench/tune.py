@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 
-from penult.run import Run
-from penult.training import Recipe
-from penult.tune import tune
+from penult.runs.run import Run
+from penult.runs.tune.training import Recipe
+from penult.runs.tune.tune import tune
 
 HERE = Path(__file__).parent
 CHECKPOINT = "resnet20-12fca82f.th"
@@ -28,7 +28,7 @@ PAPER = "91.5–91.6"
 
 def analysed(shared: Path, work: Path) -> Run:
     """The run of ResNet-20 on CIFAR-10."""
-    from penult.cli import app
+    from penult.cli.app import app
 
     folder = work / "resnet20"
     if (folder / "summary.json").exists():

@@ -19,7 +19,7 @@ from playwright.sync_api import sync_playwright
 from penult.explain.drawing import save_picture
 from penult.explain.explanation import Explanation
 from penult.report.report import Report
-from penult.run import Run
+from penult.runs.run import Run
 
 CHROMIUM = "/usr/bin/chromium"
 QUIET = "--no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-sync"

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from penult.cli import main
+from penult.cli.app import main
 
 
 def penult(*arguments: str) -> int:

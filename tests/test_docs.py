@@ -10,8 +10,8 @@ import pytest
 import typer
 
 import penult
-from penult.cli import app
-from penult.influence import SCORES
+from penult.cli.app import app
+from penult.features.influence import SCORES
 
 
 def test_the_python_of_the_readme_runs(

@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from penult.analyze import Options, align_classes, analyze_network
-from penult.collect import Progress, usable_head
-from penult.data import open_data
-from penult.models import fingerprint
-from penult.run import Run
-from penult.source import ImageSource, Pass
+from penult.data.open import open_data
+from penult.data.source import ImageSource, Pass
+from penult.data.transform import Transform
+from penult.features.collect import Progress, usable_head
+from penult.network.load import fingerprint
+from penult.runs.analyze import Options, align_classes, analyze_network
+from penult.runs.run import Run
 from penult.storage import write_tensors
-from penult.transform import Transform
 
 TRANSFORM = Transform(mean=(0.5,), std=(0.5,), source="demo")
 EPOCHS = 12

@@ -12,9 +12,3 @@ def missing_extra(package: str, extra: str) -> InputError:
     return InputError(
         f"{package} is needed here and not installed: pip install 'penult[{extra}]'",
     )
-
-
-def some(names: list[str], limit: int = 5) -> str:
-    """Name the first few of a long list: `a, b, c and 17 more`."""
-    shown = ", ".join(names[:limit])
-    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"

@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from penult.models import load_model
+from penult.network.load import load_model
 
 pytestmark = pytest.mark.real
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from penult.features import Features
+from penult.features.features import Features
 from penult.measure import Settings, measure_features
 
 pytestmark = pytest.mark.real

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from penult.analyze import analyze_features
-from penult.cli import app
-from penult.features import Features
-from penult.run import Run
+from penult.cli.app import app
+from penult.features.features import Features
+from penult.runs.analyze import analyze_features
+from penult.runs.run import Run
 
 pytestmark = pytest.mark.real
 

@@ -18,10 +18,13 @@ from torch import Tensor, nn
 
 from penult.errors import InputError
 from penult.explain.wanted import Wanted, check_wanted
-from penult.imports import import_extra, one_line
-from penult.linear import channel_axis, reduced, rows, wide
-from penult.tap import FeatureTap, Head, evaluating, first_tensor, layer_named
-from penult.watch import run_hooked
+from penult.extras import import_extra
+from penult.network.calling import evaluating, first_tensor, layer_named
+from penult.network.head import Head
+from penult.network.linear_maps import channel_axis, reduced, rows, wide
+from penult.network.tap import FeatureTap
+from penult.network.watch import run_hooked
+from penult.text import described as one_line
 
 N_CELLS = 7
 N_STEPS = 16

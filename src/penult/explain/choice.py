@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from penult.errors import InputError
-from penult.head import SparseHead
-from penult.path import paired_interval
-from penult.run import Run
-from penult.tuned import selection
+from penult.heads.path import paired_interval
+from penult.heads.sparse_head import SparseHead
+from penult.runs.run import Run
+from penult.runs.tune.folder import selection
 
 TOLERANCE = 0.005
 UNFITTED = "contribution"

@@ -13,18 +13,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from penult.errors import InputError, some
+from penult.errors import InputError
 from penult.explain.choice import Choice, choose_head
 from penult.explain.looked_up import is_number, look_up
 from penult.explain.overlay import data_uri, enlarged, overlay
 from penult.explain.reasons import Box, Reason, sufficient_reason
 from penult.explain.terms import Terms, terms_of
-from penult.head import SparseHead
-from penult.imports import nearest
-from penult.reopen import Sources
-from penult.run import Run
-from penult.show import one_line
-from penult.tap import Head
+from penult.heads.sparse_head import SparseHead
+from penult.network.head import Head
+from penult.runs.reopen import Sources
+from penult.runs.run import Run
+from penult.text import one_line, some
+from penult.user_code import nearest
 
 FORMAT = "penult-explanation/1"
 SHOWN = 6

@@ -15,17 +15,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from penult.collect import Progress, autocast
-from penult.data import ImageData, ImageFaultError, read
+from penult.data.open import ImageData, ImageFaultError, read
+from penult.data.transform import Transform
 from penult.errors import InputError
 from penult.explain.maps import Maps, open_maps
 from penult.explain.survey import Sample
 from penult.explain.thumbnails import SIDE, coarser, picture_of
-from penult.reopen import Sources, images_of, reopen_network
-from penult.run import Run
+from penult.features.collect import Progress, autocast
+from penult.network.calling import evaluating
+from penult.runs.reopen import Sources, images_of, reopen_network
+from penult.runs.run import Run
 from penult.storage import read_json, read_tensors, write_json, write_tensors
-from penult.tap import evaluating
-from penult.transform import Transform
 
 FORMAT = "penult-examples/1"
 MAPS_FORMAT = "penult-maps/1"

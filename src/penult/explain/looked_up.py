@@ -12,21 +12,23 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from penult.collect import autocast
-from penult.data import DatasetImages, ImageData, read
-from penult.errors import InputError, some
+from penult.data.image import open_image
+from penult.data.open import DatasetImages, ImageData, read
+from penult.data.transform import Transform
+from penult.errors import InputError
 from penult.explain.gallery import TOLERANCE
 from penult.explain.maps import Maps, open_maps
 from penult.explain.thumbnails import image_of
-from penult.images import open_image
-from penult.imports import nearest
-from penult.network import FeatureTap
-from penult.reopen import Sources, images_of, reopen_network
-from penult.run import Run
-from penult.shards import Block
-from penult.tap import Head, evaluating, kind_of
-from penult.transform import Transform
-from penult.watch import run_hooked
+from penult.features.collect import autocast
+from penult.features.shards import Block
+from penult.network.calling import evaluating, kind_of
+from penult.network.find import FeatureTap
+from penult.network.head import Head
+from penult.network.watch import run_hooked
+from penult.runs.reopen import Sources, images_of, reopen_network
+from penult.runs.run import Run
+from penult.text import some
+from penult.user_code import nearest
 
 PARTS = (("eval", "evaluation"), ("train", "data"))
 NAMES_COMPARED = 20_000

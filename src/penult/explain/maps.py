@@ -22,9 +22,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from penult.errors import InputError
 from penult.explain.attribution import AttributedMaps
 from penult.explain.wanted import Wanted, check_images, check_wanted
-from penult.linear import close, wide
-from penult.tap import FeatureTap, Head, kind_of, layer_named
-from penult.watch import run_hooked
+from penult.network.calling import kind_of, layer_named
+from penult.network.head import Head
+from penult.network.linear_maps import close, wide
+from penult.network.tap import FeatureTap
+from penult.network.watch import run_hooked
 
 Grid = tuple[int, int]
 Place = tuple[int, int]

@@ -27,10 +27,10 @@ from torch import Tensor
 
 from penult.errors import InputError
 from penult.explain.packing import Bools, Floats, Ints, normal, pack, prove
-from penult.features import Features
-from penult.head import SparseHead
-from penult.linear import wide
-from penult.tap import Head
+from penult.features.features import Features
+from penult.heads.sparse_head import SparseHead
+from penult.network.head import Head
+from penult.network.linear_maps import wide
 
 _CHUNK = 1 << 21  # values of gains that are held at once: 16 MiB, a few times over
 

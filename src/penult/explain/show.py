@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from penult.explain.explanation import Explanation, short
-from penult.show import one_line
+from penult.text import one_line
 
 FEATURES_LISTED = 12
 BAR = 24

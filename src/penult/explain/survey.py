@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from penult.explain.toplists import Entry, TopLists
-from penult.features import Features
-from penult.select import Subspaces
-from penult.shards import BLOCK_ROWS, Block
+from penult.features.features import Features
+from penult.features.shards import BLOCK_ROWS, Block
+from penult.heads.subspaces import Subspaces
 
 BINS = 32
 CLASSES_SHOWN = 12

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from penult.errors import InputError
-from penult.head import SparseHead
-from penult.tap import Head
+from penult.heads.sparse_head import SparseHead
+from penult.network.head import Head
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from itertools import chain
 from torch import Tensor
 
 from penult.errors import InputError
-from penult.tap import kind_of
+from penult.network.calling import kind_of
 
 Wanted = Sequence[Sequence[int]]
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from penult.errors import InputError
-from penult.features import Features
+from penult.features.features import Features
 from penult.measure.information import confusion_rates, mantel
 from penult.measure.measures import Settings, measure_features, measure_run
 from penult.measure.uncertainty import plain
-from penult.run import Run
+from penult.runs.run import Run
 
 COMPARISON_FORMAT = "penult-comparison/1"
 LAYERS_FORMAT = "penult-layers/1"

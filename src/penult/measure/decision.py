@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from penult.features import Features
-from penult.head import SparseHead
-from penult.moments import Moments
-from penult.path import paired_interval
-from penult.tap import Head
+from penult.features.features import Features
+from penult.features.moments import Moments
+from penult.heads.path import paired_interval
+from penult.heads.sparse_head import SparseHead
+from penult.network.head import Head
 
 ALL_DIRECTIONS = 64
 

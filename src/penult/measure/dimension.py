@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from penult.features.moments import Moments
 from penult.measure.information import MATRIX_CLASSES
 from penult.measure.sample import Sample
 from penult.measure.uncertainty import jackknife, percentiles, resampled
-from penult.moments import Moments
 
 VARIANCE = (0.9, 0.95, 0.99)
 NEIGHBOURS_OF = 5000

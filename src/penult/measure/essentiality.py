@@ -12,7 +12,7 @@ from torch import Tensor
 from penult.measure.information import members
 from penult.measure.sample import Sample
 from penult.measure.uncertainty import mean_interval
-from penult.tap import Head
+from penult.network.head import Head
 
 NEAREST = 3
 EDITS = ("drop", "keep")

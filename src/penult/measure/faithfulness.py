@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from penult.influence import KS, SCORES, Evidence, influence
+from penult.features.influence import KS, SCORES, Evidence, influence
 from penult.measure.sample import Sample
 from penult.measure.uncertainty import mean_interval
-from penult.tap import Head
+from penult.network.head import Head
 
 STEPS = 64
 

@@ -10,9 +10,9 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor
 
-from penult.features import Features
+from penult.features.features import Features
 from penult.measure.uncertainty import percentiles
-from penult.tap import Head
+from penult.network.head import Head
 
 MATRIX_CLASSES = 200
 PAIRS = 20

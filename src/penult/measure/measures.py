@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from penult.errors import InputError
-from penult.features import Features
-from penult.head import SparseHead
-from penult.influence import Evidence, influence, sizes_within
+from penult.features.features import Features
+from penult.features.influence import Evidence, influence, sizes_within
+from penult.heads.sparse_head import SparseHead
+from penult.heads.subspaces import top_k
 from penult.measure.decision import decision
 from penult.measure.dimension import class_subspaces, intrinsic, spectra
 from penult.measure.essentiality import Replacements, essentiality
@@ -23,10 +24,9 @@ from penult.measure.sample import MAX_ELEMENTS, Sample
 from penult.measure.selectivity import selectivity
 from penult.measure.stability import resampled_sets, stability
 from penult.measure.uncertainty import plain
-from penult.run import Run
-from penult.select import top_k
+from penult.network.head import Head
+from penult.runs.run import Run
 from penult.storage import write_json
-from penult.tap import Head
 
 FORMAT = "penult-measures/1"
 FRACTIONS = (0.25, 0.5, 0.75, 0.9)

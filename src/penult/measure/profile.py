@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from penult.features import Features
-from penult.influence import TopCounts
+from penult.features.features import Features
+from penult.features.influence import TopCounts
+from penult.features.moments import Moments
+from penult.features.shards import BLOCK_ROWS
 from penult.measure.selectivity import ShareCounts
-from penult.moments import Moments
-from penult.shards import BLOCK_ROWS
 
 N_GROUPS = 20
 N_GROUPS_WIDE = 10

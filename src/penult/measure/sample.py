@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from penult.features import Features
-from penult.tap import Head
+from penult.features.features import Features
+from penult.network.head import Head
 
 MAX_ELEMENTS = 2**25
 

@@ -10,9 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from penult.measure.essentiality import EDITS
-from penult.show import CLASSES_SHOWN, percent
+from penult.text import percent
 
 NONE = "–"
+CLASSES_SHOWN = 20
 
 
 LAYER_COLUMNS = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from penult.show import percent
+from penult.text import percent
 
 
 def conclusion(document: Mapping[str, Any]) -> list[str]:

@@ -11,20 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from penult.collect import Progress
 from penult.errors import InputError
 from penult.explain.choice import Choice
 from penult.explain.gallery import CHANGED, MISSING, Gallery, take_pictures
 from penult.explain.reasons import Box, reason_sizes
 from penult.explain.survey import Distributions
 from penult.explain.thumbnails import SIDE
-from penult.reopen import Sources
+from penult.features.collect import Progress
 from penult.report.album import Album, Shots
 from penult.report.conclusion import conclusion
 from penult.report.details import class_details, feature_details, finite
 from penult.report.findings import Findings
 from penult.report.verdicts import KINDS
-from penult.run import Run
+from penult.runs.reopen import Sources
+from penult.runs.run import Run
 
 FORMAT = "penult-report/1"
 REASON_SAMPLES = 100

@@ -7,14 +7,14 @@ from torch import Tensor
 
 from penult.explain.choice import Choice
 from penult.explain.survey import Survey, kept_of
-from penult.features import Features
-from penult.head import SparseHead
+from penult.features.features import Features
+from penult.heads.sparse_head import SparseHead
+from penult.heads.subspaces import Subspaces
+from penult.network.head import Head
 from penult.report.album import images_each
 from penult.report.relations import Relations
 from penult.report.verdicts import Verdicts
-from penult.run import Run
-from penult.select import Subspaces
-from penult.tap import Head
+from penult.runs.run import Run
 
 
 class Findings:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from penult.explain.survey import Survey
-from penult.head import SparseHead
-from penult.moments import Moments
+from penult.features.moments import Moments
+from penult.heads.sparse_head import SparseHead
 
 TWINS = 0.95  # correlation from which a feature duplicates another
 FLAT = 0.01  # part of the variance between classes below which a feature hardly differs

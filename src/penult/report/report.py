@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 
-from penult.collect import Progress
 from penult.errors import InputError
 from penult.explain.choice import choose_head
 from penult.explain.explanation import class_index
-from penult.reopen import Sources
+from penult.features.collect import Progress
 from penult.report.document import ReportData, build
 from penult.report.page import render
-from penult.run import Run
+from penult.runs.reopen import Sources
+from penult.runs.run import Run
 from penult.storage import write_atomically
 
 HEIGHT = 720  # pixels of the frame in a notebook

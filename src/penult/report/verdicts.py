@@ -14,9 +14,9 @@ from torch import Tensor
 from penult.explain.survey import Sample, numbered
 from penult.explain.terms import terms_of
 from penult.explain.toplists import TopLists
-from penult.features import Features
-from penult.head import SparseHead
-from penult.tap import Head
+from penult.features.features import Features
+from penult.heads.sparse_head import SparseHead
+from penult.network.head import Head
 
 KINDS = ("both", "only-dense", "only-sparse")
 MOST_MISTAKES = {"both": 100, "only-dense": 50, "only-sparse": 50}

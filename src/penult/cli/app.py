@@ -1,0 +1,338 @@
+"""The command line: a thin layer over the functions."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from penult.cli import options as given
+from penult.cli.console import errors, progress_bars, warn
+from penult.cli.measure import measure
+from penult.cli.pages import path_page, print_page, summary_page, tuned_page
+from penult.cli.pictures import explain, report
+from penult.cli.subject import open_subject
+from penult.data.augmentation import augmentations_of
+from penult.demo import demo as run_demo
+from penult.errors import InputError
+from penult.features.features import Features
+from penult.heads.memory import memory_needed
+from penult.heads.path import Plan, fit_path, require_folder
+from penult.report.report import Report
+from penult.runs.analyze import Options, analyze_features, analyze_network
+from penult.runs.reopen import Sources
+from penult.runs.run import Run
+from penult.runs.tune.training import Recipe
+from penult.runs.tune.tune import tune as run_tune
+
+INTERRUPTED = 130
+RESUMED = ("analyze", "demo", "tune")
+FEATURES_OPTIONS = (
+    "model",
+    "data",
+    "out",
+    "eval_",
+    "device",
+    "frequency_top",
+    "no_fit",
+    "seed",
+    "overwrite",
+    "as_json",
+)
+
+app = typer.Typer(
+    name="penult",
+    help="Which few penultimate features decide each class of a trained image classifier.",
+    add_completion=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback(invoke_without_command=True)
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True)
+    ] = False,
+) -> None:
+    if version:
+        print(f"penult {package_version('penult')}")
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    out: given.Out = Path("penult-demo"),
+    overwrite: given.Overwrite = False,
+    as_json: given.AsJson = False,
+) -> None:
+    """Train a small network on handwritten digits, analyse it and report: offline, in a minute."""
+    with progress_bars() as heard:
+        run = run_demo(out, overwrite=overwrite, progress=heard)
+        Report.of(run, progress=heard).save(run.report_file)
+    _print_run(run, as_json)
+    if not as_json:
+        print(f"Report: {run.report_file}")
+
+
+@app.command()
+def analyze(
+    model: given.ModelSpec,
+    data: given.DataSpec = None,
+    *,
+    out: given.Out,
+    eval_: given.EvalSpec = None,
+    weights: given.Weights = None,
+    set_: given.Settings = None,
+    trust_checkpoint: given.TrustCheckpoint = False,
+    head: given.HeadName = None,
+    labels: given.Labels = "given",
+    class_names: given.ClassNames = None,
+    size: given.Size = None,
+    resize: given.Resize = None,
+    interpolation: given.Interpolation = None,
+    mean: given.Mean = None,
+    std: given.Std = None,
+    batch_size: given.BatchSize = 256,
+    workers: given.Workers = None,
+    device: given.Device = "auto",
+    dtype: given.Dtype = "float32",
+    store: given.Store = "float32",
+    frequency_top: given.FrequencyTop = None,
+    strict: given.Strict = False,
+    no_fit: given.NoFit = False,
+    seed: given.Seed = 0,
+    overwrite: given.Overwrite = False,
+    as_json: given.AsJson = False,
+    context: typer.Context,
+) -> None:
+    """Find the features that decide each class, in one pass over the data."""
+    where = given.device_of(device)
+    # The sums are float64, which not every accelerator has.
+    sums_on = str(where) if where.type == "cuda" else "cpu"
+    options = Options(seed, given.top_of(frequency_top), overwrite, sums_on, not no_fit)
+    if data is None or _is_features(data):
+        if data is not None:
+            raise InputError(f"features need no network: penult analyze {data} --out {out}")
+        if not _is_features(model):
+            raise InputError(f"DATA is missing: {model} is no features file or folder")
+        given.require_defaults(context, model, FEATURES_OPTIONS)
+        held_out_features = Features.open(eval_) if eval_ is not None else None
+        run = analyze_features(Features.open(model), held_out_features, out, options)
+        _print_run(run, as_json)
+        return
+    subject = open_subject(model, data, eval_, context.params, where)
+    with redirect_stdout(sys.stderr), progress_bars() as heard:
+        run = analyze_network(
+            subject.network,
+            subject.head,
+            subject.images,
+            subject.held_out,
+            out,
+            transform=subject.transform,
+            class_names=subject.class_names,
+            network=subject.network_about,
+            how=subject.how,
+            options=options,
+            progress=heard,
+        )
+    _print_run(run, as_json)
+
+
+@app.command()
+def fit(
+    features: given.FeaturesPath,
+    *,
+    out: given.Folder,
+    eval_: given.EvalFeatures = None,
+    k: given.Sizes = "1,2,3,5,8,10,15,20",
+    select: given.Selection = "curvature",
+    refit: given.Refit = "softmax",
+    labels: given.FitLabels = False,
+    budget: given.Budget = "each",
+    max_features: given.MaxFeatures = None,
+    tolerance: given.Tolerance = None,
+    seed: given.Seed = 0,
+    as_json: given.AsJson = False,
+) -> None:
+    """Fit sparse heads from few features per class to many, and pick one."""
+    plan = Plan(given.sizes_of(k), select, refit, labels, seed, budget, max_features)
+    found = Features.open(features)
+    held_out = Features.open(eval_) if eval_ is not None else None
+    require_folder(out)
+    if held_out is None:
+        warn("no --eval: accuracies are those on the features that are fitted")
+    needed = memory_needed(
+        found.n_samples, found.n_features, found.require_head().n_classes, max(plan.ks), select
+    )
+    errors.print(f"Memory: about {needed / 1e9:.1f} GB at most")
+    with progress_bars() as heard:
+        path = fit_path(found, held_out, plan, heard("heads"))
+    document = path.document()
+    if tolerance is not None:
+        document["pick"] = path.pick(tolerance).document(tolerance)
+    path.save(out)
+    if as_json:
+        print(json.dumps(document, ensure_ascii=False, indent=2))
+        return
+    print_page(path_page(document))
+    print(f"\nHeads: {out / 'heads'}")
+
+
+@app.command()
+def show(
+    run: given.RunFolder,
+    score: given.Score = "frequency",
+    k: given.K = None,
+    class_: given.Classes = None,
+    as_json: given.AsJson = False,
+) -> None:
+    """Print what a run found."""
+    _print_run(Run.open(run), as_json, score, k, class_ or [])
+
+
+@app.command()
+def tune(
+    run: given.RunFolder,
+    k: given.HeadSize,
+    *,
+    select: given.Select = None,
+    head_only: given.HeadOnly = False,
+    epochs: given.Epochs = None,
+    batch_size: given.StepSize = 128,
+    rate: given.Rate = None,
+    loss: given.Loss = "distill",
+    augment: given.Augment = "auto",
+    dtype: given.TrainDtype = "float32",
+    device: given.Device = "auto",
+    workers: given.Workers = None,
+    data: given.MovedData = None,
+    eval_: given.MovedEval = None,
+    weights: given.MovedWeights = None,
+    trust_checkpoint: given.TrustCheckpoint = False,
+    seed: given.TuneSeed = 0,
+    overwrite: given.ReplaceTuned = False,
+    as_json: given.AsJson = False,
+) -> None:
+    """Train the network through one of the run's sparse heads, to repair what it lost."""
+    where = given.device_of(device)
+    recipe = Recipe(
+        epochs,
+        batch_size,
+        rate,
+        loss=loss,
+        augment=augmentations_of(augment),
+        dtype=given.dtype_of(dtype),
+        workers=given.workers_of(workers, where),
+        seed=seed,
+    )
+    with redirect_stdout(sys.stderr), progress_bars() as heard:
+        tuned = run_tune(
+            run,
+            k,
+            select=select,
+            head_only=head_only,
+            recipe=recipe,
+            sources=Sources(data, eval_, weights, trust_checkpoint),
+            device=where,
+            overwrite=overwrite,
+            progress=heard,
+        )
+    if as_json:
+        print(json.dumps(tuned.document, ensure_ascii=False, indent=2))
+        return
+    print_page(tuned_page(tuned.document))
+    print(f"\nTuned head: {tuned.folder}")
+
+
+app.command()(measure)
+app.command()(report)
+app.command()(explain)
+
+
+def main() -> None:
+    """Run the command line; the user's mistakes end in one line and status 2."""
+    usage: Any = typer.BadParameter.__mro__[1]  # UsageError, whichever click typer brings
+    warnings.showwarning = _show_warning
+    try:
+        status = app(standalone_mode=False)
+        if status == INTERRUPTED:
+            raise KeyboardInterrupt
+        sys.exit(status)
+    except InputError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        goes_on = sys.argv[1:2] in ([name] for name in RESUMED)
+        kept = "the same command goes on where it stopped" if goes_on else "nothing was written"
+        errors.print(f"interrupted: {kept}")
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # The reader has gone; the interpreter would complain of it once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        _fail(f"{error.strerror}: {error.filename or 'standard output cannot be written'}")
+    except usage as error:
+        _fail(error.format_message())
+    except typer.Exit as error:
+        sys.exit(error.exit_code)
+
+
+def _fail(message: str) -> None:
+    line = " ".join(message.split())
+    errors.print(Text(f"penult: error: {line}"), soft_wrap=True)
+    sys.exit(2)
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    warn(" ".join(str(message).split()))
+
+
+def _print_run(
+    run: Run, as_json: bool, score: str = "frequency", k: int | None = None, only: Any = ()
+) -> None:
+    summary = run.summary()
+    if as_json:
+        for part, faults in summary["faults"].items():
+            if faults["n_faults"]:
+                path, reason = faults["named"][0]
+                n = faults["n_faults"]
+                warn(f"{n} images of {part} left out, the first: {path}: {reason}")
+        print(json.dumps(summary, ensure_ascii=False, indent=2))
+        return
+    for select in dict.fromkeys(row["select"] for row in summary["path"]):
+        summary["influence"][select] = _fitted(run, summary, select)
+    if k is None:
+        sizes = [int(size) for size in summary["influence"]["frequency"]]
+        k = max(size for size in sizes if size <= 5)
+    print_page(summary_page(summary, score=score, k=k, only=only))
+    print(f"\nRun folder: {run.folder}")
+
+
+def _fitted(run: Run, summary: Mapping[str, Any], select: str) -> dict[str, Any]:
+    """The fitted heads of a run, as the summary holds those by influence scores."""
+    names = summary["class_names"]
+    return {
+        str(row["k"]): {
+            "accuracy": row["accuracy"],
+            "classes": {
+                name: kept.tolist()
+                for name, kept in zip(names, run.head(select, row["k"]).subspaces, strict=True)
+            },
+        }
+        for row in summary["path"]
+    }
+
+
+def _is_features(path: str) -> bool:
+    return path.endswith(".safetensors") or (Path(path) / "index.json").is_file()

@@ -1,0 +1,207 @@
+"""What a run found, as a person reads it in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from penult.errors import InputError
+from penult.text import one_line, percent
+
+CLASSES_SHOWN = 20
+BAR = 40
+
+
+def summary_page(
+    summary: Mapping[str, Any], *, score: str, k: int, only: Sequence[str] = ()
+) -> RenderableType:
+    """The page that `penult show` prints.
+
+    Args:
+        summary: a run's `summary.json`.
+        score: the influence score whose features and curve are shown.
+        k: features per class that are listed.
+        only: names of classes to list; the first few where empty.
+
+    Raises:
+        InputError: a score, a k or a class that the run does not hold.
+    """
+    found = summary["influence"]
+    if score not in found:
+        raise InputError(f"no score is called {score!r}; there are {', '.join(found)}")
+    if str(k) not in found[score]:
+        raise InputError(f"the run holds no k = {k}; it holds {', '.join(found[score])}")
+    unknown = [name for name in only if name not in summary["class_names"]]
+    if unknown:
+        raise InputError(f"no class is called {unknown[0]!r}: see class_names of --json")
+    return Group(
+        _heading(summary),
+        Text(),
+        _accuracy_table(summary, score),
+        Text(),
+        _curve(summary, score),
+        Text(),
+        _classes_table(summary, score, k, only),
+        *_faults(summary),
+    )
+
+
+def print_page(page: RenderableType, console: Console | None = None) -> None:
+    """Print to standard output, as wide as the terminal; 100 columns where there is none."""
+    console = console or Console()
+    if not console.is_terminal:
+        console.width = 100
+    console.print(page)
+
+
+def _heading(summary: Mapping[str, Any]) -> RenderableType:
+    n_eval, dense = summary["n_eval_samples"], summary["dense"]
+    held_out = summary["evaluated_on"] == "eval"
+    where = f"{n_eval:,} evaluation images" if held_out else "the analysed images themselves"
+    layer = f"layer [bold]{escape(summary['head'])}[/], " if summary["head"] else ""
+    head = f"{layer}{summary['n_classes']} classes × {summary['n_features']} features"
+    network = summary["network"]
+    lines = [f"[bold]Network[/]   {escape(network)}"] if network else []
+    lines += [
+        f"[bold]Head[/]      {head}",
+        f"[bold]Samples[/]   {summary['n_samples']:,} analysed; accuracy measured on {where}",
+        f"[bold]Dense[/]     {percent(dense['accuracy'])} % right"
+        + (f" (analysed images: {percent(dense['train_accuracy'])} %)" if held_out else ""),
+    ]
+    return Text.from_markup("\n".join(lines))
+
+
+def _accuracy_table(summary: Mapping[str, Any], marked: str) -> RenderableType:
+    found = summary["influence"]
+    sizes = list(found[marked])
+    table = Table(box=None, pad_edge=False)
+    table.add_column("k", justify="left")
+    for k in sizes:
+        table.add_column(k, justify="right")
+    table.add_column("dense", justify="right")
+    fitted = {row["select"] for row in summary["path"]}
+    for name, row in found.items():
+        cells = [percent(row[k]["accuracy"]) if k in row else "" for k in sizes]
+        style = ("bold " if name == marked else "") + ("green" if name in fitted else "")
+        label = f"{name}, refitted" if name in fitted else name
+        table.add_row(label, *cells, percent(summary["dense"]["accuracy"]), style=style)
+    title = "Accuracy (%) with k features per class, by the dense weights where not refitted"
+    return Group(Text(title, style="bold"), table)
+
+
+def _curve(summary: Mapping[str, Any], score: str) -> RenderableType:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(justify="right")
+    table.add_column(width=BAR)
+    table.add_column(justify="right")
+    rows = [(k, row["accuracy"]) for k, row in summary["influence"][score].items()]
+    rows.append(("dense", summary["dense"]["accuracy"]))
+    for label, accuracy in rows:
+        style = "green" if label == "dense" else "cyan"
+        table.add_row(label, Text(_bar(accuracy), style=style), f"{percent(accuracy)} %")
+    title = f"Accuracy against features per class ({score})"
+    return Group(Text(title, style="bold"), table)
+
+
+def _bar(fraction: float) -> str:
+    halves = round(fraction * BAR * 2)
+    return "━" * (halves // 2) + "╸" * (halves % 2)
+
+
+def _classes_table(
+    summary: Mapping[str, Any], score: str, k: int, only: Sequence[str]
+) -> RenderableType:
+    classes = summary["influence"][score][str(k)]["classes"]
+    names = list(only) or list(classes)[:CLASSES_SHOWN]
+    counts = dict(zip(summary["class_names"], summary["class_counts"], strict=True))
+    table = Table(box=None, pad_edge=False)
+    table.add_column("class", overflow="fold", max_width=40)
+    table.add_column("samples", justify="right")
+    table.add_column("features")
+    for name in names:
+        # A class name is data: brackets in it are no markup, control characters no commands.
+        shown = one_line(name)
+        kept = " ".join(f"{feature:>4}" for feature in classes[name])
+        table.add_row(Text(shown), f"{counts[name]:,}", Text(kept))
+    title = f"Features that decide each class ({score}, k = {k}; the most influential first)"
+    page: list[RenderableType] = [Text(title, style="bold"), table]
+    left = len(classes) - len(names)
+    if not only and left > 0:
+        page.append(Text(f"… and {left:,} more classes: --class NAME, or --json", style="dim"))
+    return Group(*page)
+
+
+def _faults(summary: Mapping[str, Any]) -> list[RenderableType]:
+    lines: list[RenderableType] = []
+    for part, faults in summary["faults"].items():
+        if faults["n_faults"]:
+            path, reason = faults["named"][0]
+            text = f"{faults['n_faults']} images of {part} left out, the first: {path}: {reason}"
+            lines.append(Text(text, style="yellow"))
+        for kind, n in faults["converted"].items():
+            lines.append(Text(f"{n} {kind} images of {part} converted", style="dim"))
+    return [Text(), *lines] if lines else []
+
+
+def path_page(document: Mapping[str, Any]) -> RenderableType:
+    """The page that `penult fit` prints: accuracy, size and time of every head of a path."""
+    steps = document["path"]
+    dense = document["dense"]["accuracy"]
+    table = Table(box=None, pad_edge=False)
+    for name in ("k", "accuracy", "of dense", "features used", "weights", "seconds"):
+        table.add_column(name, justify="right")
+    for step in steps:
+        table.add_row(
+            str(step["k"]),
+            f"{percent(step['accuracy'])} %",
+            f"{100 * (step['accuracy'] - dense):+.2f}",
+            f"{step['n_features_used']:,}",
+            f"{step['nnz']:,}",
+            f"{step['seconds']:.2f}",
+        )
+    title = f"Sparse heads ({steps[0]['select']}, refit {steps[0]['refit']})"
+    lines: list[RenderableType] = [Text(title, style="bold"), table]
+    lines.append(Text(f"dense: {percent(dense)} %"))
+    if pick := document.get("pick"):
+        low, high = (100 * end for end in pick["interval"])
+        lines.append(
+            Text(
+                f"picked: k = {pick['k']}; loses {100 * pick['loss']:.2f} points on "
+                f"{pick['n_samples']:,} held-out samples (95 % interval {low:.2f} to {high:.2f}), "
+                f"within the tolerance of {100 * pick['tolerance']:.2f}",
+                style="green",
+            )
+        )
+    return Group(*lines)
+
+
+def tuned_page(document: Mapping[str, Any]) -> RenderableType:
+    """What tuning did, for a terminal."""
+    found = document
+    held_out = found["evaluated_on"] == "eval"
+    where = "evaluation images" if held_out else "analysed images themselves, some trained on"
+    what = "the head alone" if found["head_only"] else "the whole network"
+    trained = f"{found['n_train']:,} images, {found['n_held_out']:,} held out"
+    lines = [
+        f"Tuned     {what} through {found['select']}, k = {found['k']}: {trained}, "
+        f"{found['seconds']:.0f} s",
+        f"Accuracy  measured on {found['n_eval_samples']:,} {where}",
+    ]
+    if not found["head_only"]:
+        used = ", ".join(found["augment"]) or "none"
+        n_epochs, best = len(found["epochs"]), found["best_epoch"]
+        lines.append(f"Epochs    {n_epochs}, best {best}; augmentation: {used}")
+    table = Table(box=None, pad_edge=False)
+    for name in ("accuracy (%)", "evaluation", "held out"):
+        table.add_column(name, justify="left" if name == "accuracy (%)" else "right")
+    table.add_row("dense", percent(found["dense"]["accuracy"]), "")
+    rows = {"before": "before", "head refitted": "refitted", "tuned": "after"}
+    for name, key in rows.items():
+        if key in found:
+            table.add_row(name, percent(found[key]["accuracy"]), percent(found[key]["held_out"]))
+    return Group(*map(Text, lines), Text(), table)

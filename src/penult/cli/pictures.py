@@ -1,0 +1,118 @@
+"""Commands that show what a run found: `penult report` and `penult explain`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import redirect_stdout
+
+from penult.cli import options as given
+from penult.cli.console import progress_bars, warn
+from penult.cli.pages import print_page
+from penult.errors import InputError
+from penult.explain.drawing import require_format, save_picture
+from penult.explain.explanation import Explanation
+from penult.explain.show import explanation_page
+from penult.report.report import Report
+from penult.runs.reopen import Sources
+from penult.runs.run import Run
+
+
+def report(
+    run: given.RunFolder,
+    k: given.ReportK = None,
+    select: given.ReportSelect = None,
+    images: given.Images = None,
+    no_maps: given.NoMaps = False,
+    out: given.Page = None,
+    data: given.MovedData = None,
+    eval_: given.MovedEval = None,
+    weights: given.MovedWeights = None,
+    trust_checkpoint: given.TrustCheckpoint = False,
+    device: given.Device = "auto",
+    overwrite: given.RetakePictures = False,
+    as_json: given.AsJson = False,
+) -> None:
+    """Write the run's report: one page that anyone can open, offline."""
+    opened = Run.open(run)
+    page = out or opened.report_file
+    if page.is_dir():
+        raise InputError(f"{page} is a folder: expected the name of a page")
+    with redirect_stdout(sys.stderr), progress_bars() as heard:
+        made = Report.of(
+            opened,
+            k=k,
+            select=select,
+            images=images,
+            maps=not no_maps,
+            sources=Sources(data, eval_, weights, trust_checkpoint),
+            device=given.device_of(device),
+            overwrite=overwrite,
+            progress=heard,
+        )
+    made.save(page)
+    pictures = made.document["pictures"]
+    if pictures["n_missing"]:
+        warn(
+            f"{pictures['n_missing']:,} of {pictures['n_images']:,} images are gone: say with "
+            "--data or --eval where they are now"
+        )
+    if as_json:
+        print(json.dumps(made.document, ensure_ascii=False, indent=2))
+        return
+    for sentence in made.document["conclusion"]:
+        print(sentence)
+    print(f"\nReport: {page}")
+
+
+def explain(
+    run: given.RunFolder,
+    image: given.ImageName,
+    class_: given.ExplainedClass = None,
+    against: given.Against = None,
+    k: given.ReportK = None,
+    select: given.ReportSelect = None,
+    dense: given.DenseHead = False,
+    fast: given.Fast = False,
+    no_maps: given.NoMaps = False,
+    out: given.PictureFile = None,
+    data: given.MovedData = None,
+    eval_: given.MovedEval = None,
+    weights: given.MovedWeights = None,
+    trust_checkpoint: given.TrustCheckpoint = False,
+    device: given.Device = "auto",
+    as_json: given.AsJson = False,
+) -> None:
+    """Say why one image was called what it was: the few features that carry the decision."""
+    opened = Run.open(run)
+    if out is not None:
+        require_format(out)
+    with redirect_stdout(sys.stderr):
+        found = Explanation.of(
+            opened,
+            image,
+            class_=class_,
+            against=against,
+            k=k,
+            select=select,
+            dense=dense,
+            exact=not fast,
+            maps=not no_maps,
+            sources=Sources(data, eval_, weights, trust_checkpoint),
+            device=given.device_of(device),
+        )
+    if out is not None:
+        save_picture(found, out)
+    if as_json:
+        print(json.dumps(found.document(), ensure_ascii=False, indent=2))
+        return
+    print_page(explanation_page(found))
+    if out is None:
+        out = opened.folder / "explained" / f"{found.file_name()}.png"
+        try:
+            save_picture(found, out)
+        except InputError as error:
+            # Nobody asked for the picture, and what was asked for is printed.
+            warn(f"no picture: {error}; --out says where else it may lie")
+            return
+    print(f"\nPicture: {out}")

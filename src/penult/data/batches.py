@@ -1,0 +1,302 @@
+"""Batches of decoded images, the same at every call, and the check before the long work."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from penult.data.image import (
+    ImageData,
+    ImageFaultError,
+    Loaded,
+    conversion,
+    damaged_reason,
+    refusal,
+)
+from penult.data.transform import Transform
+from penult.errors import InputError
+
+CHECKED_IMAGES = 32
+
+
+@dataclass(frozen=True)
+class Fault:
+    """An image that was left out, and why."""
+
+    id: str
+    reason: str
+
+
+@dataclass
+class Batch:
+    """Consecutive samples without the faulty ones; it may be empty.
+
+    Attributes:
+        images: uint8 (n_samples, height, width, channels) for `Transform.normalise`, or float32
+            (n_samples, channels, height, width) as the data set gave them, ready.
+        labels: (n_samples,) int64, -1 where unlabelled.
+        ids: the samples' names.
+        faults: the images left out.
+        converted: how many images had to be converted, by kind ("greyscale", "palette",
+            "transparent", "CMYK" and so on).
+        positions: the samples' places in the data.
+    """
+
+    images: Tensor
+    labels: Tensor
+    ids: list[str]
+    faults: list[Fault]
+    converted: dict[str, int]
+    positions: list[int] = field(default_factory=list)
+
+    def pin_memory(self) -> Batch:
+        """The same in page-locked memory, from which a copy to the device need not wait."""
+        return replace(self, images=self.images.pin_memory(), labels=self.labels.pin_memory())
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """One image for the network: uint8 (height, width, channels), or float32 (c, h, w), ready."""
+
+    values: Tensor
+    label: int
+    converted: str | None
+
+    @property
+    def layout(self) -> tuple[torch.dtype, tuple[int, ...]]:
+        """What images of one batch have in common."""
+        return self.values.dtype, tuple(self.values.shape)
+
+
+def read(data: ImageData, transform: Transform, index: int) -> Pixels:
+    """Load, check and decode one image.
+
+    Raises:
+        ImageFaultError: it cannot be used; says why.
+    """
+    with _quiet():
+        return _read(data, transform, index)
+
+
+def _read(data: ImageData, transform: Transform, index: int) -> Pixels:
+    loaded, label = data.sample(index)
+    if isinstance(loaded, Tensor) and loaded.is_floating_point():
+        if loaded.ndim != 3:
+            shape = tuple(loaded.shape)
+            raise ImageFaultError(
+                data.id(index), f"is a tensor of shape {shape}, expected (channels, height, width)"
+            )
+        return Pixels(loaded.detach().to("cpu", torch.float32), label, None)
+    image = _as_image(loaded, data.id(index))
+    if reason := refusal(image):
+        raise ImageFaultError(data.id(index), reason)
+    converted = conversion(image, transform.mode)
+    try:
+        array = transform.decode(image)
+    except Exception as error:  # decoders raise whatever a damaged file leads them to
+        raise ImageFaultError(data.id(index), damaged_reason(error)) from error
+    return Pixels(torch.from_numpy(np.array(array)), label, converted)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Pillow's warnings from the terminal: faults and conversions say the same."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        yield
+
+
+class Batches:
+    """Batches of consecutive samples, read anew by every iteration; see `batches`."""
+
+    def __init__(self, loader: DataLoader[Batch], strict: bool) -> None:
+        self._loader = loader
+        self._strict = strict
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self._loader:
+            if self._strict and batch.faults:
+                fault = batch.faults[0]
+                raise ImageFaultError(fault.id, fault.reason)
+            yield batch
+
+
+def batches(
+    data: ImageData,
+    transform: Transform,
+    *,
+    batch_size: int,
+    workers: int = 0,
+    start_batch: int = 0,
+    strict: bool = False,
+    pin_memory: bool = False,
+) -> Batches:
+    """Read `data` in batches that are the same at every call.
+
+    Batch i always covers the samples [i * batch_size, (i + 1) * batch_size), so that whoever
+    stopped before batch i goes on with `start_batch=i`. A sample that cannot be used is left out
+    and listed in its batch's `faults`; all must end up with the size of the first usable one.
+
+    Args:
+        data: the samples, from `open_data`.
+        transform: how images are decoded; float tensors of a data set are passed on untouched.
+        batch_size: samples per batch, at least 1; the last batch may be smaller.
+        workers: processes that decode; 0 decodes in this one.
+        start_batch: number of the first batch, counted from 0.
+        strict: raise at the first faulty image rather than leave it out.
+        pin_memory: hand out batches in page-locked memory (for CUDA).
+
+    Raises:
+        InputError: no image can be used, or (while iterating, if `strict`) one cannot.
+    """
+    if batch_size < 1:
+        raise InputError(f"batch_size must be at least 1, found {batch_size}")
+    reader = _Reader(data, transform, batch_size)
+    n_batches = -(-len(data) // batch_size)
+    return Batches(
+        DataLoader(
+            reader,
+            batch_size=None,
+            sampler=range(start_batch, n_batches),
+            num_workers=workers,
+            collate_fn=_as_it_is,
+            pin_memory=pin_memory,
+            # Otherwise every iteration draws from, and so changes, torch's global generator.
+            generator=torch.Generator(),
+        ),
+        strict,
+    )
+
+
+def check_data(data: ImageData, transform: Transform) -> None:
+    """Look at up to 32 images spread over the data, before the long work.
+
+    Raises:
+        InputError: none of them can be used, or they differ in size and `transform` sets none.
+    """
+    n_samples = len(data)
+    spread = np.linspace(0, n_samples - 1, min(n_samples, CHECKED_IMAGES)).astype(int)
+    faults: list[ImageFaultError] = []
+    layouts: dict[tuple[torch.dtype, tuple[int, ...]], str] = {}
+    for index in map(int, spread):
+        try:
+            layouts.setdefault(read(data, transform, index).layout, data.id(index))
+        except ImageFaultError as fault:
+            faults.append(fault)
+    if not layouts:
+        raise InputError(
+            f"none of {len(faults)} images looked at can be used; the first, {faults[0].id}, "
+            f"{faults[0].reason}"
+        )
+    if len(layouts) > 1:
+        (one, first), (other, second) = list(layouts.items())[:2]
+        raise InputError(
+            f"images differ in size: {first} gives {_shown(one)}, {second} {_shown(other)}; give "
+            "one size for all, such as --size 224"
+        )
+
+
+class _Reader(Dataset[Batch]):
+    """Batches by number."""
+
+    def __init__(self, data: ImageData, transform: Transform, batch_size: int) -> None:
+        self._data = data
+        self._transform = transform
+        self._batch_size = batch_size
+        self._first, self._layout = _first_usable(data, transform)
+
+    def __getitem__(self, number: int) -> Batch:
+        start = number * self._batch_size
+        pixels: list[Pixels] = []
+        positions: list[int] = []
+        faults: list[Fault] = []
+        with _quiet():
+            for index in range(start, min(start + self._batch_size, len(self._data))):
+                try:
+                    one = _read(self._data, self._transform, index)
+                    self._require_layout(one, index)
+                except ImageFaultError as fault:
+                    faults.append(Fault(fault.id, fault.reason))
+                else:
+                    pixels.append(one)
+                    positions.append(index)
+        dtype, shape = self._layout
+        return Batch(
+            images=(
+                torch.stack([one.values for one in pixels])
+                if pixels
+                else torch.empty((0, *shape), dtype=dtype)
+            ),
+            labels=torch.tensor([one.label for one in pixels], dtype=torch.int64),
+            ids=[self._data.id(index) for index in positions],
+            faults=faults,
+            converted=dict(Counter(one.converted for one in pixels if one.converted)),
+            positions=positions,
+        )
+
+    def _require_layout(self, one: Pixels, index: int) -> None:
+        if one.layout != self._layout:
+            raise ImageFaultError(
+                self._data.id(index),
+                f"gives {_shown(one.layout)}, expected {_shown(self._layout)} as {self._first} "
+                "gives: set a size with --size",
+            )
+
+
+def _first_usable(
+    data: ImageData, transform: Transform
+) -> tuple[str, tuple[torch.dtype, tuple[int, ...]]]:
+    first: ImageFaultError | None = None
+    for index in range(len(data)):
+        try:
+            return data.id(index), read(data, transform, index).layout
+        except ImageFaultError as fault:
+            first = first or fault
+    found = f"the first, {first.id}, {first.reason}" if first else "there are none"
+    raise InputError(f"no image can be used: {found}")
+
+
+def _as_image(loaded: Loaded, id: str) -> Image.Image:
+    """A PIL image of what a data set gave; a uint8 tensor has its channels first, an array last."""
+    if isinstance(loaded, Image.Image):
+        return loaded
+    if isinstance(loaded, Tensor):
+        loaded = (loaded.movedim(0, -1) if loaded.ndim == 3 else loaded).cpu().numpy()
+    if not isinstance(loaded, np.ndarray):
+        raise ImageFaultError(
+            id, f"is a {type(loaded).__name__}, expected an image, an array or a tensor"
+        )
+    grey = loaded.ndim == 2 or (loaded.ndim == 3 and loaded.shape[2] == 1)
+    if loaded.dtype != np.uint8 or not (grey or (loaded.ndim == 3 and loaded.shape[2] in (3, 4))):
+        raise ImageFaultError(
+            id,
+            f"is an array of {loaded.dtype} and shape {loaded.shape}, expected uint8 (height, "
+            "width) or (height, width, channels), or a float tensor (channels, height, width)",
+        )
+    return Image.fromarray(
+        np.ascontiguousarray(loaded.reshape(loaded.shape[:2]) if grey else loaded)
+    )
+
+
+def _shown(layout: tuple[torch.dtype, tuple[int, ...]]) -> str:
+    dtype, shape = layout
+    if dtype == torch.uint8:
+        return f"{shape[0]} × {shape[1]} pixels (height × width)"
+    return f"a float tensor of shape {shape}"
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

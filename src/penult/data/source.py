@@ -1,0 +1,226 @@
+"""Where batches of images come from, and how the network is run over them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, SequentialSampler
+
+from penult.data.open import Batch, ImageData, batches, open_data
+from penult.data.transform import Transform
+from penult.errors import InputError
+
+SHARD_ROWS = 2048
+
+
+@dataclass(frozen=True)
+class Pass:
+    """How the network is run over the data.
+
+    Attributes:
+        batch_size: images in one forward pass.
+        workers: processes that decode images; 0 decodes in this one.
+        dtype: float32, or bfloat16 or float16 through autocast.
+        store: float32 or float16, how features are kept.
+        labels: "given", or "predicted" to take the network's own classes as labels.
+        strict: stop at the first faulty image rather than leave it out.
+    """
+
+    batch_size: int = 256
+    workers: int = 0
+    dtype: torch.dtype = torch.float32
+    store: torch.dtype = torch.float32
+    labels: str = "given"
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise InputError(f"batch size must be at least 1, found {self.batch_size}")
+        if self.workers < 0:
+            raise InputError(f"workers must be at least 0, found {self.workers}")
+        if self.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+            raise InputError(f"dtype must be float32, bfloat16 or float16, found {self.dtype}")
+        if self.store not in (torch.float32, torch.float16):
+            raise InputError(f"features are stored as float32 or float16, found {self.store}")
+        if self.labels not in ("given", "predicted"):
+            raise InputError(f"labels must be 'given' or 'predicted', found {self.labels!r}")
+
+    @property
+    def batches_per_shard(self) -> int:
+        """Whole batches in one shard, so that a resumed pass meets the same batches."""
+        return max(1, SHARD_ROWS // self.batch_size)
+
+    def identity(self) -> dict[str, Any]:
+        """What the features depend on."""
+        return {
+            "labels": self.labels,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "batch size": self.batch_size,
+            "store": str(self.store).removeprefix("torch."),
+        }
+
+    @property
+    def given(self) -> bool:
+        """Whether the labels come with the data."""
+        return self.labels == "given"
+
+
+class Source(Protocol):
+    """Batches of images, the same at every call, from any batch on."""
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Names of the classes, where known."""
+
+    @property
+    def n_samples(self) -> int:
+        """Images in all, faulty ones included."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the data and of how it is prepared."""
+
+    def batches(self, start: int) -> Iterator[Batch]:
+        """The batches from number `start` on."""
+
+    def inputs(self, batch: Batch, device: torch.device) -> Tensor:
+        """A batch's images as the network takes them, on `device`."""
+
+
+@dataclass
+class ImageSource:
+    """Batches of an `ImageData`, decoded by `transform`."""
+
+    data: ImageData
+    transform: Transform
+    how: Pass
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The data's."""
+        return self.data.class_names
+
+    @property
+    def n_samples(self) -> int:
+        """Images in all."""
+        return len(self.data)
+
+    @property
+    def fingerprint(self) -> str:
+        """The data's and the transform's."""
+        return f"{self.data.fingerprint} {self.transform.fingerprint}"
+
+    def batches(self, start: int) -> Iterator[Batch]:
+        """Decoded batches."""
+        how = self.how
+        return iter(
+            batches(
+                self.data,
+                self.transform,
+                batch_size=how.batch_size,
+                workers=how.workers,
+                start_batch=start,
+                strict=how.strict,
+            )
+        )
+
+    def inputs(self, batch: Batch, device: torch.device) -> Tensor:
+        """Normalised images."""
+        return self.transform.normalise(batch.images.to(device))
+
+
+@dataclass
+class LoaderSource:
+    """Batches of a DataLoader, ready for the network."""
+
+    loader: DataLoader[Any]
+    how: Pass
+    class_names: tuple[str, ...] | None = None
+
+    @property
+    def n_samples(self) -> int:
+        """Images in all."""
+        return len(self.loader.dataset)  # type: ignore[arg-type]  # map-style by `_source`
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the kind of data set, its length and its first batch."""
+        digest = hashlib.blake2b(digest_size=16)
+        digest.update(f"{type(self.loader.dataset).__qualname__} {self.n_samples}".encode())
+        for batch in islice(self.batches(0), 1):
+            digest.update(batch.images.contiguous().view(torch.uint8).numpy().tobytes())
+            digest.update(batch.labels.numpy().tobytes())
+        return digest.hexdigest()
+
+    def batches(self, start: int) -> Iterator[Batch]:
+        """The loader's batches."""
+        position = 0
+        for number, item in enumerate(self.loader):
+            images, labels = self._pair(item)
+            ids = [str(i) for i in range(position, position + len(images))]
+            position += len(images)
+            if number >= start:
+                yield Batch(images, labels, ids, [], {})
+
+    def inputs(self, batch: Batch, device: torch.device) -> Tensor:
+        """The images as they are."""
+        return batch.images.to(device)
+
+    def _pair(self, item: Any) -> tuple[Tensor, Tensor]:
+        pair = list(item) if isinstance(item, list | tuple) else [item]
+        images, labels = pair[0], pair[1] if len(pair) == 2 else None
+        if isinstance(images, Tensor) and not self.how.given:
+            return images, torch.full((len(images),), -1)
+        if (
+            isinstance(images, Tensor)
+            and isinstance(labels, Tensor)
+            and labels.shape == images.shape[:1]
+            and not labels.is_floating_point()
+        ):
+            return images, labels.long()
+        found = [
+            f"{x.dtype} {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+            for x in pair
+        ]
+        raise InputError(
+            "expected batches (images, labels) of the DataLoader, labels integers of shape "
+            f"(n_samples,); found {', '.join(found)}"
+        )
+
+
+def source_of(data: Any, transform: Transform | None, how: Pass) -> Source:
+    """Batches of whatever `collect` takes as data."""
+    if isinstance(data, DataLoader):
+        if transform is not None:
+            raise InputError("a DataLoader's images are ready: it takes no transform")
+        if isinstance(data.dataset, IterableDataset) or data.batch_size is None:
+            raise InputError(
+                "expected a DataLoader of batches over a map-style data set: its length and order "
+                "must be known"
+            )
+        if not isinstance(data.sampler, SequentialSampler):
+            raise InputError("the DataLoader shuffles or samples: give one with shuffle=False")
+        return LoaderSource(data, how)
+    images = data if isinstance(data, ImageData) else open_data(data, labelled=how.given)
+    return ImageSource(images, transform or Transform(), how)
+
+
+def examples(source: Source, device: torch.device, n: int = 4) -> Iterator[Tensor]:
+    """The first few usable images of each batch, as the network takes them.
+
+    Raises:
+        InputError: there are none.
+    """
+    empty = True
+    for batch in source.batches(0):
+        if len(batch.images):
+            empty = False
+            yield source.inputs(batch, device)[:n]
+    if empty:
+        raise InputError("none of the images could be used")

@@ -1,0 +1,402 @@
+"""From a decoded image to the network's input, and what the model's own library says of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from penult.errors import InputError
+from penult.extras import import_torchvision
+from penult.text import some
+
+Size = int | tuple[int, int]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
+MAX_SIDE = 8192
+CROP_ROUNDINGS = ("even", "down")
+
+
+@dataclass(frozen=True)
+class Transform:
+    """Turn a decoded image into the network's input: resize, centre crop, scale, normalise.
+
+    The same steps as torchvision's presets on a PIL image, to the pixel. The EXIF orientation is
+    not applied: torchvision, timm and Hugging Face do not apply it either.
+
+    Attributes:
+        resize: shorter side in pixels (the longer one follows), or (height, width); None: as it is.
+        crop: centre crop, side or (height, width) in pixels; a smaller image is padded with black.
+        mean, std: per channel, after scaling; length 1 (grey) or 3 (RGB) decides what images are
+            converted to.
+        interpolation: one of `INTERPOLATIONS`; always with antialiasing, as PIL does.
+        scale: factor on the 8-bit values, 1/255 for inputs in [0, 1].
+        bgr: hand the channels to the network in the order blue, green, red; `mean` and `std` then
+            are in this order too.
+        crop_rounding: where a centre crop lies when the margin is odd: "even" as torchvision rounds
+            half to even, "down" as Hugging Face does.
+        source: where it comes from, for people; no part of the fingerprint.
+
+    Raises:
+        InputError: a value is out of its range.
+    """
+
+    resize: Size | None = None
+    crop: Size | None = None
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    interpolation: str = "bilinear"
+    scale: float = 1 / 255
+    bgr: bool = False
+    crop_rounding: str = "even"
+    source: str = "options"
+
+    def __post_init__(self) -> None:
+        _check_size("resize", self.resize)
+        _check_size("crop", self.crop)
+        for what, values in (("mean", self.mean), ("std", self.std), ("scale", (self.scale,))):
+            if not isinstance(values, tuple) or not all(map(_is_finite, values)):
+                raise InputError(f"{what} must be finite numbers, found {values!r}")
+        if len(self.mean) not in (1, 3) or len(self.mean) != len(self.std):
+            raise InputError(
+                f"mean and std need 1 value each (grey) or 3 (RGB), found {len(self.mean)} and "
+                f"{len(self.std)}"
+            )
+        if min(*self.std, self.scale) <= 0:
+            raise InputError(f"std and scale must be above 0, found {self.std} and {self.scale}")
+        if self.bgr and self.channels == 1:
+            raise InputError("bgr needs 3 values of mean and std, found 1")
+        for what, choices in (("interpolation", INTERPOLATIONS), ("crop_rounding", CROP_ROUNDINGS)):
+            if (found := getattr(self, what)) not in choices:
+                raise InputError(f"{what} must be one of {', '.join(choices)}, found {found!r}")
+
+    @property
+    def channels(self) -> int:
+        """Channels of the network's input: 1 or 3."""
+        return len(self.mean)
+
+    @property
+    def mode(self) -> str:
+        """PIL mode that images are converted to: "L" or "RGB"."""
+        return "L" if self.channels == 1 else "RGB"
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all that changes the network's input."""
+        settings = {name: value for name, value in self.to_json().items() if name != "source"}
+        text = json.dumps(settings, sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+    def decode(self, image: Image.Image) -> NDArray[np.uint8]:
+        """Convert to the network's mode, resize and crop: uint8, (height, width, channels)."""
+        if image.mode != self.mode:
+            image = image.convert(self.mode)
+        if self.resize is not None:
+            size = _resized(image.size, self.resize)
+            image = image.resize(size, Image.Resampling[self.interpolation.upper()])
+        if self.crop is not None:
+            height, width = _pair(self.crop)
+            left = self._offset(image.width, width)
+            top = self._offset(image.height, height)
+            # PIL fills what lies outside of the image with zeros, as torchvision's padding does.
+            image = image.crop((left, top, left + width, top + height))
+        array: NDArray[np.uint8] = np.asarray(image)
+        return array[:, :, None] if array.ndim == 2 else array
+
+    def normalise(self, batch: Tensor) -> Tensor:
+        """Scale and normalise a batch on its own device: float32, (n_samples, channels, h, w).
+
+        A uint8 batch is (n_samples, height, width, channels) as `decode` leaves it. A float batch
+        is (n_samples, channels, height, width), ready as it is, and only becomes float32.
+        """
+        if batch.is_floating_point():
+            return batch.to(torch.float32)
+        mean = torch.tensor(self.mean, dtype=torch.float64)
+        std = torch.tensor(self.std, dtype=torch.float64)
+        factor = (self.scale / std).to(batch.device, torch.float32).view(1, -1, 1, 1)
+        shift = (mean / std).to(batch.device, torch.float32).view(1, -1, 1, 1)
+        if self.bgr:
+            batch = batch.flip(-1)
+        planes = batch.permute(0, 3, 1, 2)
+        return (
+            planes.to(torch.float32, memory_format=torch.contiguous_format).mul_(factor).sub_(shift)
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Its fields as JSON values."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_json(cls, settings: Mapping[str, Any]) -> Transform:
+        """Build from what `to_json` gave; fields left out keep their defaults.
+
+        Raises:
+            InputError: a field is unknown or out of its range.
+        """
+        known = {field.name for field in fields(cls)}
+        unknown = [str(name) for name in settings if name not in known]
+        if unknown:
+            raise InputError(
+                f"unknown settings of a transform: {some(unknown)}; "
+                f"known: {', '.join(sorted(known))}"
+            )
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in settings.items()
+        }
+        return cls(**values)
+
+    def _offset(self, size: int, crop: int) -> int:
+        if crop > size:
+            return -((crop - size) // 2)
+        return (size - crop) // 2 if self.crop_rounding == "down" else round((size - crop) / 2)
+
+
+def from_timm(model: nn.Module) -> Transform:
+    """Transform of a timm model, as its pretrained configuration says.
+
+    Raises:
+        InputError: the model carries no such configuration, or one that `Transform` cannot express.
+    """
+    if not getattr(model, "pretrained_cfg", None):
+        raise InputError(f"{type(model).__name__} has no pretrained_cfg: it is no model of timm's")
+    from timm.data import resolve_data_config
+
+    return _from_timm_config(resolve_data_config(model=model))
+
+
+def from_torchvision(weights: Any) -> Transform:
+    """Transform of torchvision's `weights` (of a weights enum), or of a model's default ones.
+
+    Raises:
+        InputError: no model of that name, or one whose weights are not for image classification.
+    """
+    if isinstance(weights, str):
+        weights = _default_weights(weights)
+    preset = weights.transforms()
+    wanted = ("resize_size", "crop_size", "mean", "std", "interpolation")
+    missing = [name for name in wanted if not hasattr(preset, name)]
+    if missing:
+        raise InputError(
+            f"the transform of {weights} is not for image classification (it has no "
+            f"{', '.join(missing)}): give --size, --mean and --std"
+        )
+    return Transform(
+        resize=_size_of(preset.resize_size),
+        crop=_size_of(preset.crop_size),
+        mean=tuple(preset.mean),
+        std=tuple(preset.std),
+        interpolation=preset.interpolation.value,
+        source="torchvision weights",
+    )
+
+
+def from_hf(processor: Any) -> Transform:
+    """Transform of a Hugging Face image processor, or of its settings as a dict.
+
+    A processor is also run on two synthetic images and compared, so that one that does something of
+    its own is never silently misread.
+
+    Raises:
+        InputError: the settings are incomplete or `Transform` cannot express them.
+    """
+    if isinstance(processor, Mapping):
+        return _from_hf_settings(processor)
+    timm_config = getattr(processor, "data_config", None)
+    if timm_config is not None:
+        return replace(_from_timm_config(timm_config), source="hf processor (timm)")
+    transform = _from_hf_settings(processor.to_dict())
+    _compare_with_processor(transform, processor)
+    return transform
+
+
+def _from_timm_config(config: Mapping[str, Any]) -> Transform:
+    _, height, width = config["input_size"]
+    mode = config["crop_mode"]
+    if mode not in ("center", "squash") or (mode == "center" and height != width):
+        raise InputError(
+            f"timm's preprocessing with crop mode {mode!r} at {height} × {width} is not supported: "
+            f"give --size, --mean and --std"
+        )
+    enlarged = (math.floor(height / config["crop_pct"]), math.floor(width / config["crop_pct"]))
+    return Transform(
+        resize=enlarged if mode == "squash" else enlarged[0],
+        crop=(height, width),
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        interpolation=config["interpolation"],
+        source="timm",
+    )
+
+
+def _default_weights(name: str) -> Any:
+    models = import_torchvision().models
+    try:
+        return models.get_model_weights(name).DEFAULT
+    except ValueError as error:
+        raise InputError(f"torchvision has no weights for {name!r}: {error}") from None
+
+
+def _from_hf_settings(settings: Mapping[str, Any]) -> Transform:
+    kind = str(settings.get("image_processor_type", settings.get("feature_extractor_type", "")))
+    resize, crop = _hf_resize(settings, kind) if settings.get("do_resize") else (None, None)
+    if settings.get("do_center_crop"):
+        crop = _hf_pair(settings.get("crop_size"), "crop_size")
+    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    if settings.get("do_normalize"):
+        mean = _three(_required(settings, "image_mean"))
+        std = _three(_required(settings, "image_std"))
+    if settings.get("rescale_offset"):
+        mean = (mean[0] + 1.0, mean[1] + 1.0, mean[2] + 1.0)
+    if settings.get("include_top"):
+        # Hugging Face's EfficientNet divides by the standard deviation a second time.
+        twice = _three(_required(settings, "image_std"))
+        std = (std[0] * twice[0], std[1] * twice[1], std[2] * twice[2])
+    resample = settings.get("resample")
+    return Transform(
+        resize=resize,
+        crop=crop,
+        mean=mean,
+        std=std,
+        interpolation="bilinear" if resample is None else Image.Resampling(resample).name.lower(),
+        scale=settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 1.0,
+        bgr=bool(settings.get("do_flip_channel_order")),
+        crop_rounding="down",
+        source="hf processor",
+    )
+
+
+def _hf_resize(settings: Mapping[str, Any], kind: str) -> tuple[Size, Size | None]:
+    """Resize, and the crop that ConvNeXt's processor makes part of it."""
+    size = settings.get("size")
+    if not isinstance(size, Mapping):
+        raise InputError(
+            f"the processor's size is {size!r}, which Hugging Face reads differently from class to "
+            "class: build the processor with AutoImageProcessor and give that"
+        )
+    given = {name: value for name, value in size.items() if value is not None}
+    if set(given) == {"height", "width"} and not kind.startswith("PoolFormer"):
+        return (given["height"], given["width"]), None
+    if set(given) != {"shortest_edge"}:
+        raise InputError(
+            f"the processor's size {given} is not supported, only shortest_edge, or height and "
+            "width: give --size, --mean and --std"
+        )
+    edge = given["shortest_edge"]
+    if kind.startswith("ConvNext"):
+        if edge >= 384:
+            return (edge, edge), None
+        return int(edge / _required(settings, "crop_pct")), (edge, edge)
+    if kind.startswith("PoolFormer"):
+        return int(edge / _required(settings, "crop_pct")), None
+    if kind.startswith("Levit"):
+        return int((256 / 224) * edge), None
+    return edge, None
+
+
+def _compare_with_processor(transform: Transform, processor: Any) -> None:
+    """Run both on two images; an error where they differ by more than rounding."""
+    scale = torch.tensor(transform.std).view(-1, 1, 1) / transform.scale
+    for height, width in ((333, 482), (482, 333)):
+        values = torch.rand(
+            1, 3, height // 4, width // 4, generator=torch.Generator().manual_seed(0)
+        )
+        smooth = nn.functional.interpolate(values, (height, width), mode="bilinear")
+        pixels = (smooth[0].permute(1, 2, 0) * 255).to(torch.uint8)
+        image = Image.fromarray(pixels.numpy())
+        theirs = torch.as_tensor(
+            np.asarray(processor(images=image, return_tensors="np")["pixel_values"][0])
+        )
+        ours = transform.normalise(torch.tensor(transform.decode(image))[None])[0]
+        if theirs.shape != ours.shape or ((theirs - ours) * scale).abs().mean() > 1.0:
+            raise InputError(
+                f"what {type(processor).__name__} does to an image is not supported: more than "
+                "the resize, centre crop and normalisation of its settings: give --size, --mean "
+                "and --std"
+            )
+
+
+def _resized(size: tuple[int, int], wanted: Size) -> tuple[int, int]:
+    """PIL's (width, height) after the resize; torchvision too rounds the longer side down."""
+    if isinstance(wanted, tuple):
+        return wanted[1], wanted[0]
+    width, height = size
+    if width <= height:
+        return wanted, int(wanted * height / width)
+    return int(wanted * width / height), wanted
+
+
+def _pair(size: Size) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else size
+
+
+def _three(values: float | list[float] | tuple[float, ...]) -> tuple[float, float, float]:
+    """A number for all three channels, or one for each."""
+    if isinstance(values, int | float):
+        return (values, values, values)
+    if len(values) != 3:
+        raise InputError(f"the processor's mean and std need 3 values each, found {len(values)}")
+    return (values[0], values[1], values[2])
+
+
+def _required(settings: Mapping[str, Any], name: str) -> Any:
+    if settings.get(name) is None:
+        raise InputError(f"the processor's settings lack {name}: give --size, --mean and --std")
+    return settings[name]
+
+
+def _size_of(values: int | list[int]) -> Size:
+    """torchvision's size: a list of one or two numbers, or a number."""
+    if isinstance(values, int):
+        return values
+    return values[0] if len(values) == 1 else (values[0], values[1])
+
+
+def _hf_pair(size: Any, what: str) -> tuple[int, int]:
+    if isinstance(size, int):
+        return size, size
+    if isinstance(size, Mapping) and size.get("height") and size.get("width"):
+        return size["height"], size["width"]
+    raise InputError(f"the processor's {what} must have a height and a width, found {size!r}")
+
+
+def _check_size(what: str, size: Any) -> None:
+    if size is None:
+        return
+    sides = size if isinstance(size, tuple) else (size, size)
+    if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
+        raise InputError(
+            f"{what} must be a side or (height, width) in pixels above 0, found {size!r}"
+        )
+    if max(sides) > MAX_SIDE:
+        raise InputError(f"{what} must be at most {MAX_SIDE} pixels a side, found {size!r}")
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def assumed_for(network: nn.Module) -> Transform:
+    """What to assume where nothing says how inputs are made.
+
+    ImageNet's mean and standard deviation; for a network whose first convolution reads one channel,
+    grey images in [0, 1]. The size stays as it is.
+    """
+    first = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
+    if first is not None and first.in_channels == 1:
+        return Transform(mean=(0.0,), std=(1.0,), source="assumed")
+    return Transform(source="assumed")

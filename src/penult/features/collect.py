@@ -1,0 +1,225 @@
+"""The one pass over the data: penultimate features of a network, streamed to shards or memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import torch
+from torch import Tensor, nn
+
+from penult.data.open import Batch
+from penult.data.source import Pass, Source, examples, source_of
+from penult.data.transform import Transform
+from penult.errors import InputError
+from penult.features.features import Features
+from penult.features.shard_folder import Faults, ShardFolder, ShardSource
+from penult.features.shards import Block, require_finite
+from penult.network.calling import call_model, device_of, evaluating
+from penult.network.find import find_head
+from penult.network.head import Head, NotFiniteError
+from penult.network.load import fingerprint
+from penult.network.tap import FeatureTap
+from penult.text import some
+
+EXAMPLES_TRIED = 8
+
+Progress = Callable[[int, int], None]
+
+
+class Tap(Protocol):
+    """What is kept of each run of the network, inside a context: see `FeatureTap`."""
+
+    @property
+    def features(self) -> Tensor:
+        """(n_samples, n_features) of the last run."""
+
+    @property
+    def logits(self) -> Tensor:
+        """(n_samples, n_classes) of the last run."""
+
+    @property
+    def n_features(self) -> int:
+        """How many features a sample has."""
+
+    def feature(self, j: int) -> str:
+        """What messages call a feature."""
+
+    def __enter__(self) -> Self:
+        """Begin to watch."""
+
+    def __exit__(self, *error: Any) -> None:
+        """Take the hooks away."""
+
+
+def collect(
+    model: nn.Module,
+    data: Any,
+    head: Head | None = None,
+    *,
+    transform: Transform | None = None,
+    how: Pass | None = None,
+    out: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Features:
+    """Run a network once over labelled images and keep its penultimate features.
+
+    The network stays where it is (device) and as it is (weights, training flags).
+
+    Args:
+        model: the network.
+        data: what `open_data` takes (a folder or zip of class folders, a data set of (image,
+            label), arrays), or a DataLoader of (images, labels) batches ready for the network.
+        head: its final linear map; found by `find_head` on the first batch where not given.
+        transform: preprocessing of images; required where `data` holds undecoded images.
+        how: batch size, workers, dtypes and so on.
+        out: folder for shards; a pass that was interrupted goes on there. In memory without.
+        progress: called with (samples done, samples in all) after every batch.
+
+    Raises:
+        InputError: no head, labels out of range, non-finite features (names the image), no
+            readable image, a folder that holds something else, a full disk.
+    """
+    how = how or Pass()
+    source = source_of(data, transform, how)
+    if head is None:
+        head = usable_head(model, source)
+    shards = network_source(model, source, head, how, progress)
+    if out is not None:
+        identity = {
+            "network": fingerprint(model),
+            "head": head.fingerprint(),
+            "data": source.fingerprint,
+            **how.identity(),
+        }
+        ShardFolder(Path(out), head, source.class_names, how.store, identity).fill(shards)
+        return Features.open(out)
+    parts = [block for block, _ in shards(0)]
+    n_samples = sum(len(block.labels) for block in parts)
+    return Features(parts, (n_samples, head.n_features), head, source.class_names)
+
+
+def usable_head(model: nn.Module, source: Source, name: str | None = None) -> Head:
+    """Find the head on the first images for which the network's logits are finite.
+
+    Raises:
+        HeadNotFound: see `find_head`.
+        InputError: the logits are finite for none of the first images; names a weight that is not.
+    """
+    device = device_of(model)
+    for inputs in islice(examples(source, device), EXAMPLES_TRIED):
+        for example in (inputs, *(one[None] for one in inputs)):
+            with suppress(NotFiniteError):
+                return find_head(model, example, name=name)
+    bad = [n for n, p in model.named_parameters() if not bool(p.isfinite().all())]
+    if bad:
+        raise InputError(f"the network's weights are NaN or infinite in {some(bad)}")
+    raise InputError("the network gives NaN or infinite logits on each of the first images")
+
+
+def network_source(
+    model: nn.Module,
+    source: Source,
+    head: Head,
+    how: Pass,
+    progress: Progress | None = None,
+    tap: Tap | None = None,
+) -> ShardSource:
+    """Blocks of a network's features over images, one for each shard from a given one on.
+
+    The features are those that the head reads, or those of another `tap`.
+    """
+    watched = tap or FeatureTap(model, head)
+    return lambda n_shards: _forward(model, source, head, watched, how, n_shards, progress)
+
+
+def features_source(features: Features) -> ShardSource:
+    """Blocks of features at hand, one for each shard from a given one on."""
+    return lambda n_shards: ((b, Faults()) for b in islice(features.blocks(), n_shards, None))
+
+
+def _forward(
+    model: nn.Module,
+    source: Source,
+    head: Head,
+    tap: Tap,
+    how: Pass,
+    n_shards: int,
+    progress: Progress | None,
+) -> Generator[tuple[Block, Faults], None, None]:
+    device = device_of(model)
+    start = n_shards * how.batches_per_shard
+    done = min(start * how.batch_size, source.n_samples)
+    blocks: list[Block] = []
+    faults = Faults()
+    with evaluating(model), tap:
+        for number, batch in enumerate(source.batches(start), start + 1):
+            if len(batch.images):
+                # Not around the whole loop: these modes would leak to the consumer at each yield.
+                with torch.no_grad(), autocast(device, how.dtype):
+                    call_model(model, source.inputs(batch, device))
+                block, unusable = _block(tap, batch, head, how)
+                blocks.append(block)
+                faults.add(unusable)
+            faults.add(Faults.of(batch))
+            done += len(batch.ids) + len(batch.faults)
+            if progress is not None:
+                progress(done, source.n_samples)
+            if number % how.batches_per_shard == 0:
+                yield _join(blocks, tap), faults
+                blocks, faults = [], Faults()
+    if blocks or faults.n_faults:
+        yield _join(blocks, tap), faults
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """Context in which a float32 network computes in `dtype`."""
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+
+def _block(tap: Tap, batch: Batch, head: Head, how: Pass) -> tuple[Block, Faults]:
+    """Features of a batch; samples with a NaN or infinite one are left out as faults."""
+    predicted = tap.logits.argmax(1).cpu()
+    labels = batch.labels if how.given else predicted
+    block = Block(tap.features.float().cpu(), labels, predicted, batch.ids)
+    if how.strict:
+        require_finite(block, tap.feature)
+    faults = Faults()
+    finite = block.features.isfinite()
+    if not bool(finite.all()):
+        block, faults = _without(block, finite, tap)
+    labels = block.labels
+    bad = (labels < 0) | (labels >= head.n_classes)
+    if bool(bad.any()):
+        i = int(bad.nonzero()[0, 0])
+        raise InputError(
+            f"labels must lie in [0, {head.n_classes}) for the {head.n_classes} classes of the "
+            f"head, found {int(labels[i])} for {block.ids[i]}"
+        )
+    return block, faults
+
+
+def _without(block: Block, finite: Tensor, tap: Tap) -> tuple[Block, Faults]:
+    """The finite samples of a block, and the others as faults that name a feature."""
+    good = finite.all(1)
+    faults = Faults()
+    for i in (~good).nonzero()[:, 0].tolist():
+        j = int((~finite[i]).nonzero()[0, 0])
+        reason = f"{tap.feature(j)} is {float(block.features[i, j])}"
+        faults.add(Faults(1, [(block.ids[i], reason)]))
+    return block.where(good), faults
+
+
+def _join(blocks: list[Block], tap: Tap) -> Block:
+    if not blocks:
+        none = torch.empty(0, dtype=torch.int64)
+        return Block(torch.empty(0, tap.n_features), none, none, [])
+    return Block(
+        torch.cat([b.features for b in blocks]),
+        torch.cat([b.labels for b in blocks]),
+        torch.cat([b.predicted for b in blocks if b.predicted is not None]),
+        [name for b in blocks for name in b.ids],
+    )

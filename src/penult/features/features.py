@@ -1,0 +1,353 @@
+"""Features: penultimate vectors with labels, in memory or as safetensors shards in a folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from penult.errors import InputError
+from penult.features.shards import (
+    FORMAT,
+    Block,
+    load_dense,
+    read_class_names,
+    read_labels,
+    read_shard,
+    require_finite,
+    shard_shape,
+)
+from penult.network.head import Head
+from penult.storage import read_json, read_tensors, write_tensors
+from penult.text import some
+
+
+class Features:
+    """Penultimate features of many samples, read block by block: they need not fit in memory.
+
+    Made by `Features.of` from arrays, `Features.open` from files, or `collect` from a network.
+
+    Attributes:
+        n_samples, n_features: the shape of the features.
+        head: the dense head that reads them, or None.
+        class_names: names in the order of the head's logits, or None.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[Path | Block],
+        shape: tuple[int, int],
+        head: Head | None,
+        class_names: Sequence[str] | None,
+    ) -> None:
+        self._parts = parts
+        self.n_samples, self.n_features = shape
+        self.head = head
+        self.class_names = None if class_names is None else tuple(class_names)
+
+    @classmethod
+    def of(
+        cls,
+        features: Any,
+        labels: Any,
+        weight: Any = None,
+        bias: Any = None,
+        class_names: Sequence[str] | None = None,
+    ) -> Features:
+        """Features already at hand, as arrays or tensors.
+
+        Args:
+            features: (n_samples, n_features), finite.
+            labels: (n_samples,) integers in [0, n_classes).
+            weight: (n_classes, n_features) of the dense head, or None.
+            bias: (n_classes,), or None for a head without.
+            class_names: n_classes names, or None.
+
+        Raises:
+            InputError: shapes that do not fit, labels out of range, NaN or infinite features.
+        """
+        try:
+            z, y = torch.as_tensor(features).detach(), torch.as_tensor(labels).detach()
+        except (TypeError, ValueError) as error:
+            raise InputError(f"expected arrays of numbers: {error}") from error
+        if z.ndim != 2 or not z.dtype.is_floating_point:
+            raise InputError(
+                "expected floating-point features of shape (n_samples, n_features), found "
+                f"{z.dtype} of shape {tuple(z.shape)}"
+            )
+        if y.dtype.is_floating_point or y.dtype == torch.bool or y.shape != z.shape[:1]:
+            raise InputError(
+                f"expected integer labels of shape ({len(z)},), found {y.dtype} of shape "
+                f"{tuple(y.shape)}"
+            )
+        head = None if weight is None else head_of(weight, bias)
+        z, y = z.to("cpu", torch.float32), y.to("cpu", torch.int64)
+        block = Block(z, y, None, [])
+        made = cls([block], (z.shape[0], z.shape[1]), head, class_names)
+        made._check("the features")
+        require_finite(block)
+        return made
+
+    @classmethod
+    def open(cls, path: str | Path) -> Features:
+        """Features of a file, or of a folder of shards with its `index.json`.
+
+        Raises:
+            InputError: absent, truncated, of another format, an unfinished folder, or tensors whose
+                shapes or labels do not fit together.
+        """
+        path = Path(path)
+        return cls._open_folder(path) if path.is_dir() else cls._open_file(path)
+
+    @classmethod
+    def _open_file(cls, path: Path) -> Features:
+        shape = shard_shape(path)
+        tensors, _ = read_tensors(path, FORMAT, (), only=("weight", "bias"))
+        weight = tensors.get("weight")
+        head = None if weight is None else head_of(weight, tensors.get("bias"))
+        made = cls([path], shape, head, read_class_names(path))
+        made._check(str(path))
+        return made
+
+    @classmethod
+    def _open_folder(cls, folder: Path) -> Features:
+        index = read_json(folder / "index.json", FORMAT)
+        if not index.get("complete"):
+            raise InputError(
+                f"{folder} is unfinished: run the command that writes it again, it goes on where "
+                "it stopped"
+            )
+        try:
+            parts = [folder / shard["file"] for shard in index["shards"]]
+            names = [str(name) for name in index["class_names"]]
+            n_features = int(index["n_features"])
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{folder}/index.json is damaged: it lacks {error}") from error
+        for part in parts:
+            if not part.is_file():
+                raise InputError(f"{folder}/index.json names {part.name}, which is not there")
+        # Folders of other layers than the penultimate one say that no head reads them.
+        head = load_dense(folder / "dense.safetensors") if index.get("head", True) else None
+        expected = n_features if head is None else head.n_features
+        shapes = [shard_shape(part) for part in parts]
+        made = cls(parts, (sum(n for n, _ in shapes), expected), head, names)
+        for part, (_, found) in zip(parts, shapes, strict=True):
+            if found != expected:
+                where = "index.json" if head is None else "the head"
+                raise InputError(f"{part}: n_features is {found}, and {expected} in {where}")
+        made._check(str(folder))
+        return made
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes: of the head, else of the names, else of the labels."""
+        if self.head is not None:
+            return self.head.n_classes
+        if self.class_names is not None:
+            return len(self.class_names)
+        return 1 + max((int(block.labels.max()) for block in self.blocks()), default=-1)
+
+    def names(self) -> tuple[str, ...]:
+        """Class names, or numbers where there are none."""
+        return self.class_names or tuple(map(str, range(self.n_classes)))
+
+    def blocks(self) -> Iterator[Block]:
+        """All samples in order, in blocks of a bounded number of rows, each checked to be finite.
+
+        Raises:
+            InputError: a NaN or infinite feature (names the sample and the feature).
+        """
+        for part in self._parts:
+            for block in [part] if isinstance(part, Block) else read_shard(part):
+                yield from _checked(block)
+
+    def __iter__(self) -> Iterator[Block]:
+        return self.blocks()
+
+    def subset(self, keep: Tensor) -> Features:
+        """Some of the samples, read from the same place.
+
+        Args:
+            keep: (n_samples,) bool.
+        """
+        return _View(self, keep)
+
+    def arrays(self) -> tuple[Tensor, Tensor]:
+        """All features (n_samples, n_features) float32 and labels (n_samples,) in memory."""
+        blocks = list(self.blocks())
+        if len(blocks) == 1:
+            return blocks[0].features, blocks[0].labels
+        return torch.cat([b.features for b in blocks]), torch.cat([b.labels for b in blocks])
+
+    def dense_accuracy(self, head: Head | None = None) -> float:
+        """Fraction of samples that the dense network has right, by its own head or another."""
+        head = head or self.require_head()
+        n_correct = sum(int((b.dense_classes(head) == b.labels).sum()) for b in self.blocks())
+        return n_correct / self.n_samples
+
+    def fingerprint(self) -> str:
+        """Hash of the samples: of the bytes of the files, or of the arrays."""
+        digest = hashlib.blake2b(digest_size=16)
+        for part in self._parts:
+            if isinstance(part, Path):
+                with part.open("rb") as file:
+                    while chunk := file.read(1 << 20):
+                        digest.update(chunk)
+            else:
+                digest.update(part.features.contiguous().numpy().tobytes())
+                digest.update(part.labels.contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def require_head(self) -> Head:
+        """The dense head, or an error that says how to give one."""
+        if self.head is None:
+            raise InputError(
+                "the features come without a head: add `weight` (n_classes, n_features) and "
+                "`bias` (n_classes,) to the features file"
+            )
+        return self.head
+
+    def labels(self) -> Tensor:
+        """All labels (n_samples,) int64; features in files are not read."""
+        return torch.cat(
+            [part.labels if isinstance(part, Block) else read_labels(part) for part in self._parts]
+        )
+
+    def matched(self, reference: Features) -> Features:
+        """These features as samples of the same network as `reference`.
+
+        Labels are put in the order of the reference's class names where both have names.
+
+        Raises:
+            InputError: another n_features or head, unknown class names, labels out of range.
+        """
+        if self.n_features != reference.n_features:
+            raise InputError(
+                f"n_features is {reference.n_features} in the features and {self.n_features} in "
+                "those for evaluation: expected features of the same network"
+            )
+        own, head = self.head, reference.head
+        if own is not None and head is not None and not _same(own, head):
+            raise InputError(
+                "the features for evaluation come with another head than the features: expected "
+                "features of the same network"
+            )
+        names, known = self.class_names, reference.class_names
+        place = None
+        if names is not None and known is not None and names != known:
+            unknown = [name for name in names if name not in known]
+            if unknown:
+                raise InputError(
+                    f"the features for evaluation have classes that the features do not include: "
+                    f"{some(unknown)}"
+                )
+            position = {name: i for i, name in enumerate(known)}
+            place = torch.tensor([position[name] for name in names])
+        view = _View(self, place=place)
+        view.head, view.class_names = head, known
+        view._check("the features for evaluation")
+        return view
+
+    def _check(self, where: str) -> None:
+        if self.n_samples == 0 or self.n_features == 0:
+            raise InputError(f"{where}: no {'samples' if self.n_samples == 0 else 'features'}")
+        head, names = self.head, self.class_names
+        if head is not None and head.n_features != self.n_features:
+            raise InputError(
+                f"{where}: n_features is {self.n_features} in the features and "
+                f"{head.n_features} in the head's weight"
+            )
+        if head is not None and names is not None and head.n_classes != len(names):
+            raise InputError(f"{where}: {len(names)} class names for {head.n_classes} classes")
+        labels = self.labels()
+        known = head is not None or names is not None
+        bad = labels < 0 if not known else (labels < 0) | (labels >= self.n_classes)
+        if bool(bad.any()):
+            i = int(bad.nonzero()[0, 0])
+            bound = f"[0, {self.n_classes})" if known else "[0, n_classes)"
+            raise InputError(
+                f"{where}: labels must lie in {bound}, found {int(labels[i])} at sample {i}"
+            )
+
+
+class _View(Features):
+    """Other features seen through: some of the samples, or labels in another order."""
+
+    def __init__(
+        self, whole: Features, keep: Tensor | None = None, place: Tensor | None = None
+    ) -> None:
+        n_samples = whole.n_samples if keep is None else int(keep.sum())
+        super().__init__((), (n_samples, whole.n_features), whole.head, whole.class_names)
+        self._whole = whole
+        self._keep = keep
+        self._place = place
+
+    def blocks(self) -> Iterator[Block]:
+        start = 0
+        for block in self._whole.blocks():
+            stop = start + len(block.labels)
+            seen = block if self._keep is None else block.where(self._keep[start:stop])
+            start = stop
+            if self._place is not None:
+                predicted = None if seen.predicted is None else self._place[seen.predicted]
+                seen = Block(seen.features, self._place[seen.labels], predicted, seen.ids)
+            if len(seen.labels):
+                yield seen
+
+    def labels(self) -> Tensor:
+        labels = self._whole.labels()
+        labels = labels if self._keep is None else labels[self._keep]
+        return labels if self._place is None else self._place[labels]
+
+    def fingerprint(self) -> str:
+        digest = hashlib.blake2b(self._whole.fingerprint().encode(), digest_size=16)
+        for tensor in (self._keep, self._place):
+            digest.update(b"" if tensor is None else tensor.numpy().tobytes())
+        return digest.hexdigest()
+
+
+def _same(first: Head, second: Head) -> bool:
+    return torch.equal(first.weight, second.weight) and torch.equal(first.bias, second.bias)
+
+
+def head_of(weight: Any, bias: Any = None) -> Head:
+    """Head from arrays: weight (n_classes, n_features), bias (n_classes,) or None for zeros.
+
+    Raises:
+        InputError: shapes that do not fit, NaN or infinite values.
+    """
+    w = torch.as_tensor(weight).detach().to("cpu", torch.float32)
+    if w.ndim != 2:
+        raise InputError(
+            f"expected a weight of shape (n_classes, n_features), found {tuple(w.shape)}"
+        )
+    b = torch.zeros(len(w)) if bias is None else torch.as_tensor(bias).detach()
+    b = b.to("cpu", torch.float32)
+    if b.shape != (len(w),):
+        raise InputError(f"expected a bias of shape ({len(w)},), found {tuple(b.shape)}")
+    if not (bool(w.isfinite().all()) and bool(b.isfinite().all())):
+        raise InputError("the head's weight or bias holds NaN or infinite values")
+    return Head("", w, b)
+
+
+def save_features(path: str | Path, features: Features) -> None:
+    """Write features that fit in memory as one features file, with head and class names."""
+    z, y = features.arrays()
+    tensors = {"features": z, "labels": y}
+    metadata = {"format": FORMAT}
+    if features.head is not None:
+        tensors |= {"weight": features.head.weight, "bias": features.head.bias}
+    if features.class_names is not None:
+        metadata["class_names"] = json.dumps(features.class_names, ensure_ascii=False)
+    write_tensors(Path(path), tensors, metadata)
+
+
+def _checked(block: Block) -> Iterator[Block]:
+    require_finite(block)
+    if len(block.features):
+        yield block

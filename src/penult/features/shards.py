@@ -1,0 +1,174 @@
+"""Shards: safetensors files of features with labels, read and written whole or in blocks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from penult.errors import InputError
+from penult.network.head import Head
+from penult.storage import read_tensors, write_json, write_tensors
+
+FORMAT = "penult-features/1"
+BLOCK_ROWS = 8192
+DTYPES = ("F16", "F32", "BF16", "F64")
+
+
+@dataclass(eq=False)
+class Block:
+    """Some samples: what one step of a streamed computation sees.
+
+    Attributes:
+        features: (n_samples, n_features) float32.
+        labels: (n_samples,) int64.
+        predicted: (n_samples,) int64, classes the network itself gave; None where not recorded.
+        ids: name of each sample.
+    """
+
+    features: Tensor
+    labels: Tensor
+    predicted: Tensor | None
+    ids: list[str]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Unpack as `features, labels`."""
+        return iter((self.features, self.labels))
+
+    def where(self, keep: Tensor) -> Block:
+        """The samples for which `keep` (n_samples,) bool is set."""
+        predicted = None if self.predicted is None else self.predicted[keep]
+        ids = [name for name, kept in zip(self.ids, keep.tolist(), strict=False) if kept]
+        return Block(self.features[keep], self.labels[keep], predicted, ids)
+
+    def dense_classes(self, head: Head) -> Tensor:
+        """Class that the dense network gives each sample: as recorded, else from its head."""
+        return head(self.features).argmax(1) if self.predicted is None else self.predicted
+
+
+def read_shard(path: Path, rows: int | None = BLOCK_ROWS) -> Iterator[Block]:
+    """Blocks of at most `rows` rows of one features file, or the whole of it as one block."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = set(file.keys())
+            ids = _strings(path, "ids", (file.metadata() or {}).get("ids", "[]"))
+            features, labels = file.get_slice("features"), file.get_slice("labels")
+            predicted = file.get_slice("predicted") if "predicted" in names else None
+            n = features.get_shape()[0]
+            _check_predicted(path, predicted, n)
+            step = max(1, n if rows is None else rows)
+            for start in range(0, max(n, 1), step):
+                part = slice(start, min(start + step, n))
+                yield Block(
+                    features[part].float(),
+                    labels[part].long(),
+                    None if predicted is None else predicted[part],
+                    ids[part] or [str(i) for i in range(part.start, part.stop)],
+                )
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is no readable features file: {error}") from error
+
+
+def write_shard(path: Path, block: Block, notes: Mapping[str, str]) -> None:
+    """Write a block as one shard, with `notes` in its metadata."""
+    tensors = {"features": block.features, "labels": block.labels}
+    if block.predicted is not None:
+        tensors["predicted"] = block.predicted
+    ids = json.dumps(block.ids, ensure_ascii=False)
+    write_tensors(path, tensors, {**notes, "format": FORMAT, "ids": ids})
+
+
+def read_notes(path: Path) -> dict[str, str]:
+    """Metadata of a features file."""
+    return read_tensors(path, FORMAT, (), only=())[1]
+
+
+def save_dense(path: Path, head: Head) -> None:
+    """Write a dense head beside the shards that it reads."""
+    metadata = {"format": "penult-dense/1", "layer": head.name, "reduce": head.reduce}
+    metadata["verified"] = json.dumps(head.verified)
+    write_tensors(path, {"weight": head.weight, "bias": head.bias}, metadata)
+
+
+def load_dense(path: Path) -> Head:
+    """Read a dense head."""
+    tensors, notes = read_tensors(path, "penult-dense/1", ("weight", "bias"))
+    verified = bool(json.loads(notes["verified"]))
+    return Head(notes["layer"], tensors["weight"], tensors["bias"], notes["reduce"], verified)
+
+
+def write_index(folder: Path, index: Mapping[str, Any]) -> None:
+    """Write a folder's `index.json`."""
+    write_json(folder / "index.json", {"format": FORMAT, **index})
+
+
+def require_finite(block: Block, feature: Callable[[int], str] = "feature {}".format) -> None:
+    """Refuse NaN or infinite features, naming the first sample and feature."""
+    # A sum is finite if all its terms are; if it is not, look closer (it may merely overflow).
+    if bool(block.features.sum(dtype=torch.float64).isfinite()):
+        return
+    bad = (~block.features.isfinite()).nonzero()
+    if len(bad):
+        i, j = (int(x) for x in bad[0])
+        name = block.ids[i] if block.ids else str(i)
+        raise InputError(
+            f"{feature(j)} of sample {name} is {float(block.features[i, j])}: expected finite "
+            "features; look at this image, or run the network in float32"
+        )
+
+
+def shard_shape(path: Path) -> tuple[int, int]:
+    """(n_samples, n_features) of a features file, and that its tensors fit each other."""
+    read_tensors(path, FORMAT, ("features", "labels"), only=())
+    with safe_open(path, framework="pt") as file:
+        features, labels = file.get_slice("features"), file.get_slice("labels")
+        shape, dtype = tuple(features.get_shape()), features.get_dtype()
+        labels_shape, labels_dtype = tuple(labels.get_shape()), labels.get_dtype()
+    if len(shape) != 2 or dtype not in DTYPES:
+        raise InputError(
+            f"{path}: expected floating-point `features` of shape (n_samples, n_features), "
+            f"found {dtype} of shape {shape}"
+        )
+    if labels_shape != shape[:1] or labels_dtype[0] not in "IU":
+        raise InputError(
+            f"{path}: expected integer `labels` of shape ({shape[0]},), found {labels_dtype} "
+            f"of shape {labels_shape}"
+        )
+    return shape[0], shape[1]
+
+
+def read_labels(path: Path) -> Tensor:
+    """Labels (n_samples,) int64 of a features file, its features left alone."""
+    return read_tensors(path, FORMAT, ("labels",), only=("labels",))[0]["labels"].long()
+
+
+def read_class_names(path: Path) -> list[str] | None:
+    """Class names of a features file, where it has any."""
+    text = read_notes(path).get("class_names")
+    return None if text is None else _strings(path, "class_names", text)
+
+
+def _strings(path: Path, what: str, text: str) -> list[str]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        raise InputError(f"{path}: expected a JSON list of strings as `{what}`, found {text[:60]}")
+    return found
+
+
+def _check_predicted(path: Path, predicted: Any, n: int) -> None:
+    if predicted is None:
+        return
+    shape, dtype = tuple(predicted.get_shape()), predicted.get_dtype()
+    if shape != (n,) or dtype[0] not in "IU":
+        raise InputError(
+            f"{path}: expected integer `predicted` of shape ({n},), found {dtype} of shape {shape}"
+        )

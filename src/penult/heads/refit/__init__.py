@@ -1,0 +1,1 @@
+"""Refit: the best weights on fixed subspaces."""

@@ -1,0 +1,135 @@
+"""Why a network has no head: what becomes of the outputs of its last linear layers, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from penult.network.linear_maps import close, reduced, reduction, wide
+from penult.network.watch import Layer, Trial, Watch, alike
+from penult.text import some
+
+_MOST_TRIALS = 16
+_OPERATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "": lambda t: t,
+    "softmax": lambda t: t.softmax(-1),
+    "log_softmax": lambda t: t.log_softmax(-1),
+    "sigmoid": torch.sigmoid,
+    "ReLU": F.relu,
+    "tanh": torch.tanh,
+    "GELU": F.gelu,
+    "exp": torch.exp,
+    "division by its length": lambda t: F.normalize(t, dim=-1),
+}
+
+
+def reason(watch: Watch) -> str:
+    """Why no layer's output is the first of the network's outputs."""
+    before = watch.targets[0]
+    shares: dict[Layer, float] = {}
+    reaching: list[Layer] = []
+    for layer in watch.fitting(before.shape[1])[::-1][:_MOST_TRIALS]:
+        trial = watch.trial(layer, alone=True)
+        after = trial.targets[0]
+        direct = reduction(trial.shifted, after) is not None
+        if direct and watch.trial(layer).map is None:
+            kind = type(layer.module).__name__
+            return f"the logits come from {layer}, a {kind} that is not linear in its input"
+        follows = _operation(trial.shifted, after)
+        if follows is not None and not direct:
+            return f"the last linear layer, {layer}, is followed by {follows[0]}"
+        share = _share(trial, after - before)
+        if share is not None:
+            shares[layer] = share[0]
+        elif not alike(before, after):
+            reaching.append(layer)
+    if shares:
+        return _mixture(shares)
+    n_classes = before.shape[1]
+    bare = _bare(watch, n_classes)
+    if reaching:
+        found = f"{reaching[0]} is followed by something that is not linear"
+    else:
+        found = f"no linear layer gives the {n_classes} logits"
+    return found + (f"; {some(bare)} would fit but belongs to no layer that ran" if bare else "")
+
+
+def likely_reduce(watch: Watch, layer: Layer) -> str:
+    """How to reduce the positions of a layer whose output is not the logits."""
+    trial = watch.trial(layer, alone=True)
+    if trial.shifted.shape[1] == 1:
+        return "none"
+    for before, after in zip(watch.targets, trial.targets, strict=True):
+        if after.shape[1] == layer.n_classes:
+            found = _operation(trial.shifted, after) or _share(trial, after - before)
+            return found[1] if found else "mean"
+    return "mean"
+
+
+def _operation(values: Tensor, target: Tensor) -> tuple[str, str] | None:
+    """What turns rows into `target`, in words, and how it reduces the positions."""
+    values = wide(values)
+    for name, apply in _OPERATIONS.items():
+        done = apply(values)
+        direct = reduction(done, target)
+        if direct == "none":
+            return name, direct
+        then = f"{name} and " if name else ""
+        if direct is not None:
+            over = "the mean over positions" if direct == "mean" else direct.replace(":", " ")
+            return then + over, direct
+        for words, result in (
+            (f"{then}the sum over positions", done.sum(1)),
+            (f"{then}the maximum over positions", done.amax(1)),
+            (f"the mean over positions and {name}", apply(values.mean(1))),
+        ):
+            if close(result, target):
+                return words, "mean"
+    return None
+
+
+def _share(trial: Trial, change: Tensor) -> tuple[float, str] | None:
+    """By what factor, and reduced how, the layer's noise came out at the end, if linearly."""
+    n_positions = trial.noise.shape[1]
+    positions = [f"position:{i}" for i in range(n_positions)]
+    for reduce in ["none"] if n_positions == 1 else ["mean", *positions]:
+        noise = reduced(trial.noise, reduce)
+        if noise.shape != change.shape:
+            return None
+        factor = float((wide(noise) * wide(change)).sum() / wide(noise).square().sum())
+        same = close(change, factor * noise, scale=trial.shifted.abs(), products=True)
+        if same and abs(factor) > 0.02:
+            return factor, reduce
+    return None
+
+
+def _mixture(shares: Mapping[Layer, float]) -> str:
+    """How the logits are put together from the outputs of layers, in words."""
+    layers, factors = list(shares)[::-1], list(shares.values())[::-1]
+    n = len(layers)
+    if n > 1:
+        usual = {"mean": 1 / n, "sum": 1.0}
+        fits = [word for word, f in usual.items() if all(abs(g - f) < 0.05 * f for g in factors)]
+        names = " and ".join(map(str, layers))
+        return f"the logits are the {fits[0] if fits else 'weighted sum'} of {n} layers, {names}"
+    layer, factor = layers[0], factors[0]
+    if layer.calls > 1:
+        return f"the logits mix the {layer.calls} outputs of {layer}, which runs that often"
+    if abs(factor - 1) < 0.05:
+        return f"something is added to the output of {layer}"
+    return f"the output of {layer} is multiplied by {factor:.3g}"
+
+
+def _bare(watch: Watch, n_classes: int) -> list[str]:
+    """Parameters that could be the head's weight but were used in no linear layer."""
+    ran = [layer.name for layer in watch.layers.values()]
+    return [
+        f"parameter {name} {tuple(values.shape)}"
+        for name, values in watch.model.named_parameters()
+        if n_classes in values.shape
+        and values.squeeze().ndim == 2
+        and not any(name.startswith(f"{layer}.") for layer in ran)
+    ]

@@ -1,0 +1,107 @@
+"""Tap: what a network's head reads and gives while the network runs."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Self
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from penult.errors import InputError
+from penult.network.calling import first_tensor, kind_of, layer_named
+from penult.network.head import Head
+from penult.network.linear_maps import (
+    channel_axis,
+    reduced,
+    rows,
+)
+
+
+class FeatureTap:
+    """Watch what a network's head reads and gives; the network is not changed.
+
+    A context manager: inside it, after each run of the network, `features` and `logits` are those
+    of that run. Leaving it takes the hooks away. Both are copies, detached, on the network's device
+    and in its dtype.
+
+    Args:
+        model: the network.
+        head: what `find_head` found in it.
+
+    Raises:
+        InputError: the network has no layer of the head's name; at a run, the layer reads something
+            else than (n_samples, n_features) features.
+    """
+
+    def __init__(self, model: nn.Module, head: Head) -> None:
+        self._model = model
+        self._head = head
+        self._layer = layer_named(model, head.name)
+        self._features: Tensor | None = None
+        self._logits: Tensor | None = None
+        self._handles: list[RemovableHandle] = []
+
+    @property
+    def features(self) -> Tensor:
+        """(n_samples, n_features) of the last run: what the head read, reduced over positions."""
+        return self._last(self._features)
+
+    @property
+    def logits(self) -> Tensor:
+        """(n_samples, n_classes) of the last run: the head's own output, reduced likewise."""
+        return self._last(self._logits)
+
+    @property
+    def n_features(self) -> int:
+        """How many features a sample has."""
+        return self._head.n_features
+
+    def feature(self, j: int) -> str:
+        """What messages call a feature."""
+        return f"feature {j}"
+
+    def __enter__(self) -> Self:
+        self._handles += [
+            self._model.register_forward_pre_hook(self._forget),
+            self._layer.register_forward_hook(self._read, with_kwargs=True),
+        ]
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        while self._handles:
+            self._handles.pop().remove()
+
+    def _last(self, values: Tensor | None) -> Tensor:
+        if values is None:
+            raise InputError(
+                f"layer {self._head.name} did not run in the network's last run, "
+                "so there are no features: run the network inside the tap"
+            )
+        return values
+
+    def _forget(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        self._features = self._logits = None
+
+    def _read(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> None:
+        x, head = first_tensor(args, kwargs), self._head
+        for values in (x, output):
+            if not isinstance(values, Tensor) or values.ndim < 2:
+                raise InputError(f"layer {head.name} ran without features: found {kind_of(values)}")
+        assert x is not None
+        size = (head.n_classes, head.n_features)
+        axis = channel_axis(module, x, output, size)
+        if (output.shape[axis], x.shape[axis]) != size:
+            raise InputError(
+                f"layer {head.name} was found with {head.n_features} features and "
+                f"{head.n_classes} classes, and now maps {kind_of(x)} to {kind_of(output)}"
+            )
+        self._features = reduced(rows(x.detach(), axis), head.reduce)
+        self._logits = reduced(rows(output.detach(), axis), head.reduce)

@@ -1,0 +1,1 @@
+"""Runs: the folder of one network and one data set, how it is made and how it is opened again."""

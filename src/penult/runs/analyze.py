@@ -1,0 +1,394 @@
+"""The main job: from a network and images, or from features, to a complete run folder."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from penult.data.open import ImageData, checked_labels
+from penult.data.source import ImageSource, Pass
+from penult.data.transform import Transform
+from penult.errors import InputError
+from penult.features.collect import Progress, features_source, network_source
+from penult.features.features import Features
+from penult.features.influence import SCORES, Evidence, Top, check_top, influence, sizes_within
+from penult.features.shard_folder import Faults, ShardFolder, ShardSource, require_space
+from penult.features.shards import Block
+from penult.heads.path import SIZES, Plan, fit_path
+from penult.heads.sparse_head import SparseHead, accuracies
+from penult.heads.subspaces import Subspaces, top_k
+from penult.network.head import Head
+from penult.runs.run import SUMMARY_FORMAT, Run, claim
+from penult.storage import write_tensors
+from penult.text import some
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the analysis itself can be told, apart from how the network is run.
+
+    Attributes:
+        seed: of the random control.
+        top: what a sample takes in the `frequency` score: a number of features, a fraction of the
+            activation, or None for as many as the subspace keeps.
+        overwrite: replace a run of something else.
+        device: where the sums over the features are computed.
+        fit: also fit a path of sparse heads, see `penult.heads.path`.
+    """
+
+    seed: int = 0
+    top: Top | None = None
+    overwrite: bool = False
+    device: str = "cpu"
+    fit: bool = True
+
+
+@dataclass(frozen=True)
+class Part:
+    """One set of samples: what it is, how many, and where its features come from."""
+
+    about: Mapping[str, Any]
+    fingerprint: str
+    n_samples: int
+    source: ShardSource
+
+
+def analyze_network(
+    model: nn.Module,
+    head: Head,
+    data: ImageData,
+    evaluation: ImageData | None,
+    out: str | Path,
+    *,
+    transform: Transform,
+    class_names: Sequence[str],
+    network: Mapping[str, Any],
+    how: Pass | None = None,
+    options: Options | None = None,
+    progress: Callable[[str], Progress] | None = None,
+) -> Run:
+    """Analyse a network on images; goes on where an interrupted analysis stopped.
+
+    Args:
+        model: the network, on the device where it is to run.
+        head: its final linear map, from `find_head`.
+        data: labelled images; unlabelled where `how.labels` is "predicted".
+        evaluation: images on which accuracies are measured; `data` itself where None.
+        out: the run folder.
+        transform: preprocessing of the images.
+        class_names: in the order of the logits, from `align_classes`.
+        network: what `run.json` says of the network; `fingerprint` tells it from others.
+        how: batch size, dtype and so on.
+        options: seed, frequency's top and so on.
+        progress: called with "train" or "eval"; gives the function that hears of the progress.
+
+    Raises:
+        InputError: see `collect` and `claim`.
+    """
+    how = how or Pass()
+
+    def part(images: ImageData, name: str) -> Part:
+        heard = progress(name) if progress else None
+        source = network_source(model, ImageSource(images, transform, how), head, how, heard)
+        return Part(images.describe(), images.fingerprint, len(images), source)
+
+    identity = {
+        "network": network["fingerprint"],
+        "transform": transform.fingerprint,
+        **how.identity(),
+    }
+    about = {"network": dict(network), "transform": transform.to_json()}
+    train = part(data, "train")
+    held_out = part(evaluation, "eval") if evaluation is not None else None
+    store = how.store
+    run = _analyze(out, head, class_names, train, held_out, identity, about, store, options)
+    for name, found in run.summary()["faults"].items():
+        if how.strict and found["n_faults"]:
+            path, reason = found["named"][0]
+            raise InputError(f"{path}: {reason} (left out of {name} by an earlier, not strict run)")
+    return run
+
+
+def analyze_features(
+    features: Features,
+    evaluation: Features | None,
+    out: str | Path,
+    options: Options | None = None,
+) -> Run:
+    """Analyse features that are already at hand, with the dense head they come with.
+
+    Args:
+        features: with a head.
+        evaluation: features of other samples of the same network, for accuracies.
+        out: the run folder.
+        options: seed, frequency's top and so on.
+
+    Raises:
+        InputError: no head; evaluation features of another size; see `claim`.
+    """
+    head = features.require_head()
+    if evaluation is not None:
+        evaluation = evaluation.matched(features)
+
+    def part(found: Features) -> Part:
+        about = {"kind": "features", "n_samples": found.n_samples}
+        return Part(about, found.fingerprint(), found.n_samples, features_source(found))
+
+    train = part(features)
+    held_out = part(evaluation) if evaluation is not None else None
+    names, store = _distinct(features.names()), torch.float32
+    return _analyze(out, head, names, train, held_out, {}, {}, store, options)
+
+
+def align_classes(
+    head: Head,
+    data: ImageData,
+    evaluation: ImageData | None,
+    given: Sequence[str] | None,
+    known: Sequence[str] | None,
+) -> tuple[str, ...]:
+    """Names of the classes in the order of the logits; labels of the data are put in that order.
+
+    Args:
+        head: its number of classes counts.
+        data: analysed images; `labels` and `class_names` are changed in place.
+        evaluation: likewise.
+        given: names that the user gives, or None.
+        known: names that the network's library gives, or None.
+
+    Raises:
+        InputError: class folders that do not fit the head, or unknown ones in `evaluation`.
+    """
+    n_classes = head.n_classes
+    if given is not None and len(given) != n_classes:
+        raise InputError(f"{len(given)} class names are given for the {n_classes} of the network")
+    found = data.class_names
+    names = _distinct(_names_in_order(n_classes, found, given, known))
+    position = {name: i for i, name in enumerate(names)}
+    for images, what in ((data, "the data"), (evaluation, "the evaluation data")):
+        if images is None or images.labels is None:
+            continue
+        if images.class_names is None:
+            checked_labels(images.labels, len(images), n_classes)
+            continue
+        unknown = [name for name in images.class_names if name not in position]
+        if unknown:
+            raise InputError(
+                f"{what} has classes that the network's {n_classes} do not include: "
+                f"{some(unknown)}; expected {some(list(names))}"
+            )
+        place = np.array([position[name] for name in images.class_names], dtype=np.int64)
+        images.labels = place[images.labels]
+        images.class_names = names
+    return names
+
+
+def _names_in_order(
+    n_classes: int,
+    found: Sequence[str] | None,
+    given: Sequence[str] | None,
+    known: Sequence[str] | None,
+) -> tuple[str, ...]:
+    if given is not None:
+        return tuple(given)
+    if found is not None and known is not None and set(found) <= set(known):
+        return tuple(known)
+    if found is not None and len(found) == n_classes:
+        return tuple(found)
+    if found is not None and len(found) > n_classes:
+        raise InputError(
+            f"the data has {len(found)} classes ({some(list(found))}) and the network only "
+            f"{n_classes}: give a network for these classes, such as with --set num_classes="
+            f"{len(found)}, or data with fewer class folders"
+        )
+    if found is not None:
+        raise InputError(
+            f"the data has {len(found)} classes ({some(list(found))}) and the network {n_classes}: "
+            "give --class-names FILE, the network's class names in the order of its logits, of "
+            "which the class folders are some"
+        )
+    return tuple(known) if known is not None else tuple(map(str, range(n_classes)))
+
+
+def _distinct(names: Sequence[str]) -> tuple[str, ...]:
+    """Tell equal names apart by their class index, as ImageNet's two cranes need."""
+    counts = Counter(names)
+    return tuple(f"{name} ({i})" if counts[name] > 1 else name for i, name in enumerate(names))
+
+
+def _analyze(
+    out: str | Path,
+    head: Head,
+    class_names: Sequence[str],
+    train: Part,
+    evaluation: Part | None,
+    identity: Mapping[str, Any],
+    about: Mapping[str, Any],
+    store: torch.dtype,
+    options: Options | None,
+) -> Run:
+    options = options or Options()
+    if not 0 <= options.seed < 2**63:
+        raise InputError(f"the seed must lie in [0, 2**63), found {options.seed}")
+    if options.top is not None:
+        check_top(options.top, head.n_features)
+    whole = {
+        **identity,
+        "head": head.fingerprint(),
+        "data": train.fingerprint,
+        "evaluation data": evaluation.fingerprint if evaluation else "none",
+        "class names": hashlib.blake2b("\n".join(class_names).encode(), digest_size=8).hexdigest(),
+        "seed": options.seed,
+        "frequency top": options.top,
+        "fit": options.fit,
+    }
+    described = {
+        "head": {
+            "name": head.name,
+            "n_classes": head.n_classes,
+            "n_features": head.n_features,
+            "reduce": head.reduce,
+            "verified": head.verified,
+        },
+        "data": dict(train.about),
+        "evaluation": dict(evaluation.about) if evaluation else None,
+        **about,
+    }
+    with claim(out, whole, described, overwrite=options.overwrite) as run:
+        if run.complete:
+            return run
+        parts = [train] + ([evaluation] if evaluation else [])
+        n_samples = sum(part.n_samples for part in parts)
+        require_space(run.folder, n_samples, [head.n_features], store)
+        evidence, train_accuracy, faults = _fill(
+            run, head, class_names, train, evaluation, whole, store, options
+        )
+        evidence.moments.save(run.moments_file)
+        path = _fit(run, head, class_names, options) if options.fit else []
+        _finish(run, head, class_names, evidence, train_accuracy, faults, path)
+    return run
+
+
+def _fill(
+    run: Run,
+    head: Head,
+    class_names: Sequence[str],
+    train: Part,
+    evaluation: Part | None,
+    identity: Mapping[str, Any],
+    store: torch.dtype,
+    options: Options,
+) -> tuple[Evidence, float, dict[str, Faults]]:
+    """Write the shards; gives the sums over the analysed data and the dense accuracy on it."""
+    evidence = Evidence.zeros(
+        head.weight.to(options.device),
+        sizes_within(head.n_features),
+        seed=options.seed,
+        top=options.top,
+        device=options.device,
+    )
+    n_correct = 0
+
+    def add(block: Block) -> None:
+        nonlocal n_correct
+        evidence.update(block.features, block.labels)
+        n_correct += int((block.dense_classes(head) == block.labels).sum())
+
+    faults = {}
+    shards = ShardFolder(run.train_folder, head, class_names, store, identity)
+    shards.fill(train.source, add)
+    faults["train"] = shards.faults
+    if evaluation is not None:
+        shards = ShardFolder(run.eval_folder, head, class_names, store, identity)
+        shards.fill(evaluation.source)
+        faults["eval"] = shards.faults
+    return evidence.to("cpu"), n_correct / evidence.moments.n_samples, faults
+
+
+def _fit(
+    run: Run, head: Head, class_names: Sequence[str], options: Options
+) -> list[dict[str, Any]]:
+    """Fit a path of sparse heads and write them; gives its rows for the summary."""
+    ks = tuple(k for k in SIZES if k <= head.n_features)
+    held_out = run.evaluation() if run.eval_folder.exists() else None
+    path = fit_path(run.train(), held_out, Plan(ks, seed=options.seed))
+    path.save_heads(lambda k: run.head_file(path.plan.select, k), class_names)
+    # Times differ from run to run, and the same run is to give the same bytes.
+    return [
+        {name: value for name, value in row.items() if name != "seconds"}
+        for row in path.document()["path"]
+    ]
+
+
+def _finish(
+    run: Run,
+    head: Head,
+    class_names: Sequence[str],
+    evidence: Evidence,
+    train_accuracy: float,
+    faults: Mapping[str, Faults],
+    path: list[dict[str, Any]],
+) -> None:
+    """Score, restrict the dense weights, measure, and write all of it."""
+    sizes = sizes_within(head.n_features)
+    tensors: dict[str, Tensor] = {}
+    subspaces: dict[tuple[str, int], Subspaces] = {}
+    for name in SCORES:
+        for k in sizes:
+            scores = influence(name, evidence, k)
+            key = f"{name}@{k}" if name == "frequency" and evidence.top is None else name
+            tensors[key] = scores.float()
+            subspaces[name, k] = top_k(scores, k)
+    write_tensors(run.influence_file, tensors, {"format": "penult-influence/1"})
+    heads = {
+        key: SparseHead.from_dense(head.weight, head.bias, kept, head.name)
+        for key, kept in subspaces.items()
+    }
+    evaluation = run.evaluation()
+    dense = evaluation.dense_accuracy()
+    measured = dict(zip(heads, accuracies(list(heads.values()), evaluation), strict=True))
+    for (name, k), sparse in heads.items():
+        notes = {
+            "select": name,
+            "refit": "none",
+            "accuracy": repr(measured[name, k]),
+            "dense_accuracy": repr(dense),
+        }
+        sparse.save(run.head_file(name, k), class_names, notes)
+    document = {
+        "format": SUMMARY_FORMAT,
+        "network": run.about["network"]["spec"] if "network" in run.about else None,
+        "n_samples": evidence.moments.n_samples,
+        "n_classes": head.n_classes,
+        "n_features": head.n_features,
+        "class_names": list(class_names),
+        "class_counts": evidence.moments.counts.tolist(),
+        "head": head.name,
+        "evaluated_on": "eval" if "eval" in faults else "train",
+        "n_eval_samples": evaluation.n_samples,
+        "dense": {"accuracy": dense, "train_accuracy": train_accuracy},
+        "faults": {name: found.to_json() for name, found in faults.items()},
+        "path": path,
+        "influence": {
+            name: {
+                str(k): {
+                    "accuracy": measured[name, k],
+                    "classes": {
+                        label: kept.tolist()
+                        for label, kept in zip(class_names, subspaces[name, k], strict=True)
+                    },
+                }
+                for k in sizes
+            }
+            for name in SCORES
+        },
+    }
+    run.finish(document)

@@ -1,0 +1,215 @@
+"""Reopen: the network and the images that a run was made from, and proof that they are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from penult.data.image import Loaded
+from penult.data.open import ImageData, open_data
+from penult.errors import InputError
+from penult.features.features import Features
+from penult.network.load import RANDOM, LoadedModel, load_model
+from penult.runs.run import Run
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where a run's network and images are now, where they are not found as the run names them.
+
+    Attributes:
+        data, evaluation: what `open_data` takes.
+        weights: checkpoint of the network.
+        trust_checkpoint: let a checkpoint that is not only weights run its code.
+    """
+
+    data: Any = None
+    evaluation: Any = None
+    weights: str | Path | None = None
+    trust_checkpoint: bool = False
+
+
+class Chosen(ImageData):
+    """Some samples of other data, in an order and with labels of their own.
+
+    Args:
+        data: the samples.
+        positions: (n_samples,) which of them.
+        labels: (n_samples,) int64.
+    """
+
+    def __init__(self, data: ImageData, positions: Tensor, labels: Tensor) -> None:
+        self.labelled = True
+        self.labels = labels.numpy()
+        self.class_names = None
+        self.fingerprint = data.fingerprint
+        self._data = data
+        self._positions = positions.numpy()
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def id(self, index: int) -> str:
+        """The sample's name."""
+        return self._data.id(int(self._positions[index]))
+
+    def load(self, index: int) -> Loaded:
+        """The sample's image."""
+        return self._data.load(int(self._positions[index]))
+
+    def describe(self) -> dict[str, Any]:
+        """Kind and number of samples."""
+        return {"kind": "chosen", "n_samples": len(self)}
+
+    def part(self, rows: Tensor) -> Chosen:
+        """Some of these samples, (n,) int64, in that order."""
+        labels = torch.as_tensor(self.labels)
+        return Chosen(self._data, torch.from_numpy(self._positions)[rows], labels[rows])
+
+
+def reopen_network(
+    run: Run, weights: str | Path | None = None, *, trust_checkpoint: bool = False
+) -> nn.Module:
+    """The network of a run, on the CPU and in evaluation mode.
+
+    Args:
+        run: made from a network.
+        weights: checkpoint, where it is not where the run found it (from the current folder, or
+            in the run folder).
+        trust_checkpoint: let a checkpoint that is not only weights run its code.
+
+    Raises:
+        InputError: a run of features; a network that is gone or no longer the same.
+    """
+    about = network_of(run)
+    found = load_as(run, weights or _weights(run, about["weights"]), trust_checkpoint)
+    if found.fingerprint != about["fingerprint"]:
+        raise InputError(
+            f"{about['spec']} is no longer the network of {run.folder}: its weights or its "
+            "structure have changed; give the run's own checkpoint with --weights, or analyse anew"
+        )
+    return found.model
+
+
+def load_as(run: Run, weights: str | Path | None, trust_checkpoint: bool = False) -> LoadedModel:
+    """The network that a run names, with other weights."""
+    about = network_of(run)
+    options = dict(text.split("=", 1) for text in about["set"])
+    return load_model(
+        about["spec"], weights=weights, options=options, trust_checkpoint=trust_checkpoint
+    )
+
+
+def network_of(run: Run) -> Mapping[str, Any]:
+    """What `run.json` says of the network."""
+    if "network" not in run.about:
+        raise InputError(f"{run.folder} was made from features: it names no network")
+    found: Mapping[str, Any] = run.about["network"]
+    return found
+
+
+def reopen_images(run: Run, part: str, given: Any = None) -> Chosen:
+    """The images of a run that its features were made from, with the labels of these.
+
+    Args:
+        run: made from images.
+        part: "data", or "evaluation": the analysed data where the run has no other.
+        given: what `open_data` takes, where the images are not where the run found them.
+
+    Raises:
+        InputError: the images are gone or no longer the same, or the run does not say where they
+            were.
+    """
+    if run.about["evaluation"] is None:
+        part = "data"
+    about = run.about[part]
+    option = {"data": "--data", "evaluation": "--eval"}[part]
+    where = given if given is not None else _where(about)
+    if where is None:
+        raise InputError(
+            f"the run does not say where its images of kind {about['kind']} are: give {option}"
+        )
+    try:
+        data = open_data(where, labelled=run.about["identity"]["labels"] == "given")
+    except InputError as error:
+        raise InputError(
+            f"the images of {run.folder} cannot be opened ({error}): give {option}"
+        ) from error
+    if data.fingerprint != about["fingerprint"]:
+        raise InputError(
+            f"{where} no longer holds the images of {run.folder}: files or labels have changed "
+            f"since; give the run's own with {option}, or analyse anew"
+        )
+    features = run.train() if part == "data" else run.evaluation()
+    return _matched(data, features)
+
+
+def images_of(run: Run, part: str, given: Any = None) -> ImageData | None:
+    """The images of a run as far as they are still there; whether they are the same is unchecked.
+
+    Args:
+        run: made from images.
+        part: "data" or "evaluation".
+        given: what `open_data` takes, where the images are not where the run found them.
+
+    Returns:
+        None where nothing can be opened, or the run has no such part.
+
+    Raises:
+        InputError: `given` cannot be opened, or is for a part that the run does not have.
+    """
+    about = run.about[part]
+    if about is None:
+        if given is not None:
+            raise InputError(f"{run.folder} has no {part} data that could be elsewhere: {given}")
+        return None
+    labelled = run.about["identity"]["labels"] == "given"
+    if given is not None:
+        return open_data(given, labelled=labelled)
+    where = _where(about)
+    for with_labels in dict.fromkeys((labelled, False)):
+        # Classes that are gone may leave a folder that is no folder of classes any more.
+        with suppress(InputError):
+            return None if where is None else open_data(where, labelled=with_labels)
+    return None
+
+
+def _matched(data: ImageData, features: Features) -> Chosen:
+    """The samples that are in the features: the run may have left out faulty ones."""
+    positions: list[int] = []
+    labels: list[Tensor] = []
+    at = 0
+    for block in features.blocks():
+        labels.append(block.labels)
+        for name in block.ids:
+            while at < len(data) and data.id(at) != name:
+                at += 1
+            if at == len(data):
+                raise InputError(f"sample {name} of the features is not among the images")
+            positions.append(at)
+            at += 1
+    return Chosen(data, torch.tensor(positions), torch.cat(labels))
+
+
+def _where(about: Mapping[str, Any]) -> str | None:
+    """What opens the images again: a path, `digits`, or the function that returned them."""
+    if "path" in about:
+        return str(about["path"])
+    if about["kind"].split(":")[0] == "digits":
+        return str(about["kind"])
+    source = about.get("source")
+    return str(source) if source is not None and ":" in source else None
+
+
+def _weights(run: Run, weights: str | None) -> str | Path | None:
+    """A run's checkpoint: as named from the current folder, else in the run folder."""
+    if weights is None or weights == RANDOM or Path(weights).exists():
+        return weights
+    beside = run.folder / weights
+    return beside if beside.exists() else weights

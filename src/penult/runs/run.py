@@ -1,0 +1,245 @@
+"""Run: the folder that holds all there is about one network and one data set."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from penult.errors import InputError
+from penult.features.features import Features
+from penult.features.moments import Moments
+from penult.heads.sparse_head import SparseHead
+from penult.storage import difference, read_json, write_json
+
+FORMAT = "penult-run/1"
+SUMMARY_FORMAT = "penult-summary/1"
+WRITTEN = ("summary.json", "measures.json", "report.html", "network.safetensors")
+
+
+class Run:
+    """A run folder; `Run.open` reads a finished one, `claim` begins one or goes on with it.
+
+    Attributes:
+        folder: where it lies.
+        about: what `run.json` says: what was analysed, with which options and versions.
+    """
+
+    def __init__(self, folder: Path, about: dict[str, Any]) -> None:
+        self.folder = folder
+        self.about = about
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Run:
+        """Open a finished run.
+
+        Raises:
+            InputError: no run folder, or an unfinished one.
+        """
+        folder = Path(folder)
+        if not (folder / "run.json").is_file():
+            raise InputError(f"{folder} is no run folder: it has no run.json")
+        run = cls(folder, _read(folder))
+        if not run.complete:
+            raise InputError(
+                f"{folder} is unfinished: run the command that writes it again, it goes on where "
+                "it stopped"
+            )
+        return run
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything is there."""
+        return bool(self.about["complete"])
+
+    @property
+    def train_folder(self) -> Path:
+        """Shards of the analysed data."""
+        return self.folder / "features" / "train"
+
+    @property
+    def eval_folder(self) -> Path:
+        """Shards of the evaluation data."""
+        return self.folder / "features" / "eval"
+
+    @property
+    def moments_file(self) -> Path:
+        """Moments of the analysed data."""
+        return self.folder / "moments.safetensors"
+
+    @property
+    def influence_file(self) -> Path:
+        """One (n_classes, n_features) tensor per score."""
+        return self.folder / "influence.safetensors"
+
+    @property
+    def summary_file(self) -> Path:
+        """The document that `penult show --json` prints."""
+        return self.folder / "summary.json"
+
+    @property
+    def measures_file(self) -> Path:
+        """The document that `penult measure --json` prints."""
+        return self.folder / "measures.json"
+
+    @property
+    def examples_folder(self) -> Path:
+        """Small pictures and heat maps, see `penult.explain.gallery`."""
+        return self.folder / "examples"
+
+    @property
+    def report_file(self) -> Path:
+        """The page that `penult report` writes."""
+        return self.folder / "report.html"
+
+    def head_file(self, select: str, k: int) -> Path:
+        """Sparse head that a score selects at size k."""
+        return self.folder / "heads" / f"{select}-k{k:03d}.safetensors"
+
+    def train(self) -> Features:
+        """Features of the analysed data."""
+        return Features.open(self.train_folder)
+
+    def evaluation(self) -> Features:
+        """Features of the evaluation data; of the analysed data where there is none."""
+        return Features.open(self.eval_folder) if self.eval_folder.exists() else self.train()
+
+    def moments(self) -> Moments:
+        """Moments of the analysed data."""
+        return Moments.load(self.moments_file)
+
+    def head(self, select: str, k: int) -> SparseHead:
+        """Sparse head that a score selects at size k."""
+        return SparseHead.load(self.head_file(select, k))
+
+    def summary(self) -> dict[str, Any]:
+        """What was found, as `penult show --json` prints it."""
+        return read_json(self.summary_file, SUMMARY_FORMAT)
+
+    def is_whole(self) -> bool:
+        """Whether all files that a complete run has are there."""
+        files = (self.summary_file, self.moments_file, self.influence_file)
+        if not all(path.is_file() for path in files):
+            return False
+        for folder in (self.train_folder, self.eval_folder):
+            if folder == self.train_folder or folder.exists():
+                index = read_json(folder / "index.json")
+                if not all((folder / shard["file"]).is_file() for shard in index["shards"]):
+                    return False
+        summary = self.summary()
+        found = summary["influence"]
+        heads = [self.head_file(name, int(k)) for name in found for k in found[name]]
+        heads += [self.head_file(row["select"], row["k"]) for row in summary["path"]]
+        return all(path.is_file() for path in heads)
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Write what was found, then mark the run complete."""
+        write_json(self.summary_file, summary)
+        self.about["complete"] = True
+        write_json(self.folder / "run.json", self.about)
+
+
+@contextmanager
+def claim(
+    folder: str | Path, identity: Mapping[str, Any], about: Mapping[str, Any], *, overwrite: bool
+) -> Iterator[Run]:
+    """Hold a run folder for writing: a new one, or one of the same identity to go on with.
+
+    Args:
+        folder: created where absent.
+        identity: hashes and options that the contents depend on.
+        about: what else `run.json` says.
+        overwrite: replace a run of another identity.
+
+    Raises:
+        InputError: another process writes there; a folder that is no run; a run of another
+            network, head, data or transform (names the difference).
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file: expected a folder for the run")
+    if folder.is_dir() and not _is_run(folder):
+        raise InputError(f"{folder} is neither empty nor a run folder: choose another --out")
+    wanted = dict(identity)
+    if not overwrite:
+        run = _finished(folder, wanted)
+        if run is not None:
+            yield run
+            return
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise InputError(
+            f"another process is writing {folder}: wait for it to end, or choose another --out"
+        ) from None
+    except OSError as error:
+        raise InputError(f"the run folder {folder} cannot be written: {error}") from error
+    try:
+        yield _claimed(folder, wanted, dict(about), overwrite)
+    finally:
+        lock.release()
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / "run.json").exists() or {p.name for p in folder.iterdir()} <= {".lock"}
+
+
+def _finished(folder: Path, identity: dict[str, Any]) -> Run | None:
+    """A finished run of the same identity, all of it there: it needs no lock."""
+    if not (folder / "run.json").exists():
+        return None
+    run = Run(folder, _read(folder))
+    return run if run.about["identity"] == identity and run.complete and run.is_whole() else None
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    try:
+        found = read_json(folder / "run.json", FORMAT)
+        if "identity" in found and "complete" in found:
+            return found
+        why = f"{folder / 'run.json'} is damaged"
+    except InputError as error:
+        why = str(error)
+    raise InputError(f"{why}: choose another --out, or --overwrite to make the run again")
+
+
+def _claimed(folder: Path, identity: dict[str, Any], about: dict[str, Any], overwrite: bool) -> Run:
+    path = folder / "run.json"
+    if path.exists() and overwrite:
+        _clear(folder)
+    if path.exists():
+        found = _read(folder)
+        if found["identity"] != identity:
+            raise InputError(difference(folder, found["identity"], identity))
+        return Run(folder, {**found, "complete": False})
+    made = {
+        "format": FORMAT,
+        "complete": False,
+        "identity": identity,
+        **about,
+        "versions": {
+            "penult": version("penult"),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+        },
+    }
+    write_json(path, made)
+    return Run(folder, made)
+
+
+def _clear(folder: Path) -> None:
+    # run.json goes first: if this is cut short, what is left is no run that could be gone on with.
+    (folder / "run.json").unlink()
+    for name in ("features/train", "features/eval", "heads", "examples", "tuned"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in ("moments.safetensors", "influence.safetensors", *WRITTEN):
+        (folder / name).unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Tuning: a network trained through one of a run's sparse heads."""

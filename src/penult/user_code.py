@@ -1,0 +1,212 @@
+"""The user's own code: files and packages that are named by `file.py:name`, loaded and called."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from penult import extras
+from penult.errors import InputError
+from penult.extras import with_torchvision
+from penult.text import described, some
+
+# Frames of these files are penult's, not the user's.
+_OWN = (__file__, extras.__file__)
+
+
+def load_object(spec: str, kind: str) -> Any:
+    """Import what `file.py:name` or `package.module:name` names.
+
+    The file's own folder, or the current one for a package, is importable meanwhile. A file that
+    has not changed since is not run again. Its module stays in `sys.modules` under a name of its
+    own, so that pickle and dataclasses work.
+
+    Args:
+        spec: where it is; relative files and packages start from the current folder.
+        kind: what it is to be, for the errors: "factory", "function".
+
+    Raises:
+        InputError: the file, the module or the name in it is not there (names the nearest), or it
+            fails while it is loaded (names file, line and cause).
+    """
+    where, _, name = spec.rpartition(":")
+    if not where or not name:
+        raise InputError(
+            f"{spec!r} names no {kind}: expected file.py:{kind} or package.module:{kind}"
+        )
+    with _importable(_folder(where)):
+        load = _load_file if _is_file(where) else _load_package
+        module = with_torchvision(lambda: load(where))
+    try:
+        return getattr(module, name)
+    except AttributeError:
+        raise InputError(f"{where} has no {kind} {name!r}: {_others(module, name, kind)}") from None
+
+
+def call_object(spec: str, kind: str, arguments: Mapping[str, object] | None = None) -> Any:
+    """Load what `spec` names, as `load_object` does, and call it with keyword `arguments`.
+
+    Raises:
+        InputError: it cannot be loaded or called, knows no such argument, lacks one, or fails
+            (names file, line and cause).
+    """
+    function = load_object(spec, kind)
+    if not callable(function):
+        raise InputError(f"{spec} is no {kind}: expected a function, found {_kind_of(function)}")
+    given = dict(arguments or {})
+    _check_arguments(spec, function, given)
+    where = spec.rpartition(":")[0]
+    with _importable(_folder(where)):
+        try:
+            return with_torchvision(lambda: function(**given))
+        except InputError:
+            raise
+        # A user's file may fail in any way; SystemExit is what a script's option parsing ends in.
+        except (Exception, SystemExit) as error:
+            raise InputError(f"{spec} failed{_place(error, where)}: {described(error)}") from error
+
+
+def parameters_of(function: Callable[..., object]) -> dict[str, inspect.Parameter]:
+    """Parameters that can be given by name; none where the function does not tell."""
+    try:
+        parameters = inspect.signature(function).parameters
+    except ValueError:
+        return {}
+    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {name: one for name, one in parameters.items() if one.kind in by_name}
+
+
+def nearest(name: str, known: list[str]) -> list[str]:
+    """Up to three of `known` that look most like `name`."""
+    return get_close_matches(name, known, n=3, cutoff=0.5)
+
+
+def _is_file(where: str) -> bool:
+    return where.endswith(".py") or "/" in where or "\\" in where
+
+
+def _folder(where: str) -> Path:
+    return Path(where).resolve().parent if _is_file(where) else Path.cwd()
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    entry = str(folder)
+    sys.path.insert(0, entry)
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        # Only this entry: what the user's own code added to the path is meant to stay.
+        if entry in sys.path:
+            sys.path.remove(entry)
+
+
+def _load_file(where: str) -> ModuleType:
+    path = Path(where).resolve()
+    if not path.is_file():
+        raise InputError(f"{where} not found; expected a Python file")
+    if path.suffix != ".py":
+        raise InputError(f"{where} is no Python file; expected a name that ends in .py")
+    source = path.read_bytes()
+    digest = hashlib.blake2b(str(path).encode() + b"\0" + source, digest_size=8).hexdigest()
+    name = f"penult_file_{re.sub(r'[^0-9a-zA-Z]', '_', path.stem)}_{digest}"
+    if name in sys.modules:
+        return sys.modules[name]
+    module = ModuleType(name)
+    module.__file__ = str(path)
+    sys.modules[name] = module
+    try:
+        # Compiled here and not by the loader, whose cache takes a file rewritten within the same
+        # second for the old one.
+        exec(compile(source, str(path), "exec"), module.__dict__)
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        raise _load_error(where, error) from error
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _load_package(where: str) -> ModuleType:
+    try:
+        return importlib.import_module(where)
+    except ModuleNotFoundError as error:
+        if error.name and f"{where}.".startswith(f"{error.name}."):
+            raise InputError(
+                f"no module named {error.name!r}: expected file.py or an importable package.module "
+                f"(looked in {Path.cwd()} too)"
+            ) from error
+        raise _load_error(where, error) from error
+    except (Exception, SystemExit) as error:
+        raise _load_error(where, error) from error
+
+
+def _load_error(where: str, error: BaseException) -> InputError:
+    if isinstance(error, InputError):
+        return error
+    return InputError(f"{where} cannot be loaded{_place(error, where)}: {described(error)}")
+
+
+def _place(error: BaseException, where: str) -> str:
+    """The line where `error` arose: of the user's own file if it is in the trace, else the last."""
+    own = str(Path(where).resolve())
+    if isinstance(error, SyntaxError) and error.filename and error.lineno:
+        places = [(error.filename, error.lineno)]
+    else:
+        places = [
+            (frame.filename, frame.lineno)
+            for frame in traceback.extract_tb(error.__traceback__)
+            if frame.filename not in _OWN and not frame.filename.startswith("<") and frame.lineno
+        ]
+    if not places:
+        return ""
+    file, line = ([place for place in places if place[0] == own] or places)[-1]
+    return f", line {line}" if file == own else f", {file} line {line}"
+
+
+def _others(module: ModuleType, name: str, kind: str) -> str:
+    """What else is there: the nearest names, or the first few that could be meant."""
+    own = [
+        key
+        for key, value in vars(module).items()
+        if (not key.startswith("_") and inspect.isroutine(value)) or inspect.isclass(value)
+    ]
+    close = nearest(name, own)
+    if close:
+        return f"did you mean {some(close)}?"
+    here = [key for key in own if vars(module)[key].__module__ == module.__name__]
+    return f"it has {some(here)}" if here else f"it defines no {kind}"
+
+
+def _check_arguments(spec: str, function: Callable[..., object], given: dict[str, object]) -> None:
+    parameters = parameters_of(function)
+    try:
+        signature = inspect.signature(function)
+    except ValueError:
+        return
+    takes_any = any(one.kind is one.VAR_KEYWORD for one in signature.parameters.values())
+    unknown = [] if takes_any else [name for name in given if name not in parameters]
+    if unknown:
+        takes = f"its parameters are {', '.join(parameters)}" if parameters else "it takes none"
+        raise InputError(f"{spec} has no parameter {some(unknown)}: {takes}")
+    needed = [
+        name for name, one in parameters.items() if one.default is one.empty and name not in given
+    ]
+    if needed:
+        raise InputError(f"{spec} needs {some(needed)}: give --set {needed[0]}=VALUE")
+
+
+def _kind_of(value: object) -> str:
+    return "a module" if isinstance(value, ModuleType) else f"{type(value).__name__} {value!r:.60}"

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from penult.errors import InputError
+from penult.features import shards as module
+from penult.features.features import Features, save_features
+from penult.features.shards import Block, write_shard
+from penult.storage import write_tensors
+
+FORMAT = {"format": "penult-features/1"}
+
+
+def arrays(n: int = 10) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "features": torch.rand(n, 3, generator=generator),
+        "labels": torch.arange(n) % 2,
+        "weight": torch.randn(2, 3, generator=generator),
+        "bias": torch.randn(2, generator=generator),
+    }
+
+
+def test_a_file_gives_what_was_saved(tmp_path: Path) -> None:
+    given = arrays()
+    made = Features.of(**given, class_names=["a", "b"])
+    save_features(tmp_path / "f.safetensors", made)
+    found = Features.open(tmp_path / "f.safetensors")
+    assert (found.n_samples, found.n_features, found.n_classes) == (10, 3, 2)
+    assert found.class_names == ("a", "b")
+    z, labels = found.arrays()
+    assert torch.equal(z, given["features"])
+    assert torch.equal(labels, given["labels"])
+    assert torch.equal(found.require_head().weight, given["weight"])
+    assert torch.equal(found.require_head().bias, given["bias"])
+
+
+def test_blocks_are_bounded_and_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_features(tmp_path / "f.safetensors", Features.of(**arrays()))
+    monkeypatch.setattr(module.read_shard, "__defaults__", (4,))
+    found = list(Features.open(tmp_path / "f.safetensors").blocks())
+    assert [len(block.labels) for block in found] == [4, 4, 2]
+    assert [name for block in found for name in block.ids] == [str(i) for i in range(10)]
+    assert torch.equal(torch.cat([b.features for b in found]), arrays()["features"])
+
+
+def test_half_precision_files_are_read_as_float32(tmp_path: Path) -> None:
+    given = arrays()
+    given["features"] = given["features"].half()
+    write_tensors(tmp_path / "f.safetensors", given, FORMAT)
+    z, _ = Features.open(tmp_path / "f.safetensors").arrays()
+    assert z.dtype == torch.float32
+    assert torch.equal(z, given["features"].float())
+
+
+def test_dense_accuracy_uses_recorded_classes_where_there_are_any(tmp_path: Path) -> None:
+    given = arrays()
+    features = Features.of(**given)
+    logits = given["features"] @ given["weight"].T + given["bias"]
+    expected = (logits.argmax(1) == given["labels"]).double().mean()
+    assert features.dense_accuracy() == pytest.approx(float(expected))
+    block = Block(given["features"], given["labels"], given["labels"], [])
+    recorded = Features([block], (10, 3), features.head, None)
+    assert recorded.dense_accuracy() == 1.0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": torch.full((10,), 2)}, r"labels must lie in \[0, 2\), found 2 at sample 0"),
+        ({"labels": torch.full((10,), -1)}, r"found -1 at sample 0"),
+        ({"labels": torch.zeros(9, dtype=torch.int64)}, r"integer labels of shape \(10,\)"),
+        ({"labels": torch.zeros(10)}, "expected integer labels"),
+        ({"features": torch.zeros(10)}, r"features of shape \(n_samples, n_features\)"),
+        ({"features": torch.zeros(10, 3).long()}, "expected floating-point features"),
+        ({"features": torch.zeros(10, 4)}, "n_features is 4 in the features and 3"),
+        ({"features": torch.zeros(0, 3), "labels": torch.zeros(0).long()}, "no samples"),
+        ({"bias": torch.zeros(3)}, r"expected a bias of shape \(2,\), found \(3,\)"),
+        ({"weight": torch.full((2, 3), torch.nan)}, "weight or bias holds NaN"),
+        ({"class_names": ["a"]}, "1 class names for 2 classes"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Features.of(**(arrays() | change))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_are_named(value: float) -> None:
+    given = arrays()
+    given["features"][7, 2] = value
+    with pytest.raises(InputError, match=f"feature 2 of sample 7 is {value}"):
+        Features.of(**given)
+
+
+def test_large_but_finite_features_pass() -> None:
+    given = arrays() | {"features": torch.full((10, 3), 3e38)}
+    assert Features.of(**given).n_samples == 10
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": torch.full((10,), 5)}, r"labels must lie in \[0, 2\), found 5 at sample 0"),
+        ({"labels": torch.zeros(3).long()}, r"integer `labels` of shape \(10,\), found"),
+        ({"features": torch.zeros(10, 3).long()}, "expected floating-point `features`"),
+        ({"weight": torch.zeros(2, 5)}, "n_features is 3 in the features and 5 in the head"),
+    ],
+)
+def test_files_that_do_not_fit_are_refused(
+    tmp_path: Path, change: dict[str, Tensor], message: str
+) -> None:
+    write_tensors(tmp_path / "f.safetensors", arrays() | change, FORMAT)
+    with pytest.raises(InputError, match=message):
+        Features.open(tmp_path / "f.safetensors")
+
+
+def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "f.safetensors"
+    save_features(path, Features.of(**arrays()))
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(InputError, match="no readable safetensors file"):
+        Features.open(path)
+
+
+def test_features_without_a_head_say_what_is_missing() -> None:
+    given = arrays()
+    features = Features.of(given["features"], given["labels"])
+    assert features.n_classes == 2
+    with pytest.raises(InputError, match="the features come without a head: add `weight`"):
+        features.require_head()
+
+
+def test_a_folder_that_is_unfinished_or_lacks_a_shard_is_refused(tmp_path: Path) -> None:
+    given = arrays()
+    block = Block(given["features"], given["labels"], None, [])
+    write_shard(tmp_path / "shard-00000.safetensors", block, {})
+    module.save_dense(tmp_path / "dense.safetensors", Features.of(**given).require_head())
+    index = {
+        "complete": False,
+        "n_samples": 10,
+        "n_features": 3,
+        "class_names": ["a", "b"],
+        "shards": [{"file": "shard-00000.safetensors"}, {"file": "shard-00001.safetensors"}],
+    }
+    module.write_index(tmp_path, index)
+    with pytest.raises(InputError, match="is unfinished: run the command that writes it again"):
+        Features.open(tmp_path)
+    module.write_index(tmp_path, index | {"complete": True})
+    with pytest.raises(InputError, match="names shard-00001.safetensors, which is not there"):
+        Features.open(tmp_path)
+
+
+def test_the_fingerprint_follows_the_samples() -> None:
+    given = arrays()
+    first = Features.of(**given).fingerprint()
+    assert Features.of(**given).fingerprint() == first
+    given["features"][0, 0] += 1
+    assert Features.of(**given).fingerprint() != first

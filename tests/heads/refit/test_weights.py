@@ -1,0 +1,351 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize
+from torch import Tensor
+
+from penult.errors import InputError
+from penult.features.moments import Moments
+from penult.heads.refit.distillation import Distillation, Support
+from penult.heads.refit.hessian import Point, joint_hessian
+from penult.heads.refit.lbfgs import minimise
+from penult.heads.refit.weights import RefitResult, fit, refit_least_squares, refit_softmax
+from penult.heads.sparse_head import SparseHead
+from penult.heads.subspaces import Subspaces, top_k
+
+Block = tuple[Tensor, Tensor]
+
+
+def problem(
+    seed: int = 0, n_samples: int = 400, n_features: int = 10, n_classes: int = 4
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Shifted, unequally scaled features, their labels, a dense weight and a bias."""
+    generator = torch.Generator().manual_seed(seed)
+    z = torch.randn(n_samples, n_features, generator=generator).abs()
+    z = z * torch.linspace(0.2, 3, n_features) + torch.randn(n_features, generator=generator)
+    weight = torch.randn(n_classes, n_features, generator=generator)
+    bias = torch.randn(n_classes, generator=generator)
+    labels = (z @ weight.T + bias).argmax(1)
+    return z, labels, weight, bias
+
+
+UNEVEN = Subspaces.of([[0, 3, 5], [1, 2], [], [9, 4, 0, 7]], 10)
+
+
+def pairs(subspaces: Subspaces) -> tuple[Tensor, Tensor]:
+    return subspaces.classes(), subspaces.indices
+
+
+def loss_of(
+    x: Tensor, z: Tensor, target: Tensor, subspaces: Subspaces, temperature: float
+) -> Tensor:
+    """T² · mean KL(target ‖ sparse), naively, for x = (values, bias) in float64."""
+    dense = torch.zeros(subspaces.n_classes, subspaces.n_features, dtype=torch.float64)
+    dense = dense.index_put(pairs(subspaces), x[: subspaces.nnz])
+    logits = (z.double() @ dense.T + x[subspaces.nnz :]) / temperature
+    terms = torch.xlogy(target, target) - target * logits.log_softmax(1)
+    return temperature**2 * terms.sum(1).mean()
+
+
+def softened(z: Tensor, weight: Tensor, bias: Tensor, temperature: float) -> Tensor:
+    return ((z @ weight.T + bias).double() / temperature).softmax(1)
+
+
+def best_loss(z: Tensor, target: Tensor, subspaces: Subspaces, temperature: float) -> float:
+    """The least loss by scipy, from zero."""
+
+    def both(x: np.ndarray) -> tuple[float, np.ndarray]:
+        point = torch.tensor(x, requires_grad=True)
+        loss = loss_of(point, z, target, subspaces, temperature)
+        loss.backward()  # type: ignore[no-untyped-call]
+        assert point.grad is not None
+        return loss.item(), point.grad.numpy()
+
+    start = np.zeros(subspaces.nnz + subspaces.n_classes)
+    options = {"maxiter": 20_000, "maxfun": 40_000, "ftol": 1e-15, "gtol": 1e-10}
+    return float(minimize(both, start, jac=True, method="L-BFGS-B", options=options).fun)
+
+
+def packed(head: SparseHead) -> Tensor:
+    return torch.cat([head.values, head.bias]).detach().double()
+
+
+def check_result(result: RefitResult, z: Tensor, target: Tensor, temperature: float) -> None:
+    """The reported loss and residual are those of the head, by their definitions."""
+    head, subspaces = result.head, result.head.subspaces
+    x = packed(head)
+    loss = float(loss_of(x, z, target, subspaces, temperature))
+    assert result.loss == pytest.approx(loss, abs=1e-6)
+    p = (z.double() @ head.dense_weight().detach().double().T + x[subspaces.nnz :]) / temperature
+    errors = p.softmax(1) - target
+    mass = target.mean(0).clamp(min=0.1 / subspaces.n_classes)
+    standard = (z.double() - z.double().mean(0)) / z.double().std(0, correction=0)
+    by_pair = (errors.T @ standard / len(z) / mass[:, None])[pairs(subspaces)]
+    by_class = errors.mean(0) / mass
+    root = torch.cat([by_pair, by_class]).square().mean().sqrt()
+    assert result.residual == pytest.approx(float(root), abs=2e-6)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+@pytest.mark.parametrize("dense_product", [True, False])
+def test_softmax_refit_is_the_optimum(
+    temperature: float, dense_product: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not dense_product:
+        monkeypatch.setattr(Support, "DENSE_BELOW", 0)
+        monkeypatch.setattr(Support, "DENSE_ADVANTAGE", 0)
+    z, labels, weight, bias = problem()
+    target = softened(z, weight, bias, temperature)
+    best = best_loss(z, target, UNEVEN, temperature)
+    result = refit_softmax(
+        UNEVEN, [(z, labels)], weight, bias, temperature=temperature, tolerance=1e-5
+    )
+    assert result.converged
+    assert result.residual <= 1e-5
+    assert result.loss == pytest.approx(best, abs=1e-6)
+    check_result(result, z, target, temperature)
+
+
+def test_labels_instead_of_the_dense_head() -> None:
+    z, labels, weight, bias = problem(1)
+    labels = torch.where(torch.arange(len(labels)) % 3 == 0, labels, labels.roll(1))
+    target = torch.nn.functional.one_hot(labels, 4).double()
+    result = refit_softmax(UNEVEN, [(z, labels)], weight, bias, labels=True, tolerance=1e-5)
+    assert result.loss == pytest.approx(best_loss(z, target, UNEVEN, 1.0), abs=1e-6)
+    check_result(result, z, target, 1.0)
+
+
+def test_labels_that_the_features_separate_end_all_the_same() -> None:
+    z = torch.cat([torch.randn(50, 2) - 5, torch.randn(50, 2) + 5])
+    labels = torch.arange(2).repeat_interleave(50)
+    subspaces = Subspaces.of([[0], [1]], 2)
+    result = refit_softmax(subspaces, [(z, labels)], torch.eye(2), torch.zeros(2), labels=True)
+    assert result.converged
+    assert bool((result.head(z).argmax(1) == labels).all())
+
+
+def test_all_features_give_the_dense_probabilities() -> None:
+    z, labels, weight, bias = problem(2)
+    everything = Subspaces.of([range(10)] * 4, 10)
+    result = refit_softmax(
+        everything, [(z, labels)], weight, bias, start=zero_head(everything), tolerance=1e-6
+    )
+    assert result.loss < 1e-6
+    torch.testing.assert_close(
+        result.head(z).softmax(1), (z @ weight.T + bias).softmax(1), atol=2e-3, rtol=0
+    )
+
+
+def zero_head(subspaces: Subspaces) -> SparseHead:
+    return SparseHead(subspaces, torch.zeros(subspaces.nnz), torch.zeros(subspaces.n_classes))
+
+
+def test_optimum_does_not_depend_on_the_start() -> None:
+    z, labels, weight, bias = problem(3)
+    loss = Distillation([(z, labels)], weight, bias)
+    cold = fit(loss, UNEVEN, tolerance=1e-6)
+    other = fit(loss, top_k(weight, 2))
+    far = SparseHead(UNEVEN, torch.full((UNEVEN.nnz,), 40.0), torch.zeros(4))
+    for start in (zero_head(UNEVEN), other.head, far):
+        warm = fit(loss, UNEVEN, start=start, tolerance=1e-6)
+        assert warm.converged
+        assert warm.loss == pytest.approx(cold.loss, abs=1e-6)
+    again = fit(loss, UNEVEN, start=cold.head, tolerance=1e-5)
+    assert again.n_passes == 1
+
+
+def test_a_part_of_the_samples_first_ends_in_the_same_optimum() -> None:
+    z, labels, weight, bias = problem(4, n_samples=9000)
+    loss = Distillation([(z, labels)], weight, bias)
+    subspaces = top_k(weight, 3)
+    result = fit(loss, subspaces, start=zero_head(subspaces), tolerance=1e-5)
+    target = softened(z, weight, bias, 1.0)
+    assert loss.sample.n_samples == pytest.approx(9000 / 8, abs=3)
+    assert result.loss == pytest.approx(best_loss(z, target, subspaces, 1.0), abs=1e-6)
+    check_result(result, z, target, 1.0)
+    assert result.n_passes <= 12
+
+
+def test_single_classes_as_blocks_end_in_the_same_optimum(monkeypatch: pytest.MonkeyPatch) -> None:
+    z, labels, weight, bias = problem(5)
+    joint = refit_softmax(UNEVEN, [(z, labels)], weight, bias, tolerance=1e-5)
+    monkeypatch.setattr("penult.heads.refit.hessian.JOINT_LIMIT", 0)
+    blocks = refit_softmax(UNEVEN, [(z, labels)], weight, bias, tolerance=1e-5)
+    assert blocks.converged
+    assert blocks.loss == pytest.approx(joint.loss, abs=1e-6)
+
+
+def test_constant_and_duplicated_features() -> None:
+    z, labels, weight, bias = problem(6)
+    z[:, 1] = 4.0
+    z[:, 2] = z[:, 0]
+    subspaces = Subspaces.of([[0, 1, 2], [1], [2, 3], [4, 5]], 10)
+    target = softened(z, weight, bias, 1.0)
+    result = refit_softmax(subspaces, [(z, labels)], weight, bias, tolerance=1e-5)
+    assert result.converged
+    assert result.loss == pytest.approx(best_loss(z, target, subspaces, 1.0), abs=1e-6)
+    assert result.head.dense_weight()[:, 1].abs().max() == 0
+    squares = refit_least_squares(subspaces, Moments.of(z, labels, 4), weight, bias)
+    assert squares.dense_weight()[:, 1].abs().max() == 0
+    shares = squares.dense_weight()[0, [0, 2]]
+    torch.testing.assert_close(shares[0], shares[1], rtol=1e-4, atol=1e-5)
+
+
+def test_one_class_and_a_class_that_no_sample_has() -> None:
+    z, labels, weight, bias = problem(7)
+    one = Subspaces.of([[1, 2]], 10)
+    blocks = [(z, torch.zeros_like(labels))]
+    alone = refit_softmax(one, blocks, weight[:1], bias[:1])
+    assert alone.loss == pytest.approx(0, abs=1e-6)
+    bias[2] = -1e4
+    result = refit_softmax(top_k(weight, 3), [(z, labels.clamp(max=1))], weight, bias)
+    assert result.converged
+    assert not bool((result.head(z).argmax(1) == 2).any())
+
+
+def test_float16_features_whose_sums_overflow() -> None:
+    z, labels, weight, bias = problem(8)
+    half = (z * 200).half()
+    assert not bool(half.square().sum(0, dtype=torch.float16).isfinite().all())
+    found = refit_softmax(UNEVEN, [(half, labels)], weight / 200, bias)
+    wide = refit_softmax(UNEVEN, [(half.float(), labels)], weight / 200, bias)
+    assert torch.equal(found.head.values, wide.head.values)
+    assert found.head.values.isfinite().all()
+
+
+class Streamed:
+    """Blocks made anew at every reading, as from files; counts the readings."""
+
+    def __init__(self, z: Tensor, labels: Tensor, size: int) -> None:
+        self.z, self.labels, self.size, self.n_readings = z, labels, size, 0
+
+    def __iter__(self) -> Iterator[Block]:
+        self.n_readings += 1
+        for start in range(0, len(self.z), self.size):
+            part = slice(start, start + self.size)
+            yield self.z[part].clone(), self.labels[part].clone()
+
+
+@pytest.mark.parametrize("labels", [False, True])
+def test_streamed_samples_give_what_samples_in_memory_give(labels: bool) -> None:
+    """Whether nothing is kept in memory, the features alone, or the targets too."""
+    z, y, weight, bias = problem(9)
+    features, targets = 4 * z.numel(), 4 * len(z) * 4
+    heads, readings = [], []
+    for limit in (1000, features + targets // 2, features + targets):
+        stream = Streamed(z, y, 150)
+        loss = Distillation(stream, weight, bias, labels=labels, memory_limit=limit)
+        assert loss.keeps_targets == (limit >= features + targets)
+        found = fit(loss, UNEVEN, tolerance=1e-5)
+        heads.append(found)
+        readings.append(stream.n_readings)
+    assert readings[0] > heads[0].n_passes
+    assert readings[1:] == [1, 1]
+    for found in heads[:2]:
+        assert found.loss == pytest.approx(heads[2].loss, abs=1e-6)
+        torch.testing.assert_close(found.head.values, heads[2].head.values, rtol=1e-3, atol=1e-3)
+
+
+def test_same_bits_twice() -> None:
+    z, labels, weight, bias = problem(10, n_samples=9000)
+    first, second = (refit_softmax(UNEVEN, [(z, labels)], weight, bias) for _ in range(2))
+    assert torch.equal(first.head.values, second.head.values)
+    assert torch.equal(first.head.bias, second.head.bias)
+    assert first.residual == second.residual
+
+
+def test_joint_hessian_is_the_second_derivative() -> None:
+    z, labels, weight, bias = problem(11, n_samples=60)
+    subspaces = top_k(weight, 2)
+    loss = Distillation([(z, labels)], weight, bias)
+    support = Support(subspaces, weight.device)
+    values, centre = torch.randn(8).double(), torch.randn(4).double()
+    point = Point(support, values, centre)
+    found = joint_hessian(loss, point, 1.0, 1e9, torch.float64)
+    standard = (z.double() - z.double().mean(0)) / z.double().std(0, correction=0)
+    classes, features = pairs(subspaces)
+    dense = torch.zeros(4, 10, dtype=torch.float64).index_put((classes, features), values)
+    own = (z.double() @ dense.T + centre).softmax(1)
+    p = (own + softened(z, weight, bias, 1.0)) / 2
+    x = torch.cat([standard[:, features], torch.ones(60, 4, dtype=torch.float64)], 1)
+    index = torch.cat([classes, torch.arange(4)])
+    expected = torch.zeros(12, 12, dtype=torch.float64)
+    for i in range(60):
+        spread = torch.diag(p[i]) - torch.outer(p[i], p[i])
+        expected += spread[index][:, index] * torch.outer(x[i], x[i]) / 60
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_minimise_a_steep_function_with_a_useless_preconditioner() -> None:
+    scale = torch.logspace(0, 3, 6, dtype=torch.float64)
+
+    def steep(x: Tensor) -> tuple[float, Tensor]:
+        inner = scale * (x - 1)
+        return float(torch.cosh(inner / 100).log().sum()), scale / 100 * torch.tanh(inner / 100)
+
+    start = torch.full((6,), -3.0, dtype=torch.float64)
+    value, x, gradient = minimise(
+        steep, start, lambda g: 1000 * g, lambda g: float(g.abs().max()) < 1e-8, 2000
+    )
+    assert value == pytest.approx(0, abs=1e-9)
+    assert float(gradient.abs().max()) < 1e-8
+    torch.testing.assert_close(x, torch.ones(6, dtype=torch.float64), atol=1e-3, rtol=0)
+
+
+def test_least_squares_equals_a_fit_to_the_samples() -> None:
+    z, labels, weight, bias = problem(12)
+    head = refit_least_squares(UNEVEN, Moments.of(z, labels, 4), weight, bias)
+    logits = (z @ weight.T + bias).double()
+    centred = logits - logits.mean(1, keepdim=True)
+    for c, kept in enumerate(UNEVEN):
+        design = torch.cat([z.double()[:, kept], torch.ones(len(z), 1).double()], 1)
+        solution = torch.linalg.lstsq(design, centred[:, c : c + 1]).solution[:, 0]
+        torch.testing.assert_close(
+            head.dense_weight()[c, kept].detach().double(), solution[:-1], rtol=1e-4, atol=1e-4
+        )
+        assert head.bias[c].item() == pytest.approx(solution[-1].item(), abs=1e-3)
+
+
+def test_least_squares_in_groups_of_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    z, labels, weight, bias = problem(13)
+    moments = Moments.of(z, labels, 4)
+    whole = refit_least_squares(UNEVEN, moments, weight, bias)
+    monkeypatch.setattr("penult.heads.refit.weights.GROUP", 20)
+    groups = refit_least_squares(UNEVEN, moments, weight, bias)
+    torch.testing.assert_close(groups.values, whole.values)
+
+
+def test_bad_input() -> None:
+    z, labels, weight, bias = problem(14)
+    good: list[Block] = [(z, labels)]
+    with pytest.raises(InputError, match="weight or bias holds NaN or infinite values"):
+        refit_softmax(UNEVEN, good, weight * float("nan"), bias)
+    with pytest.raises(InputError, match=r"found \(4, 10\) and \(3,\)"):
+        refit_softmax(UNEVEN, good, weight, bias[:3])
+    with pytest.raises(InputError, match=r"shape \(n_samples, 10\) for this head, found \(400, 9"):
+        refit_softmax(UNEVEN, [(z[:, :9], labels)], weight, bias)
+    with pytest.raises(InputError, match="features hold NaN or infinite values"):
+        refit_softmax(UNEVEN, [(z / 0, labels)], weight, bias)
+    with pytest.raises(InputError, match=r"labels of shape \(400,\).*found \(399,\)"):
+        refit_softmax(UNEVEN, [(z, labels[1:])], weight, bias)
+    with pytest.raises(InputError, match=r"labels must lie in \[0, 4\) to be fitted, found 4 … 5"):
+        refit_softmax(UNEVEN, [(z, labels + 4)], weight, bias, labels=True)
+    with pytest.raises(InputError, match="no samples to fit"):
+        refit_softmax(UNEVEN, [(z[:0], labels[:0])], weight, bias)
+    with pytest.raises(InputError, match="can be read only once: give a list"):
+        refit_softmax(UNEVEN, iter(good), weight, bias)
+    with pytest.raises(InputError, match="temperature must be a number above 0, found 0"):
+        refit_softmax(UNEVEN, good, weight, bias, temperature=0)
+    with pytest.raises(InputError, match="tolerance must be above 0, found -1"):
+        refit_softmax(UNEVEN, good, weight, bias, tolerance=-1)
+    with pytest.raises(InputError, match=r"= \(4, 11\) and the dense head has \(4, 10\)"):
+        refit_softmax(Subspaces.of([[0]] * 4, 11), good, weight, bias)
+    moments = Moments.of(z, labels, 4)
+    with pytest.raises(InputError, match=r"= \(4, 11\) and the dense head has \(4, 10\)"):
+        refit_least_squares(Subspaces.of([[0]] * 4, 11), moments, weight, bias)
+    with pytest.raises(InputError, match=r"weight of shape \(4, 10\).*found \(3, 10\)"):
+        refit_least_squares(UNEVEN, moments, weight[:3], bias[:3])
