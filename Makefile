@@ -4,13 +4,16 @@ RUN := .venv/bin/python
 # Two spinning threads beside another job are many times slower than one.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-slow lint clean
 
 demo: .venv/ready
 	OMP_NUM_THREADS=$$(nproc) .venv/bin/penult demo --out penult-demo
 
 test: .venv/ready-dev
 	$(RUN) -m pytest -n auto
+
+test-slow: .venv/ready-dev
+	$(RUN) -m pytest -n auto -m slow
 
 lint: .venv/ready-dev
 	.venv/bin/ruff check
