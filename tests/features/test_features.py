@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -162,3 +163,60 @@ def test_the_fingerprint_follows_the_samples() -> None:
     assert Features.of(**given).fingerprint() == first
     given["features"][0, 0] += 1
     assert Features.of(**given).fingerprint() != first
+
+
+def test_ids_survive_files_views_and_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"Käse/{i:03d}.png" for i in range(10)]
+    made = Features.of(**arrays(), ids=names)
+    save_features(tmp_path / "f.safetensors", made)
+    monkeypatch.setattr(module.read_shard, "__defaults__", (4,))
+    found = Features.open(tmp_path / "f.safetensors")
+    assert found.ids() == names
+    assert [name for block in found for name in block.ids] == names
+    odd = torch.arange(10) % 2 == 1
+    assert found.subset(odd).ids() == names[1::2]
+    assert [name for block in found.subset(odd) for name in block.ids] == names[1::2]
+    assert made.fingerprint() != Features.of(**arrays()).fingerprint()
+
+
+def test_samples_without_ids_are_called_by_their_row_over_all_shards(tmp_path: Path) -> None:
+    made = Features.of(**arrays())
+    for i in range(2):
+        z, y = made.arrays()
+        write_shard(tmp_path / f"shard-0000{i}.safetensors", Block(z, y, None, []), {})
+    parts = sorted(tmp_path.iterdir())
+    both = Features(parts, (20, 3), made.head, None)
+    expected = [str(i) for i in range(20)]
+    assert both.ids() == expected
+    assert [name for block in both for name in block.ids] == expected
+
+
+def test_the_ids_of_ten_thousand_samples_take_little_room(tmp_path: Path) -> None:
+    n = 10_000
+    z, y = torch.zeros(n, 3), torch.zeros(n, dtype=torch.int64)
+    save_features(tmp_path / "plain.safetensors", Features.of(z, y))
+    named = Features.of(z, y, ids=[f"train/{i:06d}.png" for i in range(n)])
+    save_features(tmp_path / "named.safetensors", named)
+    sizes = [(tmp_path / f"{name}.safetensors").stat().st_size for name in ("plain", "named")]
+    assert sizes[1] - sizes[0] <= 22 * n  # the names, their quotes and a comma
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        ([str(i) for i in range(9)], "9 ids for 10 samples; expected one for each, or none"),
+        (["a"] * 2 + [str(i) for i in range(8)], "2 samples have the id a; expected a different"),
+    ],
+)
+def test_ids_that_name_no_single_sample_are_refused(
+    ids: list[str], message: str, tmp_path: Path
+) -> None:
+    given = arrays()
+    with pytest.raises(InputError, match=message):
+        Features.of(**given, ids=ids)
+    notes = {**FORMAT, "ids": json.dumps(ids)}
+    write_tensors(tmp_path / "f.safetensors", given, notes)
+    with pytest.raises(InputError, match=message):
+        Features.open(tmp_path / "f.safetensors").ids()

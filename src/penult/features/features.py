@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,14 @@ from penult.features.shards import (
     FORMAT,
     Block,
     load_dense,
+    packed,
     read_class_names,
+    read_ids,
     read_labels,
     read_shard,
     require_finite,
+    require_one_each,
+    row_names,
     shard_shape,
 )
 from penult.network.head import Head
@@ -58,6 +64,7 @@ class Features:
         weight: Any = None,
         bias: Any = None,
         class_names: Sequence[str] | None = None,
+        ids: Sequence[Any] | None = None,
     ) -> Features:
         """Features already at hand, as arrays or tensors.
 
@@ -67,9 +74,11 @@ class Features:
             weight: (n_classes, n_features) of the dense head, or None.
             bias: (n_classes,), or None for a head without.
             class_names: n_classes names, or None.
+            ids: n_samples different names of the samples, or None for their row numbers.
 
         Raises:
-            InputError: shapes that do not fit, labels out of range, NaN or infinite features.
+            InputError: shapes that do not fit, labels out of range, NaN or infinite features, ids
+                that are not one for each sample.
         """
         try:
             z, y = torch.as_tensor(features).detach(), torch.as_tensor(labels).detach()
@@ -87,7 +96,10 @@ class Features:
             )
         head = None if weight is None else head_of(weight, bias)
         z, y = z.to("cpu", torch.float32), y.to("cpu", torch.int64)
-        block = Block(z, y, None, [])
+        names = [] if ids is None else [str(name) for name in ids]
+        if ids is not None:
+            require_one_each("the features", names, len(z))
+        block = Block(z, y, None, names)
         made = cls([block], (z.shape[0], z.shape[1]), head, class_names)
         made._check("the features")
         require_finite(block)
@@ -159,12 +171,34 @@ class Features:
     def blocks(self) -> Iterator[Block]:
         """All samples in order, in blocks of a bounded number of rows, each checked to be finite.
 
+        Samples without a name are called by their row number.
+
         Raises:
             InputError: a NaN or infinite feature (names the sample and the feature).
         """
+        row = 0
         for part in self._parts:
             for block in [part] if isinstance(part, Block) else read_shard(part):
-                yield from _checked(block)
+                n = len(block.labels)
+                named = block if block.ids else replace(block, ids=row_names(row, row + n))
+                row += n
+                require_finite(named)
+                if n:
+                    yield named
+
+    def ids(self) -> list[str]:
+        """Name of every sample, row numbers where they have none; features are not read.
+
+        Raises:
+            InputError: a name that two samples have.
+        """
+        names: list[str] = []
+        for part in self._parts:
+            n = len(part.labels) if isinstance(part, Block) else shard_shape(part)[0]
+            found = part.ids if isinstance(part, Block) else read_ids(part, n)
+            names += found or row_names(len(names), len(names) + n)
+        require_one_each("the features", names, self.n_samples)
+        return names
 
     def __iter__(self) -> Iterator[Block]:
         return self.blocks()
@@ -201,6 +235,7 @@ class Features:
             else:
                 digest.update(part.features.contiguous().numpy().tobytes())
                 digest.update(part.labels.contiguous().numpy().tobytes())
+                digest.update("\n".join(part.ids).encode())
         return digest.hexdigest()
 
     def require_head(self) -> Head:
@@ -299,6 +334,10 @@ class _View(Features):
             if len(seen.labels):
                 yield seen
 
+    def ids(self) -> list[str]:
+        names = self._whole.ids()
+        return names if self._keep is None else list(compress(names, self._keep.tolist()))
+
     def labels(self) -> Tensor:
         labels = self._whole.labels()
         labels = labels if self._keep is None else labels[self._keep]
@@ -336,18 +375,15 @@ def head_of(weight: Any, bias: Any = None) -> Head:
 
 
 def save_features(path: str | Path, features: Features) -> None:
-    """Write features that fit in memory as one features file, with head and class names."""
+    """Write features that fit in memory as one features file, with ids, head and class names."""
     z, y = features.arrays()
     tensors = {"features": z, "labels": y}
     metadata = {"format": FORMAT}
+    ids = features.ids()
+    if ids != row_names(0, len(ids)):
+        metadata["ids"] = packed(ids)
     if features.head is not None:
         tensors |= {"weight": features.head.weight, "bias": features.head.bias}
     if features.class_names is not None:
         metadata["class_names"] = json.dumps(features.class_names, ensure_ascii=False)
     write_tensors(Path(path), tensors, metadata)
-
-
-def _checked(block: Block) -> Iterator[Block]:
-    require_finite(block)
-    if len(block.features):
-        yield block

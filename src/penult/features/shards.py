@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor
 from penult.errors import InputError
 from penult.network.head import Head
 from penult.storage import read_tensors, write_json, write_tensors
+from penult.text import one_line
 
 FORMAT = "penult-features/1"
 BLOCK_ROWS = 8192
@@ -29,7 +31,7 @@ class Block:
         features: (n_samples, n_features) float32.
         labels: (n_samples,) int64.
         predicted: (n_samples,) int64, classes the network itself gave; None where not recorded.
-        ids: name of each sample.
+        ids: name of each sample; empty where they have none.
     """
 
     features: Tensor
@@ -57,10 +59,10 @@ def read_shard(path: Path, rows: int | None = BLOCK_ROWS) -> Iterator[Block]:
     try:
         with safe_open(path, framework="pt") as file:
             names = set(file.keys())
-            ids = _strings(path, "ids", (file.metadata() or {}).get("ids", "[]"))
             features, labels = file.get_slice("features"), file.get_slice("labels")
             predicted = file.get_slice("predicted") if "predicted" in names else None
             n = features.get_shape()[0]
+            ids = _ids(path, file.metadata() or {}, n)
             _check_predicted(path, predicted, n)
             step = max(1, n if rows is None else rows)
             for start in range(0, max(n, 1), step):
@@ -69,7 +71,7 @@ def read_shard(path: Path, rows: int | None = BLOCK_ROWS) -> Iterator[Block]:
                     features[part].float(),
                     labels[part].long(),
                     None if predicted is None else predicted[part],
-                    ids[part] or [str(i) for i in range(part.start, part.stop)],
+                    ids[part],
                 )
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is no readable features file: {error}") from error
@@ -80,8 +82,13 @@ def write_shard(path: Path, block: Block, notes: Mapping[str, str]) -> None:
     tensors = {"features": block.features, "labels": block.labels}
     if block.predicted is not None:
         tensors["predicted"] = block.predicted
-    ids = json.dumps(block.ids, ensure_ascii=False)
-    write_tensors(path, tensors, {**notes, "format": FORMAT, "ids": ids})
+    notes = {**notes, "format": FORMAT, "ids": packed(block.ids)}
+    write_tensors(path, tensors, notes)
+
+
+def packed(ids: Sequence[str]) -> str:
+    """Names as the metadata of a features file holds them."""
+    return json.dumps(list(ids), ensure_ascii=False, separators=(",", ":"))
 
 
 def read_notes(path: Path) -> dict[str, str]:
@@ -146,6 +153,39 @@ def shard_shape(path: Path) -> tuple[int, int]:
 def read_labels(path: Path) -> Tensor:
     """Labels (n_samples,) int64 of a features file, its features left alone."""
     return read_tensors(path, FORMAT, ("labels",), only=("labels",))[0]["labels"].long()
+
+
+def read_ids(path: Path, n_samples: int) -> list[str]:
+    """Names of a features file's samples; empty where they have none."""
+    return _ids(path, read_notes(path), n_samples)
+
+
+def row_names(start: int, stop: int) -> list[str]:
+    """What samples without a name are called: their row numbers."""
+    return [str(i) for i in range(start, stop)]
+
+
+def require_one_each(where: str, ids: Sequence[str], n_samples: int) -> None:
+    """Refuse names that are not one for each sample, or that two samples have."""
+    if len(ids) != n_samples:
+        raise InputError(
+            f"{where}: {len(ids)} ids for {n_samples} samples; expected one for each, or none"
+        )
+    if len(set(ids)) != n_samples:
+        name, n = Counter(ids).most_common(1)[0]
+        raise InputError(
+            f"{where}: {n} samples have the id {one_line(name, 80)}; expected a different one for "
+            "each"
+        )
+
+
+def _ids(path: Path, notes: Mapping[str, str], n_samples: int) -> list[str]:
+    names = _strings(path, "ids", notes.get("ids", "[]"))
+    if names and len(names) != n_samples:
+        raise InputError(
+            f"{path}: {len(names)} ids for {n_samples} samples; expected one for each, or none"
+        )
+    return names
 
 
 def read_class_names(path: Path) -> list[str] | None:
