@@ -240,8 +240,14 @@ def test_faulty_images_are_counted_and_shown(
         (["net.py:softmaxed", "data"], "--head"),
         (["net.py:net", "data", "--head", "body"], "body"),
         (["net.py:net", "data", "--device", "abacus"], "--device abacus cannot be used"),
-        (["net.py:net", "data", "--dtype", "int8"], "expected one of float32, bfloat16, float16"),
-        (["net.py:net", "data", "--labels", "none"], "labels must be 'given' or 'predicted'"),
+        (
+            ["net.py:net", "data", "--dtype", "int8"],
+            "--dtype: expected one of float32, bfloat16",
+        ),
+        (
+            ["net.py:net", "data", "--labels", "none"],
+            "--labels: expected one of given, predicted, found 'none'",
+        ),
         (["net.py:net", "data", "--batch-size", "0"], "batch size must be at least 1"),
         (["net.py:net", "data", "--batch-size", "x"], "batch-size"),
         (["net.py:net", "data", "--mean", "0,0,0"], "--mean and --std go together"),
@@ -381,7 +387,7 @@ def test_an_interrupt_says_how_to_go_on(
     def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("penult.cli.subject.load_model", interrupt)
+    monkeypatch.setattr("penult.cli.options.load_model", interrupt)
     assert analyze() == 130
     assert "the same command goes on where it stopped" in capsys.readouterr().err
 

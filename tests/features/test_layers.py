@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from penult.cli.options import layers_of
+from penult.cli.values import layers_of
 from penult.data import source as source_module
 from penult.data.source import Pass
 from penult.data.transform import Transform

@@ -10,7 +10,7 @@ import torch
 from scipy.stats import binom
 
 from penult.cli.app import main
-from penult.cli.options import sizes_of
+from penult.cli.values import sizes_of
 from penult.errors import InputError
 from penult.features.features import Features, save_features
 from penult.heads.path import SELECTIONS, Plan, fit_path, paired_interval

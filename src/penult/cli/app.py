@@ -20,7 +20,9 @@ from penult.cli.console import errors, progress_bars, warn
 from penult.cli.measure import measure
 from penult.cli.pages import path_page, print_page, summary_page, tuned_page
 from penult.cli.pictures import explain, report
+from penult.cli.spread import spread
 from penult.cli.subject import open_subject
+from penult.cli.values import DTYPES, device_of, sizes_of, top_of, workers_of
 from penult.data.augmentation import augmentations_of
 from penult.demo import demo as run_demo
 from penult.errors import InputError
@@ -29,26 +31,12 @@ from penult.heads.memory import memory_needed
 from penult.heads.path import Plan, fit_path, require_folder
 from penult.report.report import Report
 from penult.runs.analyze import Options, analyze_features, analyze_network
-from penult.runs.reopen import Sources
 from penult.runs.run import Run
 from penult.runs.tune.training import Recipe
 from penult.runs.tune.tune import tune as run_tune
 
 INTERRUPTED = 130
 RESUMED = ("analyze", "demo", "tune")
-FEATURES_OPTIONS = (
-    "model",
-    "data",
-    "out",
-    "eval_",
-    "device",
-    "frequency_top",
-    "no_fit",
-    "seed",
-    "overwrite",
-    "as_json",
-)
-
 app = typer.Typer(
     name="penult",
     help="Which few penultimate features decide each class of a trained image classifier.",
@@ -71,6 +59,7 @@ def _common(
 
 
 @app.command()
+@spread
 def demo(
     out: given.Out = Path("penult-demo"),
     overwrite: given.Overwrite = False,
@@ -86,52 +75,41 @@ def demo(
 
 
 @app.command()
+@spread
 def analyze(
     model: given.ModelSpec,
     data: given.DataSpec = None,
     *,
     out: given.Out,
     eval_: given.EvalSpec = None,
-    weights: given.Weights = None,
-    set_: given.Settings = None,
-    trust_checkpoint: given.TrustCheckpoint = False,
-    head: given.HeadName = None,
-    labels: given.Labels = "given",
-    class_names: given.ClassNames = None,
-    size: given.Size = None,
-    resize: given.Resize = None,
-    interpolation: given.Interpolation = None,
-    mean: given.Mean = None,
-    std: given.Std = None,
-    batch_size: given.BatchSize = 256,
-    workers: given.Workers = None,
-    device: given.Device = "auto",
-    dtype: given.Dtype = "float32",
-    store: given.Store = "float32",
     frequency_top: given.FrequencyTop = None,
-    strict: given.Strict = False,
     no_fit: given.NoFit = False,
     seed: given.Seed = 0,
     overwrite: given.Overwrite = False,
     as_json: given.AsJson = False,
-    context: typer.Context,
+    network: given.NetworkOptions,
+    images: given.ImageOptions,
+    passing: given.PassOptions,
 ) -> None:
     """Find the features that decide each class, in one pass over the data."""
-    where = given.device_of(device)
+    where = device_of(passing.device)
     # The sums are float64, which not every accelerator has.
     sums_on = str(where) if where.type == "cuda" else "cpu"
-    options = Options(seed, given.top_of(frequency_top), overwrite, sums_on, not no_fit)
+    options = Options(seed, top_of(frequency_top), overwrite, sums_on, not no_fit)
     if data is None or _is_features(data):
         if data is not None:
             raise InputError(f"features need no network: penult analyze {data} --out {out}")
         if not _is_features(model):
             raise InputError(f"DATA is missing: {model} is no features file or folder")
-        given.require_defaults(context, model, FEATURES_OPTIONS)
+        reason = f"is for images, and {model} holds features"
+        network.refuse(reason)
+        images.refuse(reason)
+        passing.refuse(reason, but=["device"])
         held_out_features = Features.open(eval_) if eval_ is not None else None
         run = analyze_features(Features.open(model), held_out_features, out, options)
         _print_run(run, as_json)
         return
-    subject = open_subject(model, data, eval_, context.params, where)
+    subject = open_subject(model, data, eval_, network, images, passing)
     with redirect_stdout(sys.stderr), progress_bars() as heard:
         run = analyze_network(
             subject.network,
@@ -150,6 +128,7 @@ def analyze(
 
 
 @app.command()
+@spread
 def fit(
     features: given.FeaturesPath,
     *,
@@ -166,7 +145,7 @@ def fit(
     as_json: given.AsJson = False,
 ) -> None:
     """Fit sparse heads from few features per class to many, and pick one."""
-    plan = Plan(given.sizes_of(k), select, refit, labels, seed, budget, max_features)
+    plan = Plan(sizes_of(k), select, refit, labels, seed, budget, max_features)
     found = Features.open(features)
     held_out = Features.open(eval_) if eval_ is not None else None
     require_folder(out)
@@ -190,6 +169,7 @@ def fit(
 
 
 @app.command()
+@spread
 def show(
     run: given.RunFolder,
     score: given.Score = "frequency",
@@ -202,6 +182,7 @@ def show(
 
 
 @app.command()
+@spread
 def tune(
     run: given.RunFolder,
     k: given.HeadSize,
@@ -214,26 +195,22 @@ def tune(
     loss: given.Loss = "distill",
     augment: given.Augment = "auto",
     dtype: given.TrainDtype = "float32",
-    device: given.Device = "auto",
     workers: given.Workers = None,
-    data: given.MovedData = None,
-    eval_: given.MovedEval = None,
-    weights: given.MovedWeights = None,
-    trust_checkpoint: given.TrustCheckpoint = False,
     seed: given.TuneSeed = 0,
     overwrite: given.ReplaceTuned = False,
     as_json: given.AsJson = False,
+    moved: given.MovedOptions,
 ) -> None:
     """Train the network through one of the run's sparse heads, to repair what it lost."""
-    where = given.device_of(device)
+    where = moved.where()
     recipe = Recipe(
         epochs,
         batch_size,
         rate,
         loss=loss,
         augment=augmentations_of(augment),
-        dtype=given.dtype_of(dtype),
-        workers=given.workers_of(workers, where),
+        dtype=DTYPES[dtype],
+        workers=workers_of(workers, where),
         seed=seed,
     )
     with redirect_stdout(sys.stderr), progress_bars() as heard:
@@ -243,7 +220,7 @@ def tune(
             select=select,
             head_only=head_only,
             recipe=recipe,
-            sources=Sources(data, eval_, weights, trust_checkpoint),
+            sources=moved.sources(),
             device=where,
             overwrite=overwrite,
             progress=heard,

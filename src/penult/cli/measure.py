@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
 from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import typer
-
 from penult.cli import options as given
 from penult.cli.console import progress_bars
 from penult.cli.pages import print_page
-from penult.cli.subject import open_subject
+from penult.cli.spread import spread
+from penult.cli.subject import Subject, open_subject
 from penult.errors import InputError
 from penult.features.layers import Names, collect_layers
 from penult.measure import FRACTIONS, Settings, compare_runs, measure_layers, measure_run
@@ -23,51 +21,36 @@ from penult.measure.plots import plot_comparison, plot_layers, plot_measures, re
 from penult.measure.tables import comparison_page, layers_page, measures_page
 from penult.runs.run import Run
 
-MEASURE_OPTIONS = ("what", "compare", "fraction", "k", "tolerance", "seed", "plots", "as_json")
 
-
+@spread
 def measure(
     what: given.Measured,
     compare: given.Compare = False,
-    layer: given.LayerNames = None,
-    layers: given.AllLayers = None,
     fraction: given.Fractions = None,
     k: given.SetSize = 5,
     tolerance: given.Lost = 0.005,
     seed: given.MeasureSeed = 0,
     plots: given.Plots = None,
-    out: given.LayersOut = None,
-    eval_: given.EvalSpec = None,
-    weights: given.Weights = None,
-    set_: given.Settings = None,
-    trust_checkpoint: given.TrustCheckpoint = False,
-    head: given.HeadName = None,
-    labels: given.Labels = "given",
-    class_names: given.ClassNames = None,
-    size: given.Size = None,
-    resize: given.Resize = None,
-    interpolation: given.Interpolation = None,
-    mean: given.Mean = None,
-    std: given.Std = None,
-    batch_size: given.BatchSize = 256,
-    workers: given.Workers = None,
-    device: given.Device = "auto",
-    dtype: given.Dtype = "float32",
-    store: given.Store = "float32",
-    strict: given.Strict = False,
     as_json: given.AsJson = False,
     *,
-    context: typer.Context,
+    layers: given.LayerOptions,
+    network: given.NetworkOptions,
+    images: given.ImageOptions,
+    passing: given.PassOptions,
 ) -> None:
     """Measure what the paper claims, of a run, of several, or of any layers of a network."""
     fractions = tuple(sorted(set(fraction))) if fraction else FRACTIONS
     settings = Settings(fractions, k, tolerance, seed)
-    by_layer = layer is not None or layers is not None
     if plots is not None:
         require_plots(plots)
-    if by_layer:
-        names = given.layers_of(layer, layers)
-        document = _measure_layers(what, names, settings, context.params)
+    if layers.asked:
+        if len(what) != 2 or compare:
+            raise InputError(
+                f"--layer and --layers need MODEL and DATA, no run: found {' '.join(what)}"
+            )
+        names = layers.names()
+        subject = open_subject(what[0], what[1], layers.eval_, network, images, passing)
+        document = _measure_layers(subject, names, layers, settings)
         page, draw = layers_page(document), plot_layers
     else:
         if not compare and len(what) > 1:
@@ -75,7 +58,8 @@ def measure(
                 f"{len(what)} runs: expected one, or --compare to line up several; for layers of a "
                 "network MODEL DATA and --layer NAME"
             )
-        given.require_defaults(context, "a run", MEASURE_OPTIONS)
+        for group in (layers, network, images, passing):
+            group.refuse("is for images, and a run holds features")
         found = [Run.open(run) for run in what]
         with progress_bars() as heard:
             if compare:
@@ -95,19 +79,12 @@ def measure(
 
 
 def _measure_layers(
-    what: list[str], names: Names, settings: Settings, options: Mapping[str, Any]
+    subject: Subject, names: Names, layers: given.LayerOptions, settings: Settings
 ) -> dict[str, Any]:
-    if len(what) != 2 or options["compare"]:
-        raise InputError(
-            f"--layer and --layers need MODEL and DATA, no run: found {' '.join(what)}"
-        )
-    where = given.device_of(options["device"])
-    subject = open_subject(what[0], what[1], options["eval_"], options, where)
     with ExitStack() as stack:
         stack.enter_context(redirect_stdout(sys.stderr))
         heard = stack.enter_context(progress_bars())
-        out = options["out"]
-        folder = Path(out or stack.enter_context(TemporaryDirectory()))
+        folder = layers.out or Path(stack.enter_context(TemporaryDirectory()))
         parts = []
         for part, data in (("train", subject.images), ("eval", subject.held_out)):
             if data is not None:
@@ -115,7 +92,7 @@ def _measure_layers(
                     subject.network,
                     data,
                     names,
-                    folder / part if options["eval_"] else folder,
+                    folder / part if layers.eval_ else folder,
                     subject.head,
                     transform=subject.transform,
                     how=subject.how,

@@ -1,28 +1,259 @@
-"""Arguments of the command line: what they are called, what they say, what their text means."""
+"""The options of the command line: what they are called and what their help says.
+
+A group of options that several commands share is a dataclass; a command that has a parameter of
+its type gets all of them (`penult.cli.spread`). What only one or two commands take stands below.
+"""
 
 from __future__ import annotations
 
-import json
-import os
 import warnings
-from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import typer
 
-from penult.data.transform import Transform, assumed_for
+from penult.cli.spread import OptionGroup, option
+from penult.cli.values import (
+    DTYPES,
+    device_of,
+    layers_of,
+    names_of,
+    numbers_of,
+    pairs_of,
+    workers_of,
+)
+from penult.data.source import Pass
+from penult.data.transform import INTERPOLATIONS, Transform, assumed_for
 from penult.errors import InputError
-from penult.features.influence import Top
 from penult.features.layers import Names
-from penult.network.load import LoadedModel
+from penult.heads.path import REFITS, SELECTIONS
+from penult.network.load import LoadedModel, load_model
+from penult.runs.reopen import Sources
+from penult.runs.tune.training import LOSSES
+
+# What several groups or commands share.
+
+TrustCheckpoint = Annotated[
+    bool,
+    option(
+        "Unpickle a checkpoint that holds more than tensors. This runs the code in it: give it "
+        "only for files whose makers you trust.",
+        "--trust-checkpoint",
+    ),
+]
+Device = Annotated[
+    str, option("auto, cpu, cuda, cuda:1 and so on; auto takes CUDA where there is one.")
+]
+EvalSpec = Annotated[
+    str | None,
+    option("Data on which accuracies are measured: best images not trained on.", "--eval"),
+]
+AsJson = Annotated[
+    bool, option("Print one JSON document to standard output, and nothing else.", "--json")
+]
 
 
-def _option(help: str, *names: str) -> Any:
-    return typer.Option(*names, help=help)
+@dataclass(frozen=True)
+class NetworkOptions(OptionGroup):
+    """The network: its weights, its arguments, its final layer."""
 
+    title: ClassVar[str] = "The network"
+
+    weights: Annotated[str | None, option("Checkpoint file, or `random` for random weights.")] = (
+        None
+    )
+    set_: Annotated[
+        list[str] | None,
+        option("key=value: an argument of the factory; may be given several times.", "--set"),
+    ] = None
+    trust_checkpoint: TrustCheckpoint = False
+    head: Annotated[
+        str | None, option("Name of the final linear layer, if it is not found by itself.")
+    ] = None
+
+    def load(self, model: str) -> LoadedModel:
+        """The network that MODEL names."""
+        return load_model(
+            model,
+            weights=self.weights,
+            options=pairs_of(list(self.set_ or [])),
+            trust_checkpoint=self.trust_checkpoint,
+        )
+
+    def about(self, model: str) -> dict[str, Any]:
+        """What a run keeps of how the network was named."""
+        return {"spec": model, "weights": self.weights, "set": list(self.set_ or [])}
+
+
+@dataclass(frozen=True)
+class ImageOptions(OptionGroup):
+    """The images: their labels, and how they are prepared for the network."""
+
+    title: ClassVar[str] = "The images"
+
+    labels: Annotated[
+        Literal["given", "predicted"],
+        option("`given`: the data's own labels; `predicted`: the classes that the network says."),
+    ] = "given"
+    class_names: Annotated[
+        Path | None,
+        option("Class names in the order of the logits: a JSON list, or one name per line."),
+    ] = None
+    size: Annotated[
+        int | None,
+        option("Side of the network's input in pixels: resize, then crop the centre."),
+    ] = None
+    resize: Annotated[
+        int | None, option("Shorter side before the crop to --size; by default the same as --size.")
+    ] = None
+    interpolation: Annotated[
+        str | None, option("How images are resized.", choices=INTERPOLATIONS)
+    ] = None
+    mean: Annotated[str | None, option("Mean of each channel in [0, 1]: R,G,B or one number.")] = (
+        None
+    )
+    std: Annotated[
+        str | None, option("Standard deviation of each channel: R,G,B or one number.")
+    ] = None
+    strict: Annotated[bool, option("Stop at the first image that cannot be used.", "--strict")] = (
+        False
+    )
+
+    def names(self) -> list[str] | None:
+        """The class names of `--class-names`."""
+        return names_of(self.class_names)
+
+    def transform(self, loaded: LoadedModel) -> Transform:
+        """What the network's library says, changed by the options; else ImageNet's values."""
+        transform = loaded.transform
+        if transform is None:
+            transform = assumed_for(loaded.model)
+            if self.mean is None:
+                warnings.warn(
+                    f"{loaded.transform_problem}: taking mean {transform.mean} and std "
+                    f"{transform.std} (--mean, --std)",
+                    stacklevel=2,
+                )
+        changes: dict[str, Any] = {}
+        if self.resize is not None and self.size is None:
+            raise InputError("--resize needs --size, the side of the crop after it")
+        if self.size is not None:
+            changes |= {"crop": self.size, "resize": self.resize or self.size}
+        if self.interpolation is not None:
+            if self.size is None and transform.resize is None:
+                raise InputError("--interpolation needs --size: images keep their size")
+            changes["interpolation"] = self.interpolation
+        if (self.mean is None) != (self.std is None):
+            raise InputError("--mean and --std go together")
+        if self.mean is not None and self.std is not None:
+            changes["mean"] = numbers_of("--mean", self.mean)
+            changes["std"] = numbers_of("--std", self.std)
+        return replace(transform, **changes)
+
+
+@dataclass(frozen=True)
+class PassOptions(OptionGroup):
+    """The pass over the images: how the network is run."""
+
+    title: ClassVar[str] = "The pass over the images"
+
+    batch_size: Annotated[int, option("Images in one forward pass.")] = 256
+    workers: Annotated[
+        int | None,
+        option("Processes that decode images; by default none on the CPU, else up to 8."),
+    ] = None
+    device: Device = "auto"
+    dtype: Annotated[
+        Literal["float32", "bfloat16", "float16"], option("Precision in which the network runs.")
+    ] = "float32"
+    store: Annotated[
+        Literal["float32", "float16"], option("Precision in which features are stored.")
+    ] = "float32"
+
+    def how(self, where: torch.device, images: ImageOptions) -> Pass:
+        """What the library calls it."""
+        return Pass(
+            self.batch_size,
+            workers_of(self.workers, where),
+            DTYPES[self.dtype],
+            DTYPES[self.store],
+            images.labels,
+            images.strict,
+        )
+
+
+@dataclass(frozen=True)
+class MovedOptions(OptionGroup):
+    """Where the network and the images of a run are now."""
+
+    title: ClassVar[str] = "Opening the run's network and images again"
+
+    data: Annotated[str | None, option("The run's images, if they have moved.")] = None
+    eval_: Annotated[
+        str | None, option("The run's evaluation data, if it has moved.", "--eval")
+    ] = None
+    weights: Annotated[str | None, option("The run's checkpoint, if it has moved.")] = None
+    trust_checkpoint: TrustCheckpoint = False
+    device: Device = "auto"
+
+    def sources(self) -> Sources:
+        """What the library calls it."""
+        return Sources(self.data, self.eval_, self.weights, self.trust_checkpoint)
+
+    def where(self) -> torch.device:
+        """The device of `--device`."""
+        return device_of(self.device)
+
+
+@dataclass(frozen=True)
+class HeadOptions(OptionGroup):
+    """Which of a run's sparse heads is explained."""
+
+    title: ClassVar[str] = "The head that is explained"
+
+    k: Annotated[
+        int | None,
+        option(
+            "Features per class of the head; by default the smallest head that loses less than "
+            "half a point of accuracy with 95 % confidence.",
+            "-k",
+        ),
+    ] = None
+    select: Annotated[
+        str | None,
+        option("How that head's features were chosen; by default as in the fitted path."),
+    ] = None
+
+
+@dataclass(frozen=True)
+class LayerOptions(OptionGroup):
+    """Which layers of a network are measured."""
+
+    title: ClassVar[str] = "Layers of a network"
+
+    layer: Annotated[
+        list[str] | None, option("Name of a layer; may be given several times.", "--layer")
+    ] = None
+    layers: Annotated[str | None, option("`all`: the output of every block.", "--layers")] = None
+    eval_: EvalSpec = None
+    out: Annotated[
+        Path | None,
+        option("Folder for the layers' features; an interrupted pass is resumed there."),
+    ] = None
+
+    @property
+    def asked(self) -> bool:
+        """Whether layers are measured, not a run."""
+        return self.layer is not None or self.layers is not None
+
+    def names(self) -> Names:
+        """The layers that are named."""
+        return layers_of(self.layer, self.layers)
+
+
+# demo, analyze
 
 ModelSpec = Annotated[
     str,
@@ -34,83 +265,71 @@ ModelSpec = Annotated[
 DataSpec = Annotated[
     str | None,
     typer.Argument(
-        help="Folder or zip of class folders, `digits`, or file.py:function that returns a "
-        "map-style data set of (image, label)."
+        help="A folder or zip with a folder of images for each class, `digits`, or "
+        "file.py:function that returns a map-style data set of (image, label)."
     ),
 ]
-Out = Annotated[Path, _option("The run folder; an interrupted run goes on there.")]
-EvalSpec = Annotated[str | None, _option("Data on which accuracies are measured.", "--eval")]
-Weights = Annotated[str | None, _option("Checkpoint file, or `random` for random weights.")]
-Settings = Annotated[
-    list[str] | None, _option("key=value for the factory; may be given again.", "--set")
+Out = Annotated[
+    Path, option("The run folder. If it holds an interrupted run, that run is resumed.")
 ]
-TrustCheckpoint = Annotated[
-    bool,
-    _option("Unpickle a checkpoint that is not only tensors: runs its code.", "--trust-checkpoint"),
-]
-HeadName = Annotated[str | None, _option("Name of the final linear layer, where it is not found.")]
-Labels = Annotated[str, _option("`given`, or `predicted`: the network's own classes as labels.")]
-ClassNames = Annotated[
-    Path | None, _option("Class names in the order of the logits: a JSON list or one per line.")
-]
-Size = Annotated[int | None, _option("Side of the network's input: resize, then centre crop.")]
-Resize = Annotated[
-    int | None, _option("Shorter side before the crop to --size; as --size where not given.")
-]
-Interpolation = Annotated[str | None, _option("nearest, bilinear, bicubic, lanczos and so on.")]
-Mean = Annotated[str | None, _option("Mean per channel in [0, 1]: R,G,B or one number.")]
-Std = Annotated[str | None, _option("Standard deviation per channel: R,G,B or one number.")]
-BatchSize = Annotated[int, _option("Images in one forward pass.")]
-Workers = Annotated[
-    int | None, _option("Processes that decode images; by default none on the CPU, up to 8 else.")
-]
-Device = Annotated[
-    str, _option("auto, cpu, cuda, cuda:1 and so on; auto takes CUDA where there is one.")
-]
-Dtype = Annotated[str, _option("float32, bfloat16 or float16, for the network.")]
-Store = Annotated[str, _option("float32 or float16, for the features on the disk.")]
 FrequencyTop = Annotated[
     str | None,
-    _option(
-        "What a sample takes in the `frequency` score: a number of features, or a fraction of its "
-        "activation; as many as the subspace keeps where not given."
+    option(
+        "The score `frequency` counts which features are among a sample's largest: how many of "
+        "them (a number), or as many as make up a fraction of the sample's activation; by default "
+        "as many as the subspace keeps."
     ),
 ]
-Strict = Annotated[bool, _option("Stop at the first image that cannot be used.", "--strict")]
-LayerNames = Annotated[list[str] | None, _option("Name of a layer; may be given again.", "--layer")]
-AllLayers = Annotated[str | None, _option("`all`: the output of every block.", "--layers")]
-LayersOut = Annotated[
-    Path | None, _option("Folder for the layers' features; an interrupted pass goes on there.")
+Seed = Annotated[int, option("Seed of the random control.")]
+Overwrite = Annotated[
+    bool, option("Replace the run in --out if it is of something else.", "--overwrite")
 ]
-Seed = Annotated[int, _option("Seed of the random control.")]
-Overwrite = Annotated[bool, _option("Replace a run of something else in --out.", "--overwrite")]
-NoFit = Annotated[bool, _option("Leave out the path of refitted sparse heads.", "--no-fit")]
-AsJson = Annotated[
-    bool, _option("Print one JSON document to standard output, nothing else.", "--json")
+NoFit = Annotated[
+    bool, option("Leave out the sparse heads whose weights are fitted anew.", "--no-fit")
 ]
+
+# fit
+
 FeaturesPath = Annotated[
     Path, typer.Argument(help="A features file, a folder of shards, or a run's features/train.")
 ]
-Folder = Annotated[Path, _option("Folder for the heads.")]
+Folder = Annotated[Path, option("Folder for the heads.")]
 EvalFeatures = Annotated[
-    Path | None, _option("Features on which accuracies are measured.", "--eval")
+    Path | None, option("Features on which accuracies are measured.", "--eval")
 ]
-Sizes = Annotated[str, _option("Features per class: numbers, or ranges like 1-20.", "-k")]
-Selection = Annotated[
-    str,
-    _option("How features are chosen: curvature, moments, or a score.", "--select"),
+Sizes = Annotated[str, option("Features per class: numbers, or ranges like 1-20.", "-k")]
+Selection = Annotated[str, option("How features are chosen.", "--select", choices=SELECTIONS)]
+Budget = Annotated[
+    Literal["each", "mean"], option("`each`: k features for every class; `mean`: k on average.")
 ]
-Budget = Annotated[str, _option("What k is: what each class gets, or the mean over the classes.")]
-Refit = Annotated[str, _option("How weights are fitted: softmax, least-squares or none.")]
+Refit = Annotated[str, option("How the weights of a head are fitted.", choices=REFITS)]
 FitLabels = Annotated[
-    bool, _option("Refit to the labels, not to the dense head's probabilities.", "--labels")
+    bool, option("Fit to the labels rather than to the network's own probabilities.", "--labels")
 ]
-MaxFeatures = Annotated[int | None, _option("Different features for all classes together.")]
+MaxFeatures = Annotated[
+    int | None, option("At most this many different features for all classes together.")
+]
 Tolerance = Annotated[
     float | None,
-    _option("Pick the smallest head that surely loses at most this fraction of accuracy."),
+    option(
+        "Pick the smallest head that loses at most this fraction of accuracy with 95 % confidence."
+    ),
 ]
+
+# show, and all that open a run
+
 RunFolder = Annotated[Path, typer.Argument(help="A run folder.")]
+Score = Annotated[
+    str,
+    option("Whose features are listed: an influence score, or curvature for the fitted heads."),
+]
+K = Annotated[int | None, option("Features per class that are listed.", "-k")]
+Classes = Annotated[
+    list[str] | None, option("List this class; may be given several times.", "--class")
+]
+
+# measure
+
 Measured = Annotated[
     list[str],
     typer.Argument(
@@ -118,69 +337,79 @@ Measured = Annotated[
         metavar="RUN... | MODEL DATA",
     ),
 ]
-Compare = Annotated[bool, _option("Line up several runs.", "--compare")]
-Plots = Annotated[Path | None, _option("Write the plots there.", "--plots")]
+Compare = Annotated[bool, option("Measure several runs and line them up.", "--compare")]
+Plots = Annotated[Path | None, option("Write plots to this folder.", "--plots")]
 Fractions = Annotated[
     list[float] | None,
-    _option("Fraction of the activation, for Ψ; may be given again.", "--fraction"),
+    option("Fraction of the activation, for Ψ; may be given several times.", "--fraction"),
 ]
-SetSize = Annotated[int, _option("Features per class of the sets that are compared.", "-k")]
-Lost = Annotated[float, _option("Accuracy that the smallest decision may lose.", "--tolerance")]
-MeasureSeed = Annotated[int, _option("Seed of all that is drawn.", "--seed")]
-Score = Annotated[
-    str,
-    _option("Whose features are listed: an influence score, or curvature for the fitted heads."),
+SetSize = Annotated[int, option("Features per class of the sets that are compared.", "-k")]
+Lost = Annotated[
+    float,
+    option("Fraction of accuracy that the smallest sufficient head may lose.", "--tolerance"),
 ]
-K = Annotated[int | None, _option("Features per class that are listed.", "-k")]
-Classes = Annotated[list[str] | None, _option("List this class; may be given again.", "--class")]
-HeadSize = Annotated[int, _option("Features per class of the head.", "-k")]
+MeasureSeed = Annotated[int, option("Seed of everything that is drawn at random.", "--seed")]
+
+# tune
+
+HeadSize = Annotated[int, option("Features per class of the head.", "-k")]
 Select = Annotated[
-    str | None, _option("Which of the run's heads; the best on the analysed data where not given.")
+    str | None,
+    option(
+        "How the head's features were chosen; by default the head of that k which is best on the "
+        "analysed data."
+    ),
 ]
 HeadOnly = Annotated[
-    bool, _option("Tune the head on the run's features and leave the network.", "--head-only")
+    bool, option("Fit the head alone, from the run's features; leave the network.", "--head-only")
 ]
-Epochs = Annotated[int | None, _option("Passes over the images: 3, or more where they are few.")]
-StepSize = Annotated[int, _option("Images in one step.", "--batch-size")]
+Epochs = Annotated[
+    int | None, option("Passes over the images; by default 3, or more if there are few images.")
+]
+StepSize = Annotated[int, option("Images in one step.", "--batch-size")]
 Rate = Annotated[
     float | None,
-    _option(
-        "How far a parameter moves in a step at most, as a fraction of its tensor's size; by the "
-        "number of steps where not given."
+    option(
+        "How far a parameter may move in one step, as a fraction of its tensor's size; by default "
+        "it follows from the number of steps."
     ),
 ]
 Loss = Annotated[
-    str, _option("`distill`: the dense network's probabilities; `labels`: the labels.")
-]
-Augment = Annotated[
-    str, _option("auto, none or some of flip,crop; auto: what the network's accuracy survives.")
-]
-TrainDtype = Annotated[str, _option("float32 or bfloat16, for the network.", "--dtype")]
-MovedData = Annotated[str | None, _option("The run's DATA, where it is elsewhere now.", "--data")]
-MovedEval = Annotated[str | None, _option("Likewise its --eval.", "--eval")]
-MovedWeights = Annotated[str | None, _option("Likewise its --weights.", "--weights")]
-TuneSeed = Annotated[int, _option("Seed of the split, the order and the augmentation.", "--seed")]
-ReplaceTuned = Annotated[bool, _option("Replace what was tuned with other options.", "--overwrite")]
-ReportK = Annotated[
-    int | None,
-    _option(
-        "Features per class of the head; the smallest that surely loses less than half a point "
-        "where not given.",
-        "-k",
+    str,
+    option(
+        "`distill` follows the network's own probabilities, `labels` the labels.", choices=LOSSES
     ),
 ]
-ReportSelect = Annotated[
-    str | None, _option("Which of the run's heads; the fitted path where not given.", "--select")
+Augment = Annotated[
+    str,
+    option(
+        "auto, none, or some of flip,crop; auto takes those that the network's accuracy survives."
+    ),
 ]
+TrainDtype = Annotated[
+    Literal["float32", "bfloat16"], option("Precision in which the network runs.", "--dtype")
+]
+Workers = Annotated[
+    int | None, option("Processes that decode images; by default none on the CPU, else up to 8.")
+]
+TuneSeed = Annotated[
+    int, option("Seed of the split, the order of the images and the augmentation.", "--seed")
+]
+ReplaceTuned = Annotated[
+    bool, option("Replace what was tuned before with other options.", "--overwrite")
+]
+
+# report, explain
+
 Images = Annotated[
-    int | None, _option("Images in each list; 8, or fewer where there are very many lists.")
+    int | None, option("Images in each list; by default 8, or fewer if there are very many lists.")
 ]
 NoMaps = Annotated[
-    bool, _option("Leave out the heat maps, for which the network runs.", "--no-maps")
+    bool, option("Leave out the heat maps, for which the network has to run.", "--no-maps")
 ]
-Page = Annotated[Path | None, _option("The page; RUN/report.html where not given.")]
+Page = Annotated[Path | None, option("The page; by default RUN/report.html.")]
 RetakePictures = Annotated[
-    bool, _option("Take the pictures again although the run has them.", "--overwrite")
+    bool, option("Take the small pictures again although the run has them.", "--overwrite")
 ]
 ImageName = Annotated[
     str,
@@ -191,165 +420,18 @@ ImageName = Annotated[
 ]
 ExplainedClass = Annotated[
     str | None,
-    _option("Explain this class's logit; the predicted class's where not given.", "--class"),
+    option("Explain the logit of this class; by default of the predicted class.", "--class"),
 ]
 Against = Annotated[
-    str | None, _option("Explain what separates the class from this one, by name or number.")
+    str | None, option("Explain what separates the class from this one, by name or number.")
 ]
-DenseHead = Annotated[bool, _option("Explain the dense head, not a sparse one.", "--dense")]
-Fast = Annotated[bool, _option("A small sufficient reason, quickly, not the smallest.", "--fast")]
+DenseHead = Annotated[
+    bool, option("Explain the network's own (dense) head instead of a sparse one.", "--dense")
+]
+Fast = Annotated[
+    bool, option("Take a small sufficient reason quickly, not the smallest there is.", "--fast")
+]
 PictureFile = Annotated[
     Path | None,
-    _option("The picture, FILE.png or FILE.svg; a PNG in RUN/explained where not given."),
+    option("The picture, FILE.png or FILE.svg; by default a PNG in RUN/explained."),
 ]
-
-
-def device_of(name: str) -> torch.device:
-    """The device of `--device`."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.ones(1, device=device).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"--device {name} cannot be used: {reason}") from error
-    return device
-
-
-def workers_of(asked: int | None, device: torch.device) -> int:
-    """How many processes decode images."""
-    if asked is not None:
-        return asked
-    # On the CPU the network itself keeps all cores busy.
-    return 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)
-
-
-MOST_SIZES = 10_000
-
-
-def sizes_of(text: str) -> tuple[int, ...]:
-    """The sizes of `-k 1,2,5-8`."""
-    sizes: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise InputError(f"-k: expected numbers or ranges like 1,2,5-8, found {text!r}")
-        start, stop = int(first), int(last or first)
-        if stop < start or stop - start > MOST_SIZES:
-            raise InputError(
-                f"-k: expected rising ranges of up to {MOST_SIZES} numbers, found {part.strip()}"
-            )
-        sizes += range(start, stop + 1)
-    return tuple(sizes)
-
-
-def dtype_of(name: str) -> torch.dtype:
-    """The torch dtype of a name."""
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if name not in known:
-        raise InputError(f"expected one of {', '.join(known)}, found {name!r}")
-    return known[name]
-
-
-def top_of(text: str | None) -> Top | None:
-    """What a sample takes in the `frequency` score."""
-    if text is None:
-        return None
-    try:
-        return int(text) if text.isdecimal() else float(text)
-    except ValueError:
-        raise InputError(
-            f"--frequency-top: expected a number of features or a fraction, found {text!r}"
-        ) from None
-
-
-def pairs_of(texts: list[str]) -> dict[str, str]:
-    """The arguments of `--set`."""
-    for text in texts:
-        if "=" not in text:
-            raise InputError(f"--set: expected key=value, found {text!r}")
-    return dict(text.split("=", 1) for text in texts)
-
-
-def layers_of(names: list[str] | None, every: str | None) -> Names:
-    """The layers of `--layer` or `--layers`."""
-    if every is None:
-        if not names:
-            raise InputError("give --layer NAME, once or more, or --layers all for every block")
-        return names
-    if every != "all":
-        raise InputError(f"--layers: expected all, found {every!r}; one layer is --layer {every}")
-    if names:
-        raise InputError("--layer and --layers all exclude each other")
-    return "all"
-
-
-def names_of(path: Path | None) -> list[str] | None:
-    """The class names in a file."""
-    if path is None:
-        return None
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--class-names {path} cannot be read: {error}") from error
-    if text.lstrip().startswith("["):
-        try:
-            found = json.loads(text)
-        except ValueError as error:
-            raise InputError(f"--class-names {path} is no JSON list: {error}") from error
-        if not all(isinstance(name, str) for name in found):
-            raise InputError(f"--class-names {path}: expected a JSON list of strings")
-        return list(found)
-    return [line.strip() for line in text.splitlines() if line.strip()]
-
-
-def transform_of(
-    loaded: LoadedModel,
-    size: int | None,
-    resize: int | None,
-    mean: str | None,
-    std: str | None,
-    interpolation: str | None,
-) -> Transform:
-    """What the network's library says, changed by the options; ImageNet's values without either."""
-    transform = loaded.transform
-    if transform is None:
-        transform = assumed_for(loaded.model)
-        if mean is None:
-            warnings.warn(
-                f"{loaded.transform_problem}: taking mean {transform.mean} and std "
-                f"{transform.std} (--mean, --std)",
-                stacklevel=2,
-            )
-    changes: dict[str, Any] = {}
-    if resize is not None and size is None:
-        raise InputError("--resize needs --size, the side of the crop after it")
-    if size is not None:
-        changes |= {"crop": size, "resize": resize or size}
-    if interpolation is not None:
-        if size is None and transform.resize is None:
-            raise InputError("--interpolation needs --size: images keep their size")
-        changes["interpolation"] = interpolation
-    if (mean is None) != (std is None):
-        raise InputError("--mean and --std go together")
-    if mean is not None and std is not None:
-        changes |= {"mean": _numbers("--mean", mean), "std": _numbers("--std", std)}
-    return replace(transform, **changes)
-
-
-def _numbers(option: str, text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise InputError(f"{option}: expected numbers like 0.5,0.5,0.5, found {text!r}") from None
-
-
-def require_defaults(context: typer.Context, features: str, allowed: Collection[str]) -> None:
-    """Refuse options that say how images are read: features are there already."""
-    for name in context.params:
-        source = context.get_parameter_source(name)
-        given_one = source is not None and source.name == "COMMANDLINE"
-        if given_one and name not in allowed:
-            option = name.strip("_").replace("_", "-")
-            raise InputError(f"--{option} is for images, and {features} holds features")

@@ -9,29 +9,26 @@ from contextlib import redirect_stdout
 from penult.cli import options as given
 from penult.cli.console import progress_bars, warn
 from penult.cli.pages import print_page
+from penult.cli.spread import spread
 from penult.errors import InputError
 from penult.explain.drawing import require_format, save_picture
 from penult.explain.explanation import Explanation
 from penult.explain.show import explanation_page
 from penult.report.report import Report
-from penult.runs.reopen import Sources
 from penult.runs.run import Run
 
 
+@spread
 def report(
     run: given.RunFolder,
-    k: given.ReportK = None,
-    select: given.ReportSelect = None,
     images: given.Images = None,
     no_maps: given.NoMaps = False,
     out: given.Page = None,
-    data: given.MovedData = None,
-    eval_: given.MovedEval = None,
-    weights: given.MovedWeights = None,
-    trust_checkpoint: given.TrustCheckpoint = False,
-    device: given.Device = "auto",
     overwrite: given.RetakePictures = False,
     as_json: given.AsJson = False,
+    *,
+    head: given.HeadOptions,
+    moved: given.MovedOptions,
 ) -> None:
     """Write the run's report: one page that anyone can open, offline."""
     opened = Run.open(run)
@@ -41,12 +38,12 @@ def report(
     with redirect_stdout(sys.stderr), progress_bars() as heard:
         made = Report.of(
             opened,
-            k=k,
-            select=select,
+            k=head.k,
+            select=head.select,
             images=images,
             maps=not no_maps,
-            sources=Sources(data, eval_, weights, trust_checkpoint),
-            device=given.device_of(device),
+            sources=moved.sources(),
+            device=moved.where(),
             overwrite=overwrite,
             progress=heard,
         )
@@ -65,23 +62,20 @@ def report(
     print(f"\nReport: {page}")
 
 
+@spread
 def explain(
     run: given.RunFolder,
     image: given.ImageName,
     class_: given.ExplainedClass = None,
     against: given.Against = None,
-    k: given.ReportK = None,
-    select: given.ReportSelect = None,
     dense: given.DenseHead = False,
     fast: given.Fast = False,
     no_maps: given.NoMaps = False,
     out: given.PictureFile = None,
-    data: given.MovedData = None,
-    eval_: given.MovedEval = None,
-    weights: given.MovedWeights = None,
-    trust_checkpoint: given.TrustCheckpoint = False,
-    device: given.Device = "auto",
     as_json: given.AsJson = False,
+    *,
+    head: given.HeadOptions,
+    moved: given.MovedOptions,
 ) -> None:
     """Say why one image was called what it was: the few features that carry the decision."""
     opened = Run.open(run)
@@ -93,13 +87,13 @@ def explain(
             image,
             class_=class_,
             against=against,
-            k=k,
-            select=select,
+            k=head.k,
+            select=head.select,
             dense=dense,
             exact=not fast,
             maps=not no_maps,
-            sources=Sources(data, eval_, weights, trust_checkpoint),
-            device=given.device_of(device),
+            sources=moved.sources(),
+            device=moved.where(),
         )
     if out is not None:
         save_picture(found, out)

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
-from penult.cli import options as given
 from penult.cli.console import warn
+from penult.cli.options import ImageOptions, NetworkOptions, PassOptions
+from penult.cli.values import device_of
 from penult.data.open import check_data, open_data
 from penult.data.source import ImageSource, Pass
 from penult.data.transform import Transform
 from penult.features.collect import usable_head
 from penult.network.head import Head
-from penult.network.load import load_model
 from penult.runs.analyze import align_classes
 
 
@@ -49,7 +47,12 @@ class Subject:
 
 
 def open_subject(
-    model: str, data: str, eval_: str | None, options: Mapping[str, Any], where: torch.device
+    model: str,
+    data: str,
+    eval_: str | None,
+    network: NetworkOptions,
+    images: ImageOptions,
+    passing: PassOptions,
 ) -> Subject:
     """Load the network and open its data.
 
@@ -57,46 +60,28 @@ def open_subject(
         model: see `penult.network.load.load_model`.
         data: see `penult.data.open.open_data`.
         eval_: the same, for what accuracies are measured on.
-        options: of the command, by their parameter's names: weights, set_, trust_checkpoint, head,
-            labels, class_names, size, resize, interpolation, mean, std, batch_size, workers, dtype,
-            store, strict.
-        where: the device.
+        network, images, passing: what the command was told of them.
 
     Raises:
         InputError: any of them cannot be used.
     """
-    how = Pass(
-        options["batch_size"],
-        given.workers_of(options["workers"], where),
-        given.dtype_of(options["dtype"]),
-        given.dtype_of(options["store"]),
-        options["labels"],
-        options["strict"],
-    )
-    names = options["class_names"]
-    names = None if names is None else given.names_of(Path(names))
-    settings = list(options["set_"] or [])
+    where = device_of(passing.device)
+    how = passing.how(where, images)
+    names = images.names()
     # What a network or a library prints is no part of what is asked for.
     with redirect_stdout(sys.stderr):
-        loaded = load_model(
-            model,
-            weights=options["weights"],
-            options=given.pairs_of(settings),
-            trust_checkpoint=options["trust_checkpoint"],
-        )
-        changes = (options[name] for name in ("size", "resize", "mean", "std", "interpolation"))
-        transform = given.transform_of(loaded, *changes)
-        images = open_data(data, labelled=how.given)
+        loaded = network.load(model)
+        transform = images.transform(loaded)
+        opened = open_data(data, labelled=how.given)
         held_out = open_data(eval_, labelled=how.given) if eval_ is not None else None
-        for part in (images, held_out):
+        for part in (opened, held_out):
             if part is not None:
                 check_data(part, transform)
-        network = loaded.model.to(where)
-        examples = ImageSource(images, transform, Pass(batch_size=4))
-        head = usable_head(network, examples, options["head"])
+        on_device = loaded.model.to(where)
+        examples = ImageSource(opened, transform, Pass(batch_size=4))
+        head = usable_head(on_device, examples, network.head)
         if not head.verified:
             warn(f"the logits are taken from {head.name}, whatever becomes of them later")
-        aligned = align_classes(head, images, held_out, names, loaded.class_names)
-    about = {"spec": model, "weights": options["weights"], "set": settings}
-    about["fingerprint"] = loaded.fingerprint
-    return Subject(network, head, images, held_out, transform, aligned, about, how)
+        aligned = align_classes(head, opened, held_out, names, loaded.class_names)
+    about = network.about(model) | {"fingerprint": loaded.fingerprint}
+    return Subject(on_device, head, opened, held_out, transform, aligned, about, how)
