@@ -343,31 +343,11 @@ def test_a_run_that_cannot_be_written_gives_pictures_all_the_same(
     def refused(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied", "run")
 
-    monkeypatch.setattr("penult.explain.gallery.TemporaryDirectory", refused)
+    monkeypatch.setattr("penult.explain.gallery.write_folder", refused)
     with pytest.warns(UserWarning, match="the pictures are not kept in the run: .*denied"):
         made = take_pictures(Run.open("run"), wishes_of(Run.open("run")))
     assert made.count(THERE) == 10
     assert made.mapped()
-
-
-def test_of_two_reports_at_once_one_keeps_its_pictures(folder: Path) -> None:
-    run = Run.open("run")
-    wishes = wishes_of(run)
-    made = take_pictures(run, wishes)
-    rename = Path.rename
-
-    def overtaken(self: Path, target: Path) -> Path:
-        """Another report puts its pictures there just before this one does."""
-        if self.name == "new":
-            shutil.copytree(self, target)
-        return rename(self, target)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Path, "rename", overtaken)
-        again = take_pictures(run, wishes, overwrite=True)
-    assert again.pictures == made.pictures
-    assert take_pictures(run, wishes).pictures == made.pictures
-    assert not list(run.folder.glob(".examples-*"))
 
 
 def test_images_that_the_network_cannot_take_are_the_users_fault(

@@ -68,7 +68,9 @@ def demo(
     """Train a small network on handwritten digits, analyse it and report: offline, in a minute."""
     with progress_bars() as heard:
         run = run_demo(out, overwrite=overwrite, progress=heard)
-        Report.of(run, progress=heard).save(run.report_file)
+        page = Report.of(run, progress=heard)
+        with run.writing():
+            page.save(run.report_file)
     _print_run(run, as_json)
     if not as_json:
         print(f"Report: {run.report_file}")
@@ -287,8 +289,9 @@ def _print_run(
                 warn(f"{n} images of {part} left out, the first: {path}: {reason}")
         print(json.dumps(summary, ensure_ascii=False, indent=2))
         return
-    for select in dict.fromkeys(row["select"] for row in summary["path"]):
-        summary["influence"][select] = _fitted(run, summary, select)
+    fitted = {row["select"]: None for row in summary["path"]}
+    kept = {select: _fitted(run, summary, select) for select in fitted}
+    summary = {**summary, "influence": {**summary["influence"], **kept}}
     if k is None:
         sizes = [int(size) for size in summary["influence"]["frequency"]]
         k = max(size for size in sizes if size <= 5)

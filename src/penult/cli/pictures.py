@@ -47,7 +47,8 @@ def report(
             overwrite=overwrite,
             progress=heard,
         )
-    made.save(page)
+    with opened.adding(page):
+        made.save(page)
     pictures = made.document["pictures"]
     if pictures["n_missing"]:
         warn(
@@ -104,7 +105,8 @@ def explain(
     if out is None:
         out = opened.folder / "explained" / f"{found.file_name()}.png"
         try:
-            save_picture(found, out)
+            with opened.writing():
+                save_picture(found, out)
         except InputError as error:
             # Nobody asked for the picture, and what was asked for is printed.
             warn(f"no picture: {error}; --out says where else it may lie")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from penult.errors import InputError
+from penult.errors import InputError, NotWrittenError
 from penult.features.features import Features
 from penult.features.influence import Evidence, influence, sizes_within
 from penult.heads.sparse_head import SparseHead
@@ -185,13 +186,17 @@ def measure_run(
     document = measure_features(
         features,
         head,
-        run.evaluation() if run.eval_folder.exists() else None,
+        run.held_out(),
         heads=heads,
         settings=settings,
         layer=head.name,
         progress=progress,
     )
-    write_json(run.measures_file, document)
+    try:
+        with run.writing():
+            write_json(run.measures_file, document)
+    except NotWrittenError as error:
+        warnings.warn(f"the measures are not kept in the run: {error}", stacklevel=2)
     return document
 
 

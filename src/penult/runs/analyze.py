@@ -318,8 +318,7 @@ def _fit(
 ) -> list[dict[str, Any]]:
     """Fit a path of sparse heads and write them; gives its rows for the summary."""
     ks = tuple(k for k in SIZES if k <= head.n_features)
-    held_out = run.evaluation() if run.eval_folder.exists() else None
-    path = fit_path(run.train(), held_out, Plan(ks, seed=options.seed))
+    path = fit_path(run.train(), run.held_out(), Plan(ks, seed=options.seed))
     path.save_heads(lambda k: run.head_file(path.plan.select, k), class_names)
     # Times differ from run to run, and the same run is to give the same bytes.
     return [
