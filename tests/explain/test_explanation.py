@@ -20,12 +20,14 @@ from command import penult
 from penult import Run, SparseHead
 from penult.errors import InputError
 from penult.explain.choice import Choice, choose_head
-from penult.explain.explanation import SHOWN, Explanation, class_index
+from penult.explain.decision import SHOWN
+from penult.explain.explanation import Explanation, class_index
 from penult.explain.gallery import CHANGED, MISSING, THERE, Wish, take_pictures
 from penult.explain.overlay import ABOVE, BELOW, overlay
 from penult.explain.survey import Sample
 from penult.explain.terms import terms_of
 from penult.explain.thumbnails import coarser
+from penult.explain.wording import remarks, summary
 from penult.features.features import Features
 from penult.heads.subspaces import top_k
 from penult.network.head import Head
@@ -98,7 +100,7 @@ def test_sparse_explanations_read_k_features(digits: Run) -> None:
     assert {t.feature for t in found.terms.terms} == set(kept)
     against = Explanation.of(digits, "eval:3", k=5, against=str((found.predicted + 1) % 10))
     assert against.terms.total > 0
-    assert "ahead of" in against.sentence()
+    assert "ahead of" in summary(against)
     document = against.document()
     total = sum(row["contribution"] for row in document["features"]) + document["bias"]
     assert total == pytest.approx(document["total"], abs=1e-12)
@@ -108,10 +110,10 @@ def test_sparse_explanations_read_k_features(digits: Run) -> None:
 
 
 def test_every_kind_of_image_gives_the_same_explanation(folder: Path) -> None:
-    stored = Explanation.of("run", "b/04.png")
-    by_number = Explanation.of("run", "train:11")
-    from_file = Explanation.of("run", "data/b/04.png")
-    from_picture = Explanation.of("run", Image.open("data/b/04.png"))
+    stored = Explanation.of("run", "b/04.png", class_="b")
+    by_number = Explanation.of("run", "train:11", class_="b")
+    from_file = Explanation.of("run", "data/b/04.png", class_="b")
+    from_picture = Explanation.of("run", Image.open("data/b/04.png"), class_="b")
     for other in (by_number, from_file, from_picture):
         assert other.terms.of == stored.terms.of
         assert other.terms.total == pytest.approx(stored.terms.total, abs=1e-5)
@@ -133,7 +135,7 @@ def test_every_kind_of_image_gives_the_same_explanation(folder: Path) -> None:
         (("train:0", "--class", "a", "--against", "a"), "expected another class to compare with"),
         (("train:0", "-k", "4"), "holds no head of k = 4"),
         (("train:0", "--select", "luck"), "holds no heads 'luck'"),
-        (("train:0", "--out", "x.jpg"), "x.jpg: expected a name that ends in .png or .svg"),
+        (("train:0", "--out", "x.jpg"), "x.jpg: expected a name that ends in .png, .svg or .pdf"),
         (("net.py",), "is damaged or no image that Pillow reads"),
         (("data",), "data is no file, and no image of the run"),
         (("x" * 300,), "is no file, and no image of the run"),
@@ -535,10 +537,10 @@ def test_remarks_say_where_the_heads_differ_and_what_is_unlike_the_data(tmp_path
     held_out = Features.of(torch.cat([z[:50], z[:1] * 30]), torch.zeros(51).long(), weight)
     run = analyze_features(features, held_out, tmp_path / "run")
     plain = Explanation.of(run, "eval:0", dense=True)
-    assert plain.remarks() == []
+    assert remarks(plain) == []
     assert plain.probability() == plain.probability(dense=True)
     far = Explanation.of(run, "eval:50", dense=True)
-    assert "Unlike the analysed images: feature" in far.remarks()[0]
+    assert "This image is unlike the analysed images: its feature" in remarks(far)[0]
     ratios = [(o.value - o.high) / (o.high - o.low) for o in far.outside]
     assert ratios == sorted(ratios, reverse=True)
     assert {o.feature for o in far.outside} == set((z[0] * 30 > 1.2).nonzero()[:, 0].tolist())
@@ -547,8 +549,8 @@ def test_remarks_say_where_the_heads_differ_and_what_is_unlike_the_data(tmp_path
     differs = int((dense != sparse).nonzero()[0, 0])
     told = Explanation.of(run, f"eval:{differs}", k=1, select="random")
     names = ["a", "b", "c"]
-    assert f"The network itself says {names[dense[differs]]};" in told.remarks()[0]
-    assert "--dense" in told.remarks()[0]
+    assert f"The network itself says {names[dense[differs]]};" in remarks(told)[0]
+    assert "--dense" in remarks(told)[0]
     assert told.document()["dense_predicted"] == names[dense[differs]]
 
 
@@ -575,3 +577,26 @@ def test_overlays_have_one_scale_and_the_sign_of_the_contribution(digits: Run) -
     for pixels, add in zip(drawn, adds, strict=True):
         warm = float((pixels[:, :, 0] - pixels[:, :, 2]).mean())
         assert warm * add > 0, "warm where a feature speaks for the class, blue where against"
+
+
+def test_a_mistake_is_explained_against_its_label_and_two_classes_against_each_other(
+    tmp_path: Path,
+) -> None:
+    generator = torch.Generator().manual_seed(4)
+    z = torch.rand(60, 8, generator=generator)
+    for n_classes in (2, 4):
+        weight = torch.randn(n_classes, 8, generator=generator)
+        called = (z @ weight.T).argmax(1).tolist()
+        labels = [*called]
+        labels[7] = (called[7] + 1) % n_classes
+        features = Features.of(z, torch.tensor(labels), weight)
+        run = analyze_features(features, None, tmp_path / f"run{n_classes}")
+        right, wrong = (Explanation.of(run, f"train:{i}", dense=True) for i in (0, 7))
+        assert (wrong.terms.of, wrong.terms.against) == (called[7], labels[7])
+        assert wrong.terms.total > 0
+        rival = 1 - called[0] if n_classes == 2 else None
+        assert (right.terms.of, right.terms.against) == (called[0], rival)
+        named = Explanation.of(run, "train:7", dense=True, class_=labels[7])
+        assert named.terms.against == (called[7] if n_classes == 2 else None)
+        assert repr(right).startswith("<Explanation of 0 by the network's own (dense) head: ")
+        assert right.file_name().startswith(f"0-dense-{called[0]}")

@@ -31,6 +31,7 @@ def measure(
     tolerance: given.Lost = 0.005,
     seed: given.MeasureSeed = 0,
     plots: given.Plots = None,
+    plot_format: given.PlotFormat = "png",
     as_json: given.AsJson = False,
     *,
     layers: given.LayerOptions,
@@ -69,7 +70,7 @@ def measure(
         page = comparison_page(document) if compare else measures_page(document)
         draw = plot_comparison if compare else plot_measures
     if plots is not None:
-        draw(document, plots)
+        draw(document, plots, plot_format)
     if as_json:
         print(json.dumps(document, ensure_ascii=False, indent=2))
         return

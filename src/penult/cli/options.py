@@ -30,6 +30,7 @@ from penult.errors import InputError
 from penult.features.layers import Names
 from penult.heads.path import REFITS, SELECTIONS
 from penult.network.load import LoadedModel, load_model
+from penult.plotting import Format
 from penult.runs.reopen import Sources
 from penult.runs.tune.training import LOSSES
 
@@ -339,6 +340,7 @@ Measured = Annotated[
 ]
 Compare = Annotated[bool, option("Measure several runs and line them up.", "--compare")]
 Plots = Annotated[Path | None, option("Write plots to this folder.", "--plots")]
+PlotFormat = Annotated[Format, option("Format of the plots.", "--plot-format")]
 Fractions = Annotated[
     list[float] | None,
     option("Fraction of the activation, for Ψ; may be given several times.", "--fraction"),
@@ -433,5 +435,5 @@ Fast = Annotated[
 ]
 PictureFile = Annotated[
     Path | None,
-    option("The picture, FILE.png or FILE.svg; by default a PNG in RUN/explained."),
+    option("The picture: FILE.png, FILE.svg or FILE.pdf; by default a PNG in RUN/explained."),
 ]

@@ -11,9 +11,10 @@ from penult.cli.console import progress_bars, warn
 from penult.cli.pages import print_page
 from penult.cli.spread import spread
 from penult.errors import InputError
-from penult.explain.drawing import require_format, save_picture
+from penult.explain.drawing import save_picture
 from penult.explain.explanation import Explanation
-from penult.explain.show import explanation_page
+from penult.explain.page import explanation_page
+from penult.plotting import require_picture
 from penult.report.report import Report
 from penult.runs.run import Run
 
@@ -81,7 +82,7 @@ def explain(
     """Say why one image was called what it was: the few features that carry the decision."""
     opened = Run.open(run)
     if out is not None:
-        require_format(out)
+        require_picture(out)
     with redirect_stdout(sys.stderr):
         found = Explanation.of(
             opened,
