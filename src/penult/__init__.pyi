@@ -12,6 +12,8 @@ from penult.features.influence import Evidence as Evidence
 from penult.features.influence import influence as influence
 from penult.features.layers import collect_layers as collect_layers
 from penult.features.moments import Moments as Moments
+from penult.heads.comparison import Comparison as Comparison
+from penult.heads.comparison import compare_heads as compare_heads
 from penult.heads.estimator import SparseHeadClassifier as SparseHeadClassifier
 from penult.heads.path import HeadPath as HeadPath
 from penult.heads.path import Plan as Plan

@@ -6,7 +6,7 @@ import io
 import json
 import shutil
 import sys
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -19,16 +19,18 @@ from PIL import Image
 from command import penult
 from penult import Run, SparseHead
 from penult.errors import InputError
-from penult.explain.choice import Choice, choose_head
+from penult.explain.choice import choose_head
 from penult.explain.decision import SHOWN
 from penult.explain.explanation import Explanation, class_index
 from penult.explain.gallery import CHANGED, MISSING, THERE, Wish, take_pictures
 from penult.explain.overlay import ABOVE, BELOW, overlay
-from penult.explain.survey import Sample
+from penult.explain.survey import ShownSample
 from penult.explain.terms import terms_of
 from penult.explain.thumbnails import coarser
 from penult.explain.wording import remarks, summary
 from penult.features.features import Features
+from penult.heads.comparison import PairedCounts
+from penult.heads.judge import CROSS_FIT, EVALUATION, FITTED, Judge
 from penult.heads.subspaces import top_k
 from penult.network.head import Head
 from penult.runs.analyze import analyze_features
@@ -239,7 +241,7 @@ def wishes_of(run: Run) -> list[Wish]:
     return [
         Wish(
             ("train", i),
-            Sample(i, block.ids[i], int(block.labels[i]), 0),
+            ShownSample(i, block.ids[i], int(block.labels[i]), 0),
             {j: float(block.features[i, j]) for j in (1, 4)},
         )
         for i in range(0, 30, 3)
@@ -501,29 +503,29 @@ def test_the_choice_is_measured_on_the_evaluation_samples(digits: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("losses", "chosen", "said"),
+    ("lost", "judge", "chosen", "said"),
     [
-        ([(0.1, 0.2), (0.004, 0.006), (0.003, 0.0049), (0.0, 0.001)], 2, "surely"),
-        ([(0.1, 0.2), (0.006, 0.008), (0.004, 0.006), (0.0, 0.006)], 2, "though not surely"),
-        ([(0.1, 0.2), (0.03, 0.04), (0.02, 0.03), (0.025, 0.035)], 2, "the most accurate"),
+        ([500, 60, 25, 10], Judge(EVALUATION, 10_000), 3, "k = 3 is the smallest head that can be"),
+        ([500, 60, 10, 49], Judge(EVALUATION, 10_000), 3, "measured loss is below 0.5 points, 0.1"),
+        ([500, 300, 200, 250], Judge(EVALUATION, 10_000), 3, "k = 3 is the most accurate, 2.00 po"),
+        ([500, 60, 25, 10], Judge(CROSS_FIT, 10_000, 5), 3, "Nothing is promised for new samples"),
+        ([500, 60, 25, 10], Judge(FITTED, 10_000), 3, "No size can be chosen"),
     ],
 )
-def test_the_choice_is_the_smallest_that_is_as_good(
+def test_the_head_that_is_shown_can_be_vouched_for_or_says_that_it_cannot(
     digits: Run,
     monkeypatch: pytest.MonkeyPatch,
-    losses: list[tuple[float, float]],
+    lost: list[int],
+    judge: Judge,
     chosen: int,
     said: str,
 ) -> None:
-    found = choose_head(digits)
-
-    def compared(*arguments: object) -> list[Choice]:
-        return [
-            replace(found, k=i, loss=loss, accuracy=0.9 - loss, interval=(loss - 0.01, high))
-            for i, (loss, high) in enumerate(losses)
-        ]
-
-    monkeypatch.setattr("penult.explain.choice._compared", compared)
+    summary = digits.summary()
+    rows = [row for row in summary["path"] if row["k"] in (1, 2, 3, 5)]
+    for row, n in zip(rows, lost, strict=True):
+        row["counts"] = asdict(PairedCounts(10_000, 10_000, n, 0, 10_000 - n))
+    changed = {**summary, "path": rows, "judge": judge.document()}
+    monkeypatch.setattr(Run, "summary", lambda _: changed)
     choice = choose_head(digits)
     assert choice.k == chosen
     assert said in choice.why

@@ -27,6 +27,8 @@ from penult.data.augmentation import augmentations_of
 from penult.demo import demo as run_demo
 from penult.errors import InputError
 from penult.features.features import Features
+from penult.heads.cross_fit import affordable_folds
+from penult.heads.judge import too_few_for
 from penult.heads.memory import memory_needed
 from penult.heads.path import Plan, fit_path, require_folder
 from penult.report.report import Report
@@ -151,18 +153,25 @@ def fit(
     found = Features.open(features)
     held_out = Features.open(eval_) if eval_ is not None else None
     require_folder(out)
-    if held_out is None:
-        warn("no --eval: accuracies are those on the features that are fitted")
-    needed = memory_needed(
-        found.n_samples, found.n_features, found.require_head().n_classes, max(plan.ks), select
-    )
+    n_classes = found.require_head().n_classes
+    n_folds = affordable_folds(found.n_samples, found.n_features, n_classes)
+    if tolerance is not None:
+        judges = found if held_out is None else held_out
+        if few := too_few_for(tolerance, judges.n_samples):
+            warn(few)
+    needed = memory_needed(found.n_samples, found.n_features, n_classes, max(plan.ks), select)
     errors.print(f"Memory: about {needed / 1e9:.1f} GB at most")
     with progress_bars() as heard:
-        path = fit_path(found, held_out, plan, heard("heads"))
+        path = fit_path(found, held_out, plan, heard("heads"), n_folds=n_folds)
     document = path.document()
-    if tolerance is not None:
-        document["pick"] = path.pick(tolerance).document(tolerance)
     path.save(out)
+    if path.judge.warning:
+        warn(path.judge.warning)
+    if tolerance is not None:
+        pick = path.pick(tolerance)
+        document["pick"] = pick.document()
+        if not pick.vouched:
+            warn(pick.why)
     if as_json:
         print(json.dumps(document, ensure_ascii=False, indent=2))
         return

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from penult.errors import InputError
-from penult.explain.choice import Choice, choose_head
+from penult.explain.choice import HeadChoice, choose_head
 from penult.explain.decision import SHOWN, Decision, outside
 from penult.explain.drawing import draw
 from penult.explain.looked_up import is_number, look_up
@@ -78,7 +78,7 @@ class Explanation(Decision):
         train = run.train()
         names = run.summary()["class_names"]
         dense_head = train.require_head()
-        found: Choice | None = None if dense else choose_head(run, k, select)
+        found: HeadChoice | None = None if dense else choose_head(run, k, select)
         head: Head | SparseHead = dense_head if found is None else found.head
         of = None if class_ is None else class_index(names, class_)
         other = None if against is None else class_index(names, against)

@@ -17,7 +17,7 @@ from penult.data.open import ImageData, ImageFaultError, read
 from penult.data.transform import Transform
 from penult.errors import InputError
 from penult.explain.maps import Maps, open_maps
-from penult.explain.survey import Sample
+from penult.explain.survey import ShownSample
 from penult.explain.thumbnails import SIDE, coarser, picture_of
 from penult.features.collect import Progress, autocast
 from penult.network.calling import evaluating
@@ -51,7 +51,7 @@ class Picture:
         data: the small picture, WebP or PNG; empty where missing.
     """
 
-    sample: Sample
+    sample: ShownSample
     state: str
     data: bytes = b""
 
@@ -133,7 +133,7 @@ class Gallery:
                 data = (folder / about["file"]).read_bytes() if about["file"] else b""
                 if about["hash"] != _hash(data):
                     return None
-                made.pictures[key] = Picture(Sample(*fields), about["state"], data)
+                made.pictures[key] = Picture(ShownSample(*fields), about["state"], data)
                 keys.append(key)
             if document["maps"]:
                 found, _ = read_tensors(folder / "maps.safetensors", MAPS_FORMAT, ("maps",))
@@ -155,7 +155,7 @@ class Wish:
     """
 
     key: Key
-    sample: Sample
+    sample: ShownSample
     values: Mapping[int, float]
 
 
@@ -339,7 +339,7 @@ class _Found:
         self._data = data
         self._places: dict[str, int] | None = None
 
-    def find(self, sample: Sample) -> tuple[ImageData | None, int]:
+    def find(self, sample: ShownSample) -> tuple[ImageData | None, int]:
         """The data and the place of a sample in it; None where it is gone."""
         if self._data is None:
             return None, 0
