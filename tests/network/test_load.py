@@ -57,7 +57,6 @@ def nobody():
     pass
 
 ready = net()
-half = net().half()
 """
 
 
@@ -156,8 +155,27 @@ def test_a_network_that_is_there_already_is_taken(here: Path) -> None:
     )
 
 
-def test_a_network_keeps_its_precision(here: Path) -> None:
-    assert next(load_model("net.py:half").model.parameters()).dtype == torch.float16
+@pytest.mark.parametrize("dtype", ["half", "bfloat16", "double"])
+def test_a_network_of_another_precision_is_run_in_single_precision(here: Path, dtype: str) -> None:
+    with Path("net.py").open("a") as file:
+        file.write(f"\nother = net().{dtype}()\n")
+    with pytest.warns(UserWarning, match=r"weights are (b?float16|float64): it is run in float32"):
+        loaded = load_model("net.py:other").model
+    assert {p.dtype for p in loaded.parameters()} == {torch.float32}
+    loaded(torch.zeros(2, 3, 2, 2))
+
+
+def test_a_network_that_casts_its_images_itself_keeps_its_precision(here: Path) -> None:
+    Path("casts.py").write_text(
+        "import torch\nfrom torch import nn\n"
+        "class Casts(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.fc = nn.Conv2d(3, 4, 1).half()\n"
+        "    def forward(self, x): return self.fc(x.half()).mean((2, 3))\n"
+    )
+    loaded = load_model("casts.py:Casts").model
+    assert {p.dtype for p in loaded.parameters()} == {torch.float16}
 
 
 def test_a_parallel_network_is_taken_out_of_its_wrapper(here: Path) -> None:
