@@ -1,14 +1,21 @@
 from __future__ import annotations
 
 import argparse
+import gzip
+import json
 import os
 import pickle
+import subprocess
+import sys
+import tarfile
 import warnings
+import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -18,8 +25,8 @@ from torch import Tensor, nn
 
 from penult.errors import InputError
 from penult.network.checkpoint import read_checkpoint
+from penult.network.state import check_fit, load_weights
 from penult.network.weight_sets import find_state
-from penult.network.weights import check_fit, load_weights
 
 FILE = Path("weights.pt")
 
@@ -381,3 +388,175 @@ def test_trust_reads_a_compiled_network(trained: nn.Module, tmp_path: Path) -> N
         load(model, path)
     load(model, path, trust=True)
     assert_equal(model, trained)
+
+
+# --- contents unlike the suffix ----------------------------------------------------------------
+
+
+def test_contents_decide_how_a_file_is_read(trained: nn.Module, tmp_path: Path) -> None:
+    state = trained.state_dict()
+    save_file(state, tmp_path / "a.pt")
+    torch.save(state, tmp_path / "b.safetensors")
+    torch.save(state, tmp_path / "c.safetensors", _use_new_zipfile_serialization=False)
+    save_file(state, tmp_path / "noending")
+    for name in ("a.pt", "b.safetensors", "c.safetensors", "noending"):
+        model = network()
+        load(model, tmp_path / name)
+        assert_equal(model, trained)
+
+
+def zipped(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model.pth", b"weights")
+
+
+def tarred(path: Path) -> None:
+    with tarfile.open(path, "w") as archive:
+        archive.addfile(tarfile.TarInfo("model.pth"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\n <!DOCTYPE html><html>", "it is a web page: the download failed or needs a login$"),
+        (b"<html><body>Sign in", "it is a web page"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid",
+            "a pointer of Git LFS .*lfs pull$",
+        ),
+        (b"\x89HDF\r\n\x1a\n" + b"0" * 50, "an HDF5 file, as Keras writes them"),
+        (gzip.compress(b"weights", mtime=0), "it is compressed: unpack it first$"),
+        (b"\x93NUMPY\x01\x00", "it is a NumPy array"),
+        (b'{"a": 1}', "it is JSON, but no index with a weight_map"),
+        (zipped, "is a zip archive that holds model.pth, and no checkpoint of torch.save: unpack"),
+        (tarred, "is an archive that holds model.pth: unpack it first$"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_other_kinds_of_files_are_named(
+    content: Any, message: str, suffix: str, tmp_path: Path
+) -> None:
+    path = tmp_path / f"a.{suffix}"
+    if callable(content):
+        content(path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=message) as caught:
+        read_checkpoint(path)
+    assert "\n" not in str(caught.value)
+
+
+def sharded(folder: Path, state: Mapping[str, Tensor]) -> Path:
+    """As Hugging Face writes large networks."""
+    names = list(state)
+    halves = {"model-00001-of-00002.safetensors": names[::2]}
+    halves["model-00002-of-00002.safetensors"] = names[1::2]
+    for file, inside in halves.items():
+        save_file({name: state[name] for name in inside}, folder / file)
+    index = {"weight_map": {name: file for file, inside in halves.items() for name in inside}}
+    path = folder / "model.safetensors.index.json"
+    path.write_text(json.dumps(index))
+    return path
+
+
+def test_an_index_of_several_files(trained: nn.Module, tmp_path: Path) -> None:
+    path = sharded(tmp_path, trained.state_dict())
+    for given_path in (path, tmp_path):
+        model = network()
+        load(model, given_path)
+        assert_equal(model, trained)
+    (tmp_path / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(InputError, match=r"names 2 files, of which 1 are not there \(model-00002"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("name", ["../a.safetensors", "/etc/passwd", "sub/a.bin", "..", "", "a\\b"])
+def test_an_index_reads_nothing_outside_of_its_folder(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors.index.json"
+    path.write_text(json.dumps({"weight_map": {"a": name}}))
+    with pytest.raises(InputError, match="names files that do not lie beside it"):
+        read_checkpoint(path)
+
+
+def test_a_folder_with_a_checkpoint(trained: nn.Module, tmp_path: Path) -> None:
+    torch.save(trained.state_dict(), tmp_path / "pytorch_model.bin")
+    model = network()
+    load(model, tmp_path)
+    assert_equal(model, trained)
+
+
+# --- classes of the training script ------------------------------------------------------------
+
+SCRIPT = """
+import sys, torch
+from torch import nn
+from parts import Block, Meter
+class Config(dict):
+    pass
+class Slots:
+    __slots__ = ("a",)
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.block = Block()
+        self.fc = nn.Linear(4, 5)
+        self.register_buffer("mean", torch.ones(3))
+if __name__ == "__main__":
+    torch.manual_seed(3)
+    net, slots = Net(), Slots()
+    slots.a = 1
+    extra = {"meter": Meter(), "config": Config(a=1), "slots": slots, "f": Meter.best}
+    torch.save({"state_dict": net.state_dict(), **extra}, "beside.pt")
+    torch.save(net, "whole.pt")
+    torch.save(net, "old.pt", _use_new_zipfile_serialization=False)
+    torch.save(extra | {"trainer": {"model": net}}, "inside.pt")
+"""
+PARTS = """
+from torch import nn
+class Meter:
+    def __init__(self): self.values = [1, 2]
+    def best(self): pass
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+"""
+
+
+@pytest.fixture(scope="module")
+def pickled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pickled")
+    (folder / "train.py").write_text(SCRIPT)
+    (folder / "parts.py").write_text(PARTS)
+    subprocess.run([sys.executable, "train.py"], cwd=folder, check=True)
+    return folder
+
+
+@pytest.mark.parametrize("importable", [False, True])
+@pytest.mark.parametrize("name", ["beside", "whole", "old", "inside"])
+def test_trust_needs_no_class_of_the_training_script(
+    name: str, importable: bool, pickled: Path
+) -> None:
+    content = read_checkpoint(
+        pickled / f"{name}.pt", trust=True, importable=pickled if importable else None
+    )
+    own = ["block.conv.weight", "block.conv.bias", "fc.weight", "fc.bias", "mean"]
+    state = find_state(content, own, FILE)
+    torch.manual_seed(3)
+    assert list(state) == own or set(state) == set(own)
+    assert torch.equal(state["block.conv.weight"], nn.Conv2d(3, 4, 3).weight)
+    assert "parts" not in sys.modules
+
+
+def test_without_trust_no_class_is_looked_for(pickled: Path) -> None:
+    with pytest.raises(InputError, match=r"would unpickle \S+, and .*give --trust-checkpoint"):
+        read_checkpoint(pickled / "beside.pt", importable=pickled)
+    assert "parts" not in sys.modules
+
+
+def test_arrays_are_weights_too(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    torch.save({"weight": np.ones((2, 3), np.float32), "bias": np.zeros(2, np.float32)}, path)
+    model = nn.Linear(3, 2)
+    load(model, path, trust=True)
+    assert torch.equal(model.weight, torch.ones(2, 3))

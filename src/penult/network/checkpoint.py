@@ -112,6 +112,10 @@ def _load(path: Path, start: bytes, trust: bool, importable: Path | None) -> Any
     with warnings.catch_warnings(), _also_importable(importable if trust else None):
         # Advice on how to call torch, for programmers; what went wrong ends up below.
         warnings.simplefilter("ignore")
+        if path.suffix == ".safetensors":
+            # By its name torch would take it for what it is not.
+            with path.open("rb") as file:
+                return torch.load(file, map_location="cpu", **how)
         return torch.load(str(path), map_location="cpu", mmap=mapped, **how)
 
 

@@ -14,8 +14,8 @@ from torch import nn
 from penult.data.transform import Size, Transform, from_hf, from_timm, from_torchvision
 from penult.errors import InputError
 from penult.extras import import_extra, import_torchvision
+from penult.network.state import Shapes, check_fit
 from penult.network.weight_sets import find_state
-from penult.network.weights import Shapes, check_fit
 from penult.text import described as one_line
 from penult.text import some
 from penult.user_code import nearest

@@ -21,7 +21,7 @@ from penult.errors import InputError
 from penult.extras import import_torchvision, with_torchvision
 from penult.network.checkpoint import read_checkpoint
 from penult.network.libraries import LIBRARIES, Built, Request, adapted, weights_in_options
-from penult.network.weights import load_weights
+from penult.network.state import load_weights
 from penult.network.wrappers import in_single_precision, unwrapped
 from penult.text import described as one_line
 from penult.text import some

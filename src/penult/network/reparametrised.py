@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
 
@@ -133,7 +134,9 @@ def _scaled(direction: Tensor, length: Tensor) -> Tensor | None:
     if length.ndim != direction.ndim:
         return None
     axes = [axis for axis, size in enumerate(length.shape) if size == 1]
-    scaled: Tensor = direction * (length / direction.norm(dim=axes, keepdim=True))
+    scaled: Tensor = direction * (
+        length / torch.linalg.vector_norm(direction, dim=axes or None, keepdim=True)
+    )
     return scaled
 
 

@@ -11,7 +11,16 @@ from typing import Any
 from torch import Tensor
 
 
-class StandIn(dict[Any, Any]):
+class _Gone(type):
+    """Kind of classes that cannot be found: what they had, methods too, is not there either."""
+
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return StandIn
+
+
+class StandIn(dict[Any, Any], metaclass=_Gone):
     """An object whose class cannot be found; what was saved of it is in its attributes and items.
 
     Training scripts save their own classes beside the weights; nothing but tensors is read here.
@@ -53,7 +62,7 @@ def pickle_with_stand_ins(scripts: Mapping[str, ModuleType]) -> Any:
                 for script in scripts.values():
                     if module in ("__main__", script.__name__) and hasattr(script, name):
                         return getattr(script, name)
-                return type(name.rpartition(".")[2], (StandIn,), {"__module__": module})
+                return _Gone(name.rpartition(".")[2], (StandIn,), {"__module__": module})
 
     return SimpleNamespace(Unpickler=Unpickler, load=pickle.load, __name__="pickle")
 

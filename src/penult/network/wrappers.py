@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from penult.network.weights import runnable_example
+from penult.network.state import runnable_example
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Weights from a checkpoint into a network: names fitted, what is left over judged."""
+"""State: weights from a checkpoint into a network, names fitted, what is left over judged."""
 
 from __future__ import annotations
 
@@ -86,7 +86,9 @@ def load_weights(
         result = model.load_state_dict(state, strict=False)
     except RuntimeError as error:
         raise InputError(f"{path} does not fit the network: {one_line(error)}") from error
-    missing = _truly_missing(model, result.missing_keys, buffers, path)
+    # A layer that was in another form until now may still ask for its parts.
+    asked = [name for name in result.missing_keys if name in own]
+    missing = _truly_missing(model, asked, buffers, path)
     check_fit(path, missing, result.unexpected_keys, (), class_option)
 
 
@@ -181,7 +183,8 @@ def _without_extra(
     if counters:
         warnings.warn(f"{path}: counters are left out: {some(counters, 3)}", stacklevel=3)
     if parts:
-        named = [f"{part} ({len(names)} tensors)" for part, names in parts.items()]
+        sizes = {part: len(names) for part, names in parts.items()}
+        named = [f"{part} ({n} tensor{'s' * (n != 1)})" for part, n in sizes.items()]
         warnings.warn(
             f"{path} has parts that the network does not have, taken to be needed in training "
             f"only, and left out: {some(named)}",
