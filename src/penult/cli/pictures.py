@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from contextlib import redirect_stdout
 
 from penult.cli import options as given
 from penult.cli.console import progress_bars, warn
-from penult.cli.output import print_json
 from penult.cli.pages import print_page
 from penult.cli.spread import spread
 from penult.errors import InputError
-from penult.explain.drawing import save_picture
+from penult.explain.drawing import require_format, save_picture
 from penult.explain.explanation import Explanation
-from penult.explain.page import explanation_page
-from penult.plotting import require_picture
+from penult.explain.show import explanation_page
 from penult.report.report import Report
 from penult.runs.run import Run
 
@@ -36,7 +35,7 @@ def report(
     page = out or opened.report_file
     if page.is_dir():
         raise InputError(f"{page} is a folder: expected the name of a page")
-    with redirect_stdout(sys.stderr), progress_bars("opening the run") as heard:
+    with redirect_stdout(sys.stderr), progress_bars() as heard:
         made = Report.of(
             opened,
             k=head.k,
@@ -48,8 +47,7 @@ def report(
             overwrite=overwrite,
             progress=heard,
         )
-    with opened.adding(page):
-        made.save(page)
+    made.save(page)
     pictures = made.document["pictures"]
     if pictures["n_missing"]:
         warn(
@@ -57,7 +55,7 @@ def report(
             "--data or --eval where they are now"
         )
     if as_json:
-        print_json(made.document)
+        print(json.dumps(made.document, ensure_ascii=False, indent=2))
         return
     for sentence in made.document["conclusion"]:
         print(sentence)
@@ -82,8 +80,8 @@ def explain(
     """Say why one image was called what it was: the few features that carry the decision."""
     opened = Run.open(run)
     if out is not None:
-        require_picture(out)
-    with redirect_stdout(sys.stderr), progress_bars("explaining"):
+        require_format(out)
+    with redirect_stdout(sys.stderr):
         found = Explanation.of(
             opened,
             image,
@@ -100,14 +98,13 @@ def explain(
     if out is not None:
         save_picture(found, out)
     if as_json:
-        print_json(found.document())
+        print(json.dumps(found.document(), ensure_ascii=False, indent=2))
         return
     print_page(explanation_page(found))
     if out is None:
         out = opened.folder / "explained" / f"{found.file_name()}.png"
         try:
-            with opened.writing():
-                save_picture(found, out)
+            save_picture(found, out)
         except InputError as error:
             # Nobody asked for the picture, and what was asked for is printed.
             warn(f"no picture: {error}; --out says where else it may lie")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,18 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from penult.errors import InputError, NotWrittenError
+from penult.errors import InputError
 from penult.features.features import Features
 from penult.features.influence import Evidence, influence, sizes_within
 from penult.heads.sparse_head import SparseHead
 from penult.heads.subspaces import top_k
-from penult.measure.class_samples import MAX_ELEMENTS, ClassSamples
 from penult.measure.decision import decision
 from penult.measure.dimension import class_subspaces, intrinsic, spectra
 from penult.measure.essentiality import Replacements, essentiality
 from penult.measure.faithfulness import faithfulness
 from penult.measure.information import confusions, overlap
 from penult.measure.profile import Profile
+from penult.measure.sample import MAX_ELEMENTS, Sample
 from penult.measure.selectivity import selectivity
 from penult.measure.stability import resampled_sets, stability
 from penult.measure.uncertainty import plain
@@ -116,7 +115,7 @@ def measure_features(
     evidence = _evidence(profile, head, len(names), settings.seed)
     sets = {size: top_k(influence("frequency", evidence, size), size) for size in ks}
     influential = {size: s.indices.view(len(names), size) for size, s in sets.items()}
-    sample = ClassSamples.of(features, len(names), seed=settings.seed)
+    sample = Sample.of(features, len(names), seed=settings.seed)
     document = _about(features, held_out, names, profile, sample, layer, settings)
     heard(1, 4)
     replicates = resampled_sets(sample, k, settings.n_replicates, settings.seed)
@@ -149,7 +148,7 @@ def measure_features(
 
 
 def _of_features(
-    profile: Profile, sample: ClassSamples, sets: Tensor, replicates: Tensor, settings: Settings
+    profile: Profile, sample: Sample, sets: Tensor, replicates: Tensor, settings: Settings
 ) -> dict[str, Any]:
     """The families that need neither a head nor the network's classes."""
     n_replicates, seed = settings.n_replicates, settings.seed
@@ -186,17 +185,13 @@ def measure_run(
     document = measure_features(
         features,
         head,
-        run.held_out(),
+        run.evaluation() if run.eval_folder.exists() else None,
         heads=heads,
         settings=settings,
         layer=head.name,
         progress=progress,
     )
-    try:
-        with run.writing():
-            write_json(run.measures_file, document)
-    except NotWrittenError as error:
-        warnings.warn(f"the measures are not kept in the run: {error}", stacklevel=2)
+    write_json(run.measures_file, document)
     return document
 
 
@@ -211,7 +206,7 @@ def _about(
     held_out: Features,
     names: tuple[str, ...],
     profile: Profile,
-    sample: ClassSamples,
+    sample: Sample,
     layer: str,
     settings: Settings,
 ) -> dict[str, Any]:
@@ -261,7 +256,7 @@ def _with_head(
     document["dimension"]["decision"] = decision(moments, head, held_out, heads, settings.tolerance)
     if not heads:
         document["left_out"]["dimension.decision.k"] = "no refitted sparse heads were given"
-    sample = ClassSamples.of(
+    sample = Sample.of(
         held_out,
         moments.n_classes,
         head,

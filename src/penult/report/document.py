@@ -12,13 +12,12 @@ import torch
 from torch import Tensor
 
 from penult.errors import InputError
-from penult.explain.choice import HeadChoice
+from penult.explain.choice import Choice
 from penult.explain.gallery import CHANGED, MISSING, Gallery, take_pictures
 from penult.explain.reasons import Box, reason_sizes
 from penult.explain.survey import Distributions
 from penult.explain.thumbnails import SIDE
 from penult.features.collect import Progress
-from penult.features.draw import spread
 from penult.report.album import Album, Shots
 from penult.report.conclusion import conclusion
 from penult.report.details import class_details, feature_details, finite
@@ -54,7 +53,7 @@ class ReportData:
 
 def build(
     run: Run,
-    choice: HeadChoice,
+    choice: Choice,
     *,
     images: int | None = None,
     maps: bool = True,
@@ -172,7 +171,6 @@ class _Builder:
                 "n_samples": summary["n_samples"],
                 "n_eval_samples": summary["n_eval_samples"],
                 "evaluated_on": summary["evaluated_on"],
-                "judge": choice.judge.document(),
                 "dense_accuracy": summary["dense"]["accuracy"],
                 "train_accuracy": summary["dense"]["train_accuracy"],
                 "data": where,
@@ -189,8 +187,7 @@ class _Builder:
                 "loss": choice.loss,
                 "interval": list(choice.interval),
                 "why": choice.why,
-                "at_most": choice.counts.at_most,
-                "agreement": choice.counts.agreement,
+                "agreement": self.found.verdicts.agreement,
             },
             "curve": _curve(summary, choice),
             "classes": self._classes(medians),
@@ -291,7 +288,19 @@ class _Builder:
         return document, medians
 
 
-def _curve(summary: dict[str, Any], choice: HeadChoice) -> dict[str, Any]:
+def spread(labels: torch.Tensor, n: int) -> torch.Tensor:
+    """Which samples to look at, (n_samples,) bool: n of them by a fixed seed, as many a class."""
+    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
+    by_class = shuffled[labels[shuffled].sort(stable=True).indices]
+    sizes = labels.bincount()
+    starts = sizes.cumsum(0) - sizes
+    rank = torch.arange(len(labels)) - starts[labels[by_class]]
+    keep = torch.zeros(len(labels), dtype=torch.bool)
+    keep[by_class[rank.sort(stable=True).indices[:n]]] = True
+    return keep
+
+
+def _curve(summary: dict[str, Any], choice: Choice) -> dict[str, Any]:
     series = []
     if summary["path"]:
         first = summary["path"][0]

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from penult.data.open import ImageData, checked_labels
+from penult.data.classes import distinct
+from penult.data.open import ImageData
 from penult.data.source import ImageSource, Pass
 from penult.data.transform import Transform
 from penult.errors import InputError
@@ -22,16 +21,12 @@ from penult.features.features import Features
 from penult.features.influence import SCORES, Evidence, Top, check_top, influence, sizes_within
 from penult.features.shard_folder import Faults, ShardFolder, ShardSource, require_space
 from penult.features.shards import Block
-from penult.heads.comparison import PairedCounts, paired_counts
-from penult.heads.cross_fit import affordable_folds, cross_fit
-from penult.heads.judge import CROSS_FIT, EVALUATION, FITTED, Judge
 from penult.heads.path import SIZES, Plan, fit_path
-from penult.heads.sparse_head import SparseHead
+from penult.heads.sparse_head import SparseHead, accuracies
 from penult.heads.subspaces import Subspaces, top_k
 from penult.network.head import Head
 from penult.runs.run import SUMMARY_FORMAT, Run, claim
 from penult.storage import write_tensors
-from penult.text import some
 
 
 @dataclass(frozen=True)
@@ -147,84 +142,8 @@ def analyze_features(
 
     train = part(features)
     held_out = part(evaluation) if evaluation is not None else None
-    names, store = _distinct(features.names()), torch.float32
+    names, store = distinct(features.names()), torch.float32
     return _analyze(out, head, names, train, held_out, {}, {}, store, options)
-
-
-def align_classes(
-    head: Head,
-    data: ImageData,
-    evaluation: ImageData | None,
-    given: Sequence[str] | None,
-    known: Sequence[str] | None,
-) -> tuple[str, ...]:
-    """Names of the classes in the order of the logits; labels of the data are put in that order.
-
-    Args:
-        head: its number of classes counts.
-        data: analysed images; `labels` and `class_names` are changed in place.
-        evaluation: likewise.
-        given: names that the user gives, or None.
-        known: names that the network's library gives, or None.
-
-    Raises:
-        InputError: class folders that do not fit the head, or unknown ones in `evaluation`.
-    """
-    n_classes = head.n_classes
-    if given is not None and len(given) != n_classes:
-        raise InputError(f"{len(given)} class names are given for the {n_classes} of the network")
-    found = data.class_names
-    names = _distinct(_names_in_order(n_classes, found, given, known))
-    position = {name: i for i, name in enumerate(names)}
-    for images, what in ((data, "the data"), (evaluation, "the evaluation data")):
-        if images is None or images.labels is None:
-            continue
-        if images.class_names is None:
-            checked_labels(images.labels, len(images), n_classes)
-            continue
-        unknown = [name for name in images.class_names if name not in position]
-        if unknown:
-            raise InputError(
-                f"{what} has classes that the network's {n_classes} do not include: "
-                f"{some(unknown)}; expected {some(list(names))}"
-            )
-        place = np.array([position[name] for name in images.class_names], dtype=np.int64)
-        images.labels = place[images.labels]
-        images.class_names = names
-    return names
-
-
-def _names_in_order(
-    n_classes: int,
-    found: Sequence[str] | None,
-    given: Sequence[str] | None,
-    known: Sequence[str] | None,
-) -> tuple[str, ...]:
-    if given is not None:
-        return tuple(given)
-    if found is not None and known is not None and set(found) <= set(known):
-        return tuple(known)
-    if found is not None and len(found) == n_classes:
-        return tuple(found)
-    if found is not None and len(found) > n_classes:
-        raise InputError(
-            f"the data has {len(found)} classes ({some(list(found))}) and the network only "
-            f"{n_classes}: give a network for these classes, such as with --set num_classes="
-            f"{len(found)}, or data with fewer class folders"
-        )
-    if found is not None:
-        raise InputError(
-            f"the data has {len(found)} classes ({some(list(found))}) and the network {n_classes}: "
-            "give --class-names FILE, the network's class names in the order of its logits, of "
-            "which the class folders are some"
-        )
-    return tuple(known) if known is not None else tuple(map(str, range(n_classes)))
-
-
-def _distinct(names: Sequence[str]) -> tuple[str, ...]:
-    """Tell equal names apart by their class index, as ImageNet's two cranes need."""
-    counts = Counter(names)
-    return tuple(f"{name} ({i})" if counts[name] > 1 else name for i, name in enumerate(names))
 
 
 def _analyze(
@@ -275,9 +194,8 @@ def _analyze(
             run, head, class_names, train, evaluation, whole, store, options
         )
         evidence.moments.save(run.moments_file)
-        judge = _judge(run, head, evaluation is not None)
-        path = _fit(run, head, class_names, judge, options) if options.fit else []
-        _finish(run, head, class_names, evidence, train_accuracy, faults, judge, path)
+        path = _fit(run, head, class_names, options) if options.fit else []
+        _finish(run, head, class_names, evidence, train_accuracy, faults, path)
     return run
 
 
@@ -317,66 +235,19 @@ def _fill(
     return evidence.to("cpu"), n_correct / evidence.moments.n_samples, faults
 
 
-def _judge(run: Run, head: Head, evaluated: bool) -> Judge:
-    """The samples on which the run's heads are compared with the dense one."""
-    if evaluated:
-        return Judge(EVALUATION, run.evaluation().n_samples)
-    n_samples = run.train().n_samples
-    n_folds = affordable_folds(n_samples, head.n_features, head.n_classes)
-    return Judge(CROSS_FIT if n_folds else FITTED, n_samples, n_folds)
-
-
 def _fit(
-    run: Run, head: Head, class_names: Sequence[str], judge: Judge, options: Options
+    run: Run, head: Head, class_names: Sequence[str], options: Options
 ) -> list[dict[str, Any]]:
     """Fit a path of sparse heads and write them; gives its rows for the summary."""
     ks = tuple(k for k in SIZES if k <= head.n_features)
-    held_out = run.held_out()
-    plan = Plan(ks, seed=options.seed)
-    path = fit_path(run.train(), held_out, plan, n_folds=judge.n_folds)
+    held_out = run.evaluation() if run.eval_folder.exists() else None
+    path = fit_path(run.train(), held_out, Plan(ks, seed=options.seed))
     path.save_heads(lambda k: run.head_file(path.plan.select, k), class_names)
     # Times differ from run to run, and the same run is to give the same bytes.
     return [
         {name: value for name, value in row.items() if name != "seconds"}
         for row in path.document()["path"]
     ]
-
-
-def _restricted(
-    evidence: Evidence, head: Head
-) -> tuple[dict[str, Tensor], dict[tuple[str, int], Subspaces], list[SparseHead]]:
-    """Scores, and what each selects at each size, with the dense weights on it."""
-    tensors: dict[str, Tensor] = {}
-    subspaces: dict[tuple[str, int], Subspaces] = {}
-    for name in SCORES:
-        for k in sizes_within(head.n_features):
-            scores = influence(name, evidence, k)
-            key = f"{name}@{k}" if name == "frequency" and evidence.top is None else name
-            tensors[key] = scores.float()
-            subspaces[name, k] = top_k(scores, k)
-    heads = [
-        SparseHead.from_dense(head.weight, head.bias, kept, head.name)
-        for kept in subspaces.values()
-    ]
-    return tensors, subspaces, heads
-
-
-def _measured(
-    run: Run, head: Head, heads: Sequence[SparseHead], evidence: Evidence, judge: Judge
-) -> list[PairedCounts]:
-    """The heads by every score against the dense one, on the samples that judge."""
-    if judge.kind != CROSS_FIT:
-        samples = run.evaluation() if judge.kind == EVALUATION else run.train()
-        return paired_counts(head, heads, samples)
-
-    def again(part: Features) -> list[SparseHead]:
-        sizes = sizes_within(head.n_features)
-        found = Evidence.zeros(head.weight, sizes, seed=evidence.seed, top=evidence.top)
-        for z, labels in part.blocks():
-            found.update(z, labels)
-        return _restricted(found, head)[2]
-
-    return cross_fit(run.train(), again, judge.n_folds, evidence.seed)
 
 
 def _finish(
@@ -386,20 +257,31 @@ def _finish(
     evidence: Evidence,
     train_accuracy: float,
     faults: Mapping[str, Faults],
-    judge: Judge,
     path: list[dict[str, Any]],
 ) -> None:
     """Score, restrict the dense weights, measure, and write all of it."""
-    tensors, subspaces, heads = _restricted(evidence, head)
+    sizes = sizes_within(head.n_features)
+    tensors: dict[str, Tensor] = {}
+    subspaces: dict[tuple[str, int], Subspaces] = {}
+    for name in SCORES:
+        for k in sizes:
+            scores = influence(name, evidence, k)
+            key = f"{name}@{k}" if name == "frequency" and evidence.top is None else name
+            tensors[key] = scores.float()
+            subspaces[name, k] = top_k(scores, k)
     write_tensors(run.influence_file, tensors, {"format": "penult-influence/1"})
-    found = _measured(run, head, heads, evidence, judge)
-    dense = found[0].before or 0.0
-    measured = dict(zip(subspaces, found, strict=True))
-    for (name, k), sparse in zip(subspaces, heads, strict=True):
+    heads = {
+        key: SparseHead.from_dense(head.weight, head.bias, kept, head.name)
+        for key, kept in subspaces.items()
+    }
+    evaluation = run.evaluation()
+    dense = evaluation.dense_accuracy()
+    measured = dict(zip(heads, accuracies(list(heads.values()), evaluation), strict=True))
+    for (name, k), sparse in heads.items():
         notes = {
             "select": name,
             "refit": "none",
-            "accuracy": repr(measured[name, k].after),
+            "accuracy": repr(measured[name, k]),
             "dense_accuracy": repr(dense),
         }
         sparse.save(run.head_file(name, k), class_names, notes)
@@ -413,22 +295,24 @@ def _finish(
         "class_counts": evidence.moments.counts.tolist(),
         "head": head.name,
         "evaluated_on": "eval" if "eval" in faults else "train",
-        "n_eval_samples": judge.n_samples,
-        "judge": judge.document(),
+        "n_eval_samples": evaluation.n_samples,
         "dense": {"accuracy": dense, "train_accuracy": train_accuracy},
         "faults": {name: found.to_json() for name, found in faults.items()},
+        "notes": {
+            name: (run.about[part] or {}).get("notes", [])
+            for name, part in (("train", "data"), ("eval", "evaluation"))
+        },
         "path": path,
         "influence": {
             name: {
                 str(k): {
-                    "accuracy": measured[name, k].after,
-                    "counts": asdict(measured[name, k]),
+                    "accuracy": measured[name, k],
                     "classes": {
                         label: kept.tolist()
                         for label, kept in zip(class_names, subspaces[name, k], strict=True)
                     },
                 }
-                for k in sizes_within(head.n_features)
+                for k in sizes
             }
             for name in SCORES
         },
