@@ -4,7 +4,7 @@ RUN := .venv/bin/python
 # Two spinning threads beside another job are many times slower than one.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow lint docs clean
 
 demo: .venv/ready
 	OMP_NUM_THREADS=$$(nproc) .venv/bin/penult demo --out penult-demo
@@ -19,6 +19,9 @@ lint: .venv/ready-dev
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
+
+docs: .venv/ready-dev
+	$(RUN) docs/api.py
 
 clean:
 	rm -rf .venv penult-demo build

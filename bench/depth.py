@@ -14,18 +14,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import torch
 
 from penult.features.features import Features
 from penult.heads.path import Plan, fit_path
 from penult.measure import Settings, measure_features
 from penult.measure.compare import side_by_side
+from penult.plotting import new_figure, plain_style, save_figure
 from penult.runs.run import Run
 from sparse_heads import features_of
-
-mpl.use("Agg")
-import matplotlib.pyplot as plt
 
 DEPTHS = {20: "resnet20", 32: "resnet32", 56: "resnet56"}
 KS = tuple(range(1, 21))
@@ -102,8 +99,10 @@ def answer(depths: Sequence[int], rows: dict[str, list[dict[str, Any]]], points:
     )
 
 
+@plain_style()
 def plot(documents: dict[int, dict[str, Any]], path: Path) -> None:
-    figure, axis = plt.subplots(figsize=(6.4, 4.4))
+    figure = new_figure(6.4, 4.4)
+    axis = figure.subplots()
     for i, (depth, document) in enumerate(documents.items()):
         steps = document["dimension"]["decision"]["k"]["steps"]
         ks = [step["n"] for step in steps]
@@ -121,8 +120,7 @@ def plot(documents: dict[int, dict[str, Any]], path: Path) -> None:
     axis.minorticks_off()
     axis.grid(alpha=0.3)
     axis.legend()
-    figure.tight_layout()
-    figure.savefig(path)
+    save_figure(figure, path)
 
 
 def report(documents: dict[int, dict[str, Any]]) -> str:

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import torch
 from scipy.stats import binomtest
@@ -33,10 +32,8 @@ from penult.heads.refit.distillation import Distillation
 from penult.heads.refit.weights import fit
 from penult.heads.sparse_head import accuracies
 from penult.heads.subspaces import top_k
+from penult.plotting import new_figure, plain_style, save_figure
 from published import analyze
-
-mpl.use("Agg")
-import matplotlib.pyplot as plt
 
 HERE = Path(__file__).parent
 KS = (1, 2, 3, 5, 8, 10, 15, 20)
@@ -205,8 +202,10 @@ def verdicts(name: str, rows: dict[str, Row]) -> list[str]:
     return said
 
 
+@plain_style()
 def plot(found: dict[str, tuple[dict[str, Row], float, int]], path: Path) -> None:
-    figure, axes = plt.subplots(1, len(found), figsize=(4.6 * len(found), 5), squeeze=False)
+    figure = new_figure(4.6 * len(found), 5)
+    axes = figure.subplots(1, len(found), squeeze=False)
     drawn = {}
     for axis, (name, (rows, dense, n)) in zip(axes[0], found.items(), strict=True):
         for label, row in rows.items():
@@ -228,9 +227,8 @@ def plot(found: dict[str, tuple[dict[str, Row], float, int]], path: Path) -> Non
         axis.minorticks_off()
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel("test accuracy, %")
-    figure.legend([*drawn.values()], [*drawn], fontsize=8, loc="lower center", ncols=4)
-    figure.tight_layout(rect=(0, 0.13, 1, 1))
-    figure.savefig(path)
+    figure.legend([*drawn.values()], [*drawn], fontsize=8, loc="outside lower center", ncols=4)
+    save_figure(figure, path)
 
 
 def main() -> None:

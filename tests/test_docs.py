@@ -51,8 +51,3 @@ def test_files_that_the_readme_names_are_there(repository: Path) -> None:
         assert (repository / "src" / "penult" / name).is_file(), name
     for link in re.findall(r"\]\(([^)]+)\)", text):
         assert (repository / link).exists(), link
-
-
-def test_the_public_names_are_there() -> None:
-    for name in penult.__all__:
-        assert getattr(penult, name) is not None

@@ -6,8 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from penult.errors import InputError
-from penult.storage import read_json, read_tensors, write_atomically, write_json, write_tensors
+from penult.errors import InputError, NotWrittenError
+from penult.storage import (
+    read_json,
+    read_tensors,
+    sweep,
+    temporary_beside,
+    write_atomically,
+    write_folder,
+    write_json,
+    write_tensors,
+)
 
 
 def test_the_same_contents_give_the_same_bytes(tmp_path: Path) -> None:
@@ -62,3 +71,59 @@ def test_documents_that_are_none_are_refused(tmp_path: Path) -> None:
     write_json(path, {"format": "other/1"})
     with pytest.raises(InputError, match="expected format run/1, found other/1"):
         read_json(path, "run/1")
+
+
+def test_two_writers_at_once_leave_the_file_of_the_later_one_whole(tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+
+    def first(mine: Path) -> None:
+        mine.write_text("first" * 1000)
+        write_atomically(path, lambda other: other.write_text("second"))
+        assert mine.read_text() == "first" * 1000, "nobody else writes into my temporary file"
+
+    write_atomically(path, first)
+    assert path.read_text() == "first" * 1000
+    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_what_killed_writers_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    file, folder = temporary_beside(tmp_path / "a.json"), temporary_beside(tmp_path / "deep" / "b")
+    folder.mkdir(parents=True)
+    file.touch()
+    kept = [tmp_path / name for name in (".hidden.tmp", ".a.json.0123456789ab.tmp.txt", "x.tmp")]
+    for one in kept:
+        one.touch()
+    sweep(tmp_path, ["deep", "absent"])
+    assert not file.exists()
+    assert not folder.exists()
+    assert all(one.exists() for one in kept)
+
+
+def test_a_folder_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    def fill(new: Path) -> None:
+        (new / "b").write_text("new")
+
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "a").touch()
+    write_folder(tmp_path / "folder", fill)
+    assert [p.name for p in (tmp_path / "folder").iterdir()] == ["b"]
+
+    def fail(new: Path) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with pytest.raises(NotWrittenError, match="folder could not be written: Read-only"):
+        write_folder(tmp_path / "folder", fail)
+    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+    assert (tmp_path / "folder" / "b").read_text() == "new"
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a": ' * 100_000, "9" * 10_000])
+def test_absurd_documents_end_in_one_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match="is no readable JSON document"):
+        read_json(path)
+    with pytest.raises(InputError, match="is no file"):
+        read_json(tmp_path)
+    with pytest.raises(InputError, match="is no file"):
+        read_tensors(tmp_path, "x/1", ())

@@ -1,28 +1,28 @@
-"""penult: which few penultimate features decide each class of a trained image classifier."""
+"""penult: which few penultimate features decide each class of a trained image classifier.
 
-from penult.data.open import open_data
-from penult.data.source import Pass
-from penult.data.transform import Transform
-from penult.errors import InputError
-from penult.explain.explanation import Explanation
-from penult.features.collect import collect
-from penult.features.features import Features
-from penult.features.influence import SCORES, Evidence, influence
-from penult.features.layers import collect_layers, find_blocks
-from penult.features.moments import Moments
-from penult.heads.sparse_head import SparseHead, accuracies
-from penult.heads.subspaces import Subspaces, top_k
-from penult.network.find import find_head
-from penult.network.head import Head
-from penult.network.load import load_model
-from penult.network.replace import replace_head
-from penult.network.tap import FeatureTap
-from penult.report.report import Report
-from penult.runs.run import Run
+The public names and the modules in which they live are listed in `__init__.pyi`; a module is
+imported when the first of its names is asked for, so that `import penult` costs nothing.
+"""
 
-__all__ = [
-    "SCORES", "Evidence", "Explanation", "FeatureTap", "Features", "Head", "InputError", "Moments",
-    "Pass", "Report", "Run", "SparseHead", "Subspaces", "Transform", "accuracies", "collect",
-    "collect_layers", "find_blocks", "find_head", "influence", "load_model", "open_data",
-    "replace_head", "top_k",
-]  # fmt: skip
+import ast
+from importlib import import_module
+from pathlib import Path
+
+_HOMES = {
+    alias.name: statement.module
+    for statement in ast.parse(Path(__file__).with_suffix(".pyi").read_text("utf-8")).body
+    if isinstance(statement, ast.ImportFrom) and statement.module
+    for alias in statement.names
+}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'penult' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

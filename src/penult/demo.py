@@ -78,7 +78,9 @@ def demo(
         options=Options(overwrite=overwrite),
         progress=progress,
     )
-    write_tensors(run.folder / "network.safetensors", network.state_dict(), {"format": "pt"})
+    file = run.folder / "network.safetensors"
+    with run.adding(file):
+        write_tensors(file, network.state_dict(), {"format": "pt"})
     return run
 
 

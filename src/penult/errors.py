@@ -7,6 +7,10 @@ class InputError(ValueError):
     """The user's input is at fault; the command line prints the message alone and exits with 2."""
 
 
+class NotWrittenError(InputError):
+    """A file or folder cannot be written: a full or read-only disk, or one of somebody else."""
+
+
 def missing_extra(package: str, extra: str) -> InputError:
     """Error for an optional `package` that is not installed, with the line that installs it."""
     return InputError(

@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
+import secrets
+import shutil
 import struct
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
@@ -15,21 +18,25 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from penult.errors import InputError
+from penult.errors import InputError, NotWrittenError
+
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
+MOST_JSON = 1 << 29  # bytes: no document that penult writes comes near it
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, flush it to the disk, then rename it.
 
-    A reader, or the next run after a crash, finds either the old file or the new one.
+    A reader, or the next run after a crash, finds either the old file or the new one. Every writer
+    has a temporary file of its own: of two at once, the later one's file stays, whole.
 
     Raises:
-        InputError: the disk is full (says how much is free); the temporary file is removed.
+        NotWrittenError: the disk is full (says so) or read-only; the temporary file is removed.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = temporary_beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.touch()
+        temporary.touch(exist_ok=False)
         mode = temporary.stat().st_mode
         write(temporary)
         temporary.chmod(mode)  # safetensors makes files that only their owner can read
@@ -37,15 +44,69 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
+        raise not_written(path, error) from error
+    finally:
+        # Also where the user's interrupt came between.
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
-            raise InputError(
-                f"the disk is full: {path} could not be written; free some space and run the same "
-                "command again, it goes on where it stopped"
-            ) from error
-        raise InputError(f"{path} could not be written: {error}") from error
     _flush_folder(path.parent)
+
+
+def write_folder(folder: Path, fill: Callable[[Path], object]) -> None:
+    """Let `fill` write into a new folder, then put it in the place of `folder` as a whole.
+
+    Cut off at any moment, `folder` is the old one, the new one or absent. Writers of the same
+    folder must exclude each other (see `penult.runs.run.Run.writing`).
+
+    Raises:
+        NotWrittenError: the disk is full or read-only.
+    """
+    new, old = temporary_beside(folder), temporary_beside(folder)
+    try:
+        new.mkdir(parents=True)
+        fill(new)
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+    except OSError as error:
+        raise not_written(folder, error) from error
+    finally:
+        for made in (new, old):
+            shutil.rmtree(made, ignore_errors=True)
+    _flush_folder(folder.parent)
+
+
+def temporary_beside(path: Path) -> Path:
+    """A name that nobody else has, in the same folder; `sweep` knows it by its form."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+
+
+def sweep(folder: Path, within: Iterable[str] = ()) -> None:
+    """Remove what killed writers have left behind in a folder and in some folders `within` it.
+
+    Only for whoever holds the folder's lock: a living writer's temporary file looks the same.
+    """
+    for place in (folder, *(folder / name for name in within)):
+        if not place.is_dir() or place.is_symlink():
+            continue
+        for left in place.iterdir():
+            if _TEMPORARY.fullmatch(left.name):
+                if left.is_dir() and not left.is_symlink():
+                    shutil.rmtree(left, ignore_errors=True)
+                else:
+                    with suppress(OSError):
+                        left.unlink()
+
+
+def not_written(path: Path, error: BaseException) -> NotWrittenError:
+    """One line on a file or folder that could not be written."""
+    if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
+        return NotWrittenError(
+            f"the disk is full: {path} could not be written; free some space and repeat the "
+            "command, which goes on where it stopped"
+        )
+    reason = getattr(error, "strerror", None) or str(error)
+    return NotWrittenError(f"{path} could not be written: {reason}")
 
 
 def _flush_folder(folder: Path) -> None:
@@ -67,10 +128,14 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
 def read_json(path: Path, format: str | None = None) -> dict[str, Any]:
     """Read a JSON document; with `format`, refuse one whose `format` key says otherwise."""
     try:
+        if not path.is_file():
+            raise InputError(f"{path} {'is no file' if path.exists() else 'does not exist'}")
+        if path.stat().st_size > MOST_JSON:
+            raise InputError(f"{path} is larger than {MOST_JSON >> 20} MiB: no document of penult")
         document = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist") from None
-    except (OSError, ValueError) as error:
+    except InputError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is no readable JSON document: {error}") from error
     if not isinstance(document, dict):
         raise InputError(f"{path} holds no JSON object")
@@ -121,6 +186,8 @@ def read_tensors(
         InputError: absent, truncated or no safetensors file, another format, a missing tensor.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path} is no file")
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             names = list(file.keys())

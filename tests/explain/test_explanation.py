@@ -6,7 +6,7 @@ import io
 import json
 import shutil
 import sys
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +19,18 @@ from PIL import Image
 from command import penult
 from penult import Run, SparseHead
 from penult.errors import InputError
-from penult.explain.choice import Choice, choose_head
-from penult.explain.explanation import SHOWN, Explanation, class_index
+from penult.explain.choice import choose_head
+from penult.explain.decision import SHOWN
+from penult.explain.explanation import Explanation, class_index
 from penult.explain.gallery import CHANGED, MISSING, THERE, Wish, take_pictures
 from penult.explain.overlay import ABOVE, BELOW, overlay
-from penult.explain.survey import Sample
+from penult.explain.survey import ShownSample
 from penult.explain.terms import terms_of
 from penult.explain.thumbnails import coarser
+from penult.explain.wording import remarks, summary
 from penult.features.features import Features
+from penult.heads.comparison import PairedCounts
+from penult.heads.judge import CROSS_FIT, EVALUATION, FITTED, Judge
 from penult.heads.subspaces import top_k
 from penult.network.head import Head
 from penult.runs.analyze import analyze_features
@@ -98,7 +102,7 @@ def test_sparse_explanations_read_k_features(digits: Run) -> None:
     assert {t.feature for t in found.terms.terms} == set(kept)
     against = Explanation.of(digits, "eval:3", k=5, against=str((found.predicted + 1) % 10))
     assert against.terms.total > 0
-    assert "ahead of" in against.sentence()
+    assert "ahead of" in summary(against)
     document = against.document()
     total = sum(row["contribution"] for row in document["features"]) + document["bias"]
     assert total == pytest.approx(document["total"], abs=1e-12)
@@ -108,10 +112,10 @@ def test_sparse_explanations_read_k_features(digits: Run) -> None:
 
 
 def test_every_kind_of_image_gives_the_same_explanation(folder: Path) -> None:
-    stored = Explanation.of("run", "b/04.png")
-    by_number = Explanation.of("run", "train:11")
-    from_file = Explanation.of("run", "data/b/04.png")
-    from_picture = Explanation.of("run", Image.open("data/b/04.png"))
+    stored = Explanation.of("run", "b/04.png", class_="b")
+    by_number = Explanation.of("run", "train:11", class_="b")
+    from_file = Explanation.of("run", "data/b/04.png", class_="b")
+    from_picture = Explanation.of("run", Image.open("data/b/04.png"), class_="b")
     for other in (by_number, from_file, from_picture):
         assert other.terms.of == stored.terms.of
         assert other.terms.total == pytest.approx(stored.terms.total, abs=1e-5)
@@ -133,7 +137,7 @@ def test_every_kind_of_image_gives_the_same_explanation(folder: Path) -> None:
         (("train:0", "--class", "a", "--against", "a"), "expected another class to compare with"),
         (("train:0", "-k", "4"), "holds no head of k = 4"),
         (("train:0", "--select", "luck"), "holds no heads 'luck'"),
-        (("train:0", "--out", "x.jpg"), "x.jpg: expected a name that ends in .png or .svg"),
+        (("train:0", "--out", "x.jpg"), "x.jpg: expected a name that ends in .png, .svg or .pdf"),
         (("net.py",), "is damaged or no image that Pillow reads"),
         (("data",), "data is no file, and no image of the run"),
         (("x" * 300,), "is no file, and no image of the run"),
@@ -237,7 +241,7 @@ def wishes_of(run: Run) -> list[Wish]:
     return [
         Wish(
             ("train", i),
-            Sample(i, block.ids[i], int(block.labels[i]), 0),
+            ShownSample(i, block.ids[i], int(block.labels[i]), 0),
             {j: float(block.features[i, j]) for j in (1, 4)},
         )
         for i in range(0, 30, 3)
@@ -343,31 +347,11 @@ def test_a_run_that_cannot_be_written_gives_pictures_all_the_same(
     def refused(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied", "run")
 
-    monkeypatch.setattr("penult.explain.gallery.TemporaryDirectory", refused)
+    monkeypatch.setattr("penult.explain.gallery.write_folder", refused)
     with pytest.warns(UserWarning, match="the pictures are not kept in the run: .*denied"):
         made = take_pictures(Run.open("run"), wishes_of(Run.open("run")))
     assert made.count(THERE) == 10
     assert made.mapped()
-
-
-def test_of_two_reports_at_once_one_keeps_its_pictures(folder: Path) -> None:
-    run = Run.open("run")
-    wishes = wishes_of(run)
-    made = take_pictures(run, wishes)
-    rename = Path.rename
-
-    def overtaken(self: Path, target: Path) -> Path:
-        """Another report puts its pictures there just before this one does."""
-        if self.name == "new":
-            shutil.copytree(self, target)
-        return rename(self, target)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Path, "rename", overtaken)
-        again = take_pictures(run, wishes, overwrite=True)
-    assert again.pictures == made.pictures
-    assert take_pictures(run, wishes).pictures == made.pictures
-    assert not list(run.folder.glob(".examples-*"))
 
 
 def test_images_that_the_network_cannot_take_are_the_users_fault(
@@ -519,29 +503,29 @@ def test_the_choice_is_measured_on_the_evaluation_samples(digits: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("losses", "chosen", "said"),
+    ("lost", "judge", "chosen", "said"),
     [
-        ([(0.1, 0.2), (0.004, 0.006), (0.003, 0.0049), (0.0, 0.001)], 2, "surely"),
-        ([(0.1, 0.2), (0.006, 0.008), (0.004, 0.006), (0.0, 0.006)], 2, "though not surely"),
-        ([(0.1, 0.2), (0.03, 0.04), (0.02, 0.03), (0.025, 0.035)], 2, "the most accurate"),
+        ([500, 60, 25, 10], Judge(EVALUATION, 10_000), 3, "k = 3 is the smallest head that can be"),
+        ([500, 60, 10, 49], Judge(EVALUATION, 10_000), 3, "measured loss is below 0.5 points, 0.1"),
+        ([500, 300, 200, 250], Judge(EVALUATION, 10_000), 3, "k = 3 is the most accurate, 2.00 po"),
+        ([500, 60, 25, 10], Judge(CROSS_FIT, 10_000, 5), 3, "Nothing is promised for new samples"),
+        ([500, 60, 25, 10], Judge(FITTED, 10_000), 3, "No size can be chosen"),
     ],
 )
-def test_the_choice_is_the_smallest_that_is_as_good(
+def test_the_head_that_is_shown_can_be_vouched_for_or_says_that_it_cannot(
     digits: Run,
     monkeypatch: pytest.MonkeyPatch,
-    losses: list[tuple[float, float]],
+    lost: list[int],
+    judge: Judge,
     chosen: int,
     said: str,
 ) -> None:
-    found = choose_head(digits)
-
-    def compared(*arguments: object) -> list[Choice]:
-        return [
-            replace(found, k=i, loss=loss, accuracy=0.9 - loss, interval=(loss - 0.01, high))
-            for i, (loss, high) in enumerate(losses)
-        ]
-
-    monkeypatch.setattr("penult.explain.choice._compared", compared)
+    summary = digits.summary()
+    rows = [row for row in summary["path"] if row["k"] in (1, 2, 3, 5)]
+    for row, n in zip(rows, lost, strict=True):
+        row["counts"] = asdict(PairedCounts(10_000, 10_000, n, 0, 10_000 - n))
+    changed = {**summary, "path": rows, "judge": judge.document()}
+    monkeypatch.setattr(Run, "summary", lambda _: changed)
     choice = choose_head(digits)
     assert choice.k == chosen
     assert said in choice.why
@@ -555,10 +539,10 @@ def test_remarks_say_where_the_heads_differ_and_what_is_unlike_the_data(tmp_path
     held_out = Features.of(torch.cat([z[:50], z[:1] * 30]), torch.zeros(51).long(), weight)
     run = analyze_features(features, held_out, tmp_path / "run")
     plain = Explanation.of(run, "eval:0", dense=True)
-    assert plain.remarks() == []
+    assert remarks(plain) == []
     assert plain.probability() == plain.probability(dense=True)
     far = Explanation.of(run, "eval:50", dense=True)
-    assert "Unlike the analysed images: feature" in far.remarks()[0]
+    assert "This image is unlike the analysed images: its feature" in remarks(far)[0]
     ratios = [(o.value - o.high) / (o.high - o.low) for o in far.outside]
     assert ratios == sorted(ratios, reverse=True)
     assert {o.feature for o in far.outside} == set((z[0] * 30 > 1.2).nonzero()[:, 0].tolist())
@@ -567,8 +551,8 @@ def test_remarks_say_where_the_heads_differ_and_what_is_unlike_the_data(tmp_path
     differs = int((dense != sparse).nonzero()[0, 0])
     told = Explanation.of(run, f"eval:{differs}", k=1, select="random")
     names = ["a", "b", "c"]
-    assert f"The network itself says {names[dense[differs]]};" in told.remarks()[0]
-    assert "--dense" in told.remarks()[0]
+    assert f"The network itself says {names[dense[differs]]};" in remarks(told)[0]
+    assert "--dense" in remarks(told)[0]
     assert told.document()["dense_predicted"] == names[dense[differs]]
 
 
@@ -595,3 +579,26 @@ def test_overlays_have_one_scale_and_the_sign_of_the_contribution(digits: Run) -
     for pixels, add in zip(drawn, adds, strict=True):
         warm = float((pixels[:, :, 0] - pixels[:, :, 2]).mean())
         assert warm * add > 0, "warm where a feature speaks for the class, blue where against"
+
+
+def test_a_mistake_is_explained_against_its_label_and_two_classes_against_each_other(
+    tmp_path: Path,
+) -> None:
+    generator = torch.Generator().manual_seed(4)
+    z = torch.rand(60, 8, generator=generator)
+    for n_classes in (2, 4):
+        weight = torch.randn(n_classes, 8, generator=generator)
+        called = (z @ weight.T).argmax(1).tolist()
+        labels = [*called]
+        labels[7] = (called[7] + 1) % n_classes
+        features = Features.of(z, torch.tensor(labels), weight)
+        run = analyze_features(features, None, tmp_path / f"run{n_classes}")
+        right, wrong = (Explanation.of(run, f"train:{i}", dense=True) for i in (0, 7))
+        assert (wrong.terms.of, wrong.terms.against) == (called[7], labels[7])
+        assert wrong.terms.total > 0
+        rival = 1 - called[0] if n_classes == 2 else None
+        assert (right.terms.of, right.terms.against) == (called[0], rival)
+        named = Explanation.of(run, "train:7", dense=True, class_=labels[7])
+        assert named.terms.against == (called[7] if n_classes == 2 else None)
+        assert repr(right).startswith("<Explanation of 0 by the network's own (dense) head: ")
+        assert right.file_name().startswith(f"0-dense-{called[0]}")

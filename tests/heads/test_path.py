@@ -4,16 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from scipy.stats import binom
 
 from penult.cli.app import main
 from penult.cli.values import sizes_of
 from penult.errors import InputError
 from penult.features.features import Features, save_features
-from penult.heads.path import SELECTIONS, Plan, fit_path, paired_interval
+from penult.heads.cross_fit import affordable_folds
+from penult.heads.path import SELECTIONS, Plan, fit_path
 from penult.heads.select import coupled as alternating
 from penult.heads.select import joint
 from penult.heads.sparse_head import SparseHead
@@ -139,33 +138,62 @@ def test_the_same_seed_gives_the_same_bits() -> None:
 
 def test_pick_takes_the_smallest_head_within_the_tolerance() -> None:
     features, _ = planted(3000)
-    path = fit_path(features, None, Plan((1, 2, PER_CLASS, 10)))
+    path = fit_path(features, planted(600, seed=1)[0], Plan((1, 2, PER_CLASS, 10)))
     pick = path.pick(0.02)
-    assert pick.k == PER_CLASS
+    assert (pick.k, pick.vouched) == (PER_CLASS, True)
     assert pick.head is path[PER_CLASS]
-    assert pick.interval[0] <= pick.loss <= pick.interval[1] <= 0.02
-    assert pick.n_samples == pytest.approx(600, abs=80)
+    assert pick.counts is not None
+    assert pick.counts.at_most <= 0.02
+    assert pick.document()["n_samples"] == 600
+    assert "on 600 evaluation samples" in pick.why
 
 
-def test_a_tolerance_that_no_head_reaches_names_the_nearest() -> None:
+def test_nothing_is_promised_without_evaluation_samples() -> None:
+    features, _ = planted(3000)
+    plan = Plan((1, 2, PER_CLASS, 10))
+    crossed = fit_path(features, None, plan, n_folds=2).pick(0.02)
+    assert (crossed.k, crossed.vouched) == (PER_CLASS, False)
+    assert "Nothing is promised" in crossed.why
+    fitted = fit_path(features, None, plan).pick(0.02)
+    assert (fitted.k, fitted.head, fitted.vouched) == (None, None, False)
+    assert "No size can be chosen" in fitted.why
+
+
+def test_a_tolerance_that_no_head_reaches_leaves_the_path() -> None:
     features, _ = planted(600)
-    path = fit_path(features, None, Plan((1, 2)))
-    with pytest.raises(InputError, match=r"no head is within 0\.10 points .* k = 2 comes nearest"):
-        path.pick(0.001)
+    path = fit_path(features, planted(400, seed=1)[0], Plan((1, 2)))
+    pick = path.pick(0.001)
+    assert (pick.k, pick.counts) == (None, None)
+    assert pick.why.startswith("No head can be shown to lose less than 0.10 points: the largest, k")
     with pytest.raises(InputError, match=r"the tolerance must lie in \(0, 1\), found 0"):
         path.pick(0)
 
 
-def test_the_interval_covers_the_true_difference() -> None:
-    n, p_lost, p_won = 400, 0.03, 0.01
-    lost = np.arange(0, 40)
-    covered = 0.0
-    for b in lost:
-        for c in range(0, 25):
-            low, high = paired_interval(int(b), c, n)
-            if low <= p_lost - p_won <= high:
-                covered += binom.pmf(b, n, p_lost) * binom.pmf(c, n - b, p_won / (1 - p_lost))
-    assert 0.94 <= covered <= 0.975
+@pytest.mark.parametrize("n_folds", [2, 5])
+def test_a_cross_fit_takes_the_advantage_from_heads_that_know_their_judges(n_folds: int) -> None:
+    """Labels are tossed coins: no head can know those of samples that it has not seen."""
+    generator = torch.Generator().manual_seed(n_folds)
+    z = torch.randn(400, 40, generator=generator)
+    labels = torch.randint(2, (400,), generator=generator)
+    features = Features.of(z, labels, torch.randn(2, 40, generator=generator))
+    plan = Plan((20,), "moments", labels=True)
+    known = fit_path(features, None, plan)
+    crossed = fit_path(features, None, plan, n_folds=n_folds)
+    assert known.steps[0].accuracy is not None
+    assert crossed.steps[0].accuracy is not None
+    assert known.steps[0].accuracy > 0.58
+    assert crossed.steps[0].accuracy < 0.56
+    assert crossed.steps[0].counts is not None
+    assert crossed.steps[0].counts.n_samples == 400
+    assert torch.equal(known[20].values, crossed[20].values), "the head itself sees all samples"
+    assert crossed.dense_accuracy == known.dense_accuracy
+
+
+def test_folds_are_fewer_where_a_fit_takes_long() -> None:
+    assert affordable_folds(50_000, 64, 10) == 5
+    assert affordable_folds(50_000, 256, 100) == 2
+    assert affordable_folds(1_281_167, 2048, 1000) == 0
+    assert affordable_folds(9, 4, 3) == 0, "each fold needs samples"
 
 
 def test_what_is_not_there_is_refused() -> None:
@@ -217,13 +245,21 @@ def test_the_command_writes_heads_and_prints_one_document(
         assert (step["select"], step["refit"]) == ("curvature", "softmax")
         assert step["seconds"] > 0
     assert run([*arguments, "-k", "1,3", "--tolerance", "0.05"], monkeypatch) == 0
-    assert "picked: k = 3; loses" in capsys.readouterr().out
+    assert "picked: k = 3 is the smallest head that can be shown" in capsys.readouterr().out
+    assert run([*arguments, "-k", "1", "--tolerance", "0.001"], monkeypatch) == 0
+    page = capsys.readouterr()
+    assert "500 samples cannot show that no more than 0.10 points are lost" in page.err
+    assert "No head can be shown to lose less than 0.10 points" in page.err
+    assert "dense head: 100.00 %; measured on 500 evaluation samples" in page.out
+    alone = ["train.safetensors", "--out", "heads", "-k", "1,3", "--tolerance", "0.05"]
+    assert run(alone, monkeypatch) == 0
+    assert "accuracies are cross-fitted in 5 folds" in capsys.readouterr().err
     for bad, message in (
         (["-k", "x"], "-k: expected numbers or ranges like 1,2,5-8, found 'x'"),
         (["-k", "0"], "k must lie in [1, 30] (n_features), found 0"),
         (["-k", "31"], "found 31"),
         (["--select", "x"], "no selection is called 'x'"),
-        (["-k", "1", "--tolerance", "0.001"], "k = 1 comes nearest"),
+        (["-k", "1", "--tolerance", "2"], "the tolerance must lie in (0, 1), found 2"),
     ):
         assert run([*arguments, *bad], monkeypatch) == 2
         assert message in capsys.readouterr().err

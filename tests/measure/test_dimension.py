@@ -10,6 +10,7 @@ from penult.features.features import Features
 from penult.features.moments import Moments
 from penult.heads.sparse_head import SparseHead
 from penult.heads.subspaces import top_k
+from penult.measure.class_samples import ClassSamples
 from penult.measure.decision import decision, direction_sizes
 from penult.measure.dimension import (
     class_subspaces,
@@ -24,7 +25,6 @@ from penult.measure.dimension import (
     spectra,
     two_nn,
 )
-from penult.measure.sample import Sample
 
 
 def samples(seed: int = 0, n: int = 90, d: int = 6, n_classes: int = 3) -> tuple[Tensor, Tensor]:
@@ -134,7 +134,7 @@ def test_two_nn_equals_sorted_distances_and_leaves_copies_out() -> None:
 def test_intrinsic_dimension_of_small_classes_is_null() -> None:
     z = cube(2, 400, 1)
     labels = torch.cat([torch.zeros(398), torch.tensor([1, 2])]).long()
-    found = intrinsic(Sample.of(Features.of(z, labels), 4), 100, 0)
+    found = intrinsic(ClassSamples.of(Features.of(z, labels), 4), 100, 0)
     assert found["value"] == pytest.approx(2, rel=0.15)
     low, high = found["interval"]
     assert low < found["value"] < high
@@ -145,7 +145,7 @@ def test_intrinsic_dimension_of_small_classes_is_null() -> None:
 
 def test_principal_directions_and_angles_equal_a_singular_value_decomposition() -> None:
     z, labels = samples(3, n=40, d=8)
-    sample = Sample.of(Features.of(z, labels), 3)
+    sample = ClassSamples.of(Features.of(z, labels), 3)
     found = class_subspaces(sample, 2)
     bases = []
     for x in sample.classes():

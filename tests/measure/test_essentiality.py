@@ -9,6 +9,7 @@ from torch import Tensor
 
 from penult.features.features import Features
 from penult.features.influence import SCORES, Evidence, influence
+from penult.measure.class_samples import ClassSamples
 from penult.measure.essentiality import (
     MODES,
     Edits,
@@ -18,7 +19,6 @@ from penult.measure.essentiality import (
     random_sets,
 )
 from penult.measure.faithfulness import curve_steps, edit_curves, faithfulness
-from penult.measure.sample import Sample
 from penult.network.head import Head
 
 K, N_FEATURES = 3, 20
@@ -47,7 +47,7 @@ def source_of(features: Features) -> Replacements:
 
 
 def measured(features: Features, sets: Tensor, n_seeds: int = 4) -> dict[str, Any]:
-    sample = Sample.of(features, len(sets), features.require_head())
+    sample = ClassSamples.of(features, len(sets), features.require_head())
     sizes = torch.stack([z.abs().mean(0) for z in sample.classes()]).double()
     source = source_of(features)
     return essentiality(sample, features.require_head(), source, sizes, {K: sets}, K, n_seeds, 0)
@@ -151,7 +151,7 @@ def test_curves_equal_a_loop_that_edits_one_feature_at_a_time() -> None:
     features, _ = planted(n=24)
     generator = torch.Generator().manual_seed(4)
     head = Head("", torch.randn(4, N_FEATURES, generator=generator), torch.randn(4))
-    sample = Sample.of(features, 4, head)
+    sample = ClassSamples.of(features, 4, head)
     order = torch.rand(4, N_FEATURES, generator=generator).argsort(1)
     baseline = features.arrays()[0].mean(0)
     found = edit_curves(sample, head, order, baseline)
@@ -174,7 +174,7 @@ def test_faithful_scores_beat_the_control_on_a_planted_network() -> None:
     features, sets = planted()
     head = features.require_head()
     evidence = Evidence.of(features, ks=[K])
-    sample = Sample.of(features, 4, head)
+    sample = ClassSamples.of(features, 4, head)
     baseline = features.arrays()[0].mean(0)
     found = faithfulness(sample, head, evidence, baseline, K, 5)["scores"]
     assert set(found) == set(SCORES)

@@ -89,9 +89,12 @@ def test_pages_and_plots(
                      "curves", "faithfulness")
     }  # fmt: skip
     both = [str(run.folder), str(other.folder)]
-    assert penult("measure", "--compare", *both, "--plots", str(tmp_path / "two")) == 0
+    plots = ("--plots", str(tmp_path / "two"), "--plot-format", "pdf")
+    assert penult("measure", "--compare", *both, *plots) == 0
     assert "The same story?" in capsys.readouterr().out
-    assert [path.name for path in (tmp_path / "two").iterdir()] == ["comparison.png"]
+    (file,) = (tmp_path / "two").iterdir()
+    assert file.name == "comparison.pdf"
+    assert file.read_bytes().startswith(b"%PDF")
 
 
 def test_a_layer_without_a_head_leaves_out_what_needs_one() -> None:

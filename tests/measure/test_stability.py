@@ -9,7 +9,7 @@ import torch
 from penult.features.features import Features
 from penult.features.influence import TopCounts
 from penult.heads.subspaces import top_k
-from penult.measure.sample import Sample
+from penult.measure.class_samples import ClassSamples
 from penult.measure.stability import chance_jaccard, in_top, resampled_sets, stability
 from penult.measure.uncertainty import jackknife, mean_interval, percentiles, plain, resampled
 
@@ -36,7 +36,7 @@ def test_top_features_are_those_that_frequency_counts() -> None:
 
 def test_resampled_sets_equal_those_of_the_repeated_samples() -> None:
     features = features_of()
-    sample = Sample.of(features, 3)
+    sample = ClassSamples.of(features, 3)
     weight = torch.randn(3, N_FEATURES, generator=torch.Generator().manual_seed(1))
     for given in (None, weight):
         found = resampled_sets(sample, K, 8, 0, given)
@@ -51,7 +51,7 @@ def test_resampled_sets_equal_those_of_the_repeated_samples() -> None:
 
 def test_stability_equals_slow_sets() -> None:
     features = features_of()
-    sample = Sample.of(features, 3)
+    sample = ClassSamples.of(features, 3)
     z, labels = features.arrays()
     sets = top_k(TopCounts.of(z, labels, 3, [K]).at(K).double(), K).indices.view(3, K)
     drawn = resampled_sets(sample, K, 40, 0)
@@ -82,7 +82,7 @@ def test_the_bootstrap_foresees_how_new_samples_differ() -> None:
             sets.append(top_k(TopCounts.of(z, labels, 3, [K]).at(K).double(), K)[1].tolist())
         a, b = map(set, sets)
         seen.append(len(a & b) / len(a | b))
-        drawn = resampled_sets(Sample.of(first, 3), K, 60, seed)
+        drawn = resampled_sets(ClassSamples.of(first, 3), K, 60, seed)
         document = stability(drawn[:, 0], drawn, torch.tensor([30, 30, 30]), N_FEATURES)
         foreseen.append(document["classes"][1]["between"]["mean"])
     assert np.mean(foreseen) == pytest.approx(np.mean(seen), abs=0.15)
@@ -109,13 +109,13 @@ def test_sample_takes_the_same_part_of_every_class() -> None:
     z = torch.arange(1000.0)[:, None].expand(-1, 4)
     labels = torch.cat([torch.zeros(900), torch.ones(99), torch.tensor([2])]).long()
     features = Features.of(z, labels)
-    part = Sample.of(features, 4, seed=3, max_elements=400)
+    part = ClassSamples.of(features, 4, seed=3, max_elements=400)
     assert part.counts.tolist() == [90, 10, 1, 0]
-    assert torch.equal(part.z, Sample.of(features, 4, seed=3, max_elements=400).z)
-    assert not torch.equal(part.z, Sample.of(features, 4, seed=4, max_elements=400).z)
+    assert torch.equal(part.z, ClassSamples.of(features, 4, seed=3, max_elements=400).z)
+    assert not torch.equal(part.z, ClassSamples.of(features, 4, seed=4, max_elements=400).z)
     assert torch.equal(labels[part.z[:, 0].long()], part.labels)
     assert [len(rows) for rows in part.classes()] == [90, 10, 1, 0]
-    assert len(Sample.of(features, 4).z) == 1000
+    assert len(ClassSamples.of(features, 4).z) == 1000
 
 
 def test_intervals() -> None:

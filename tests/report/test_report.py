@@ -23,14 +23,13 @@ from penult.data.source import ImageSource, Pass
 from penult.demo import TRANSFORM
 from penult.errors import InputError
 from penult.explain.explanation import Explanation
-from penult.explain.survey import Sample
+from penult.explain.survey import ShownSample
 from penult.explain.toplists import Entry
 from penult.features.collect import usable_head
 from penult.features.features import Features
 from penult.network.load import fingerprint
 from penult.report.album import Album
 from penult.report.conclusion import conclusion
-from penult.report.document import spread
 from penult.report.report import Report
 from penult.runs.analyze import analyze_features, analyze_network
 from penult.runs.reopen import Sources
@@ -372,19 +371,10 @@ def test_where_there_is_no_room_the_best_of_the_first_lists_come_first(
     for rank, (name, samples) in enumerate(lists.items()):
         album.lists[name,] = "train", rank, [Entry(n, 1.0) for n in samples]
         album.ranks[name,] = rank
-    known = {("train", n): Sample(n, str(n), 0, 0) for n in range(9)}
+    known = {("train", n): ShownSample(n, str(n), 0, 0) for n in range(9)}
     found = album.wishes(known)
     assert [wish.key[1] for wish in found] == [1, 2, 4, 3]
     assert found[0].values == {0: 1.0, 2: 1.0}, "an image that is there already takes no room"
-
-
-def test_reasons_are_sampled_as_many_a_class() -> None:
-    labels = torch.cat([torch.zeros(900), torch.ones(60), torch.full((8,), 3)]).long()
-    keep = spread(labels, 100)
-    assert torch.bincount(labels[keep], minlength=4).tolist() == [46, 46, 0, 8]
-    assert int(spread(labels, len(labels)).sum()) == len(labels)
-    first = keep[:900].nonzero()[:, 0]
-    assert first.max() > 500, "those of a class are drawn from all of it"
 
 
 @pytest.mark.parametrize(

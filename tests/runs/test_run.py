@@ -3,6 +3,7 @@ from __future__ import annotations
 import multiprocessing
 from multiprocessing.synchronize import Event
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import pytest
@@ -23,6 +24,17 @@ def hold(folder: str, ready: Event, done: Event) -> None:
     with claim(folder, IDENTITY, {}, overwrite=False):
         ready.set()
         done.wait(30)
+
+
+def add(folder: str, ready: Event, done: Event) -> None:
+    with Run.open(folder).writing():
+        ready.set()
+        done.wait(30)
+
+
+def waited(run: Run, done: Event) -> None:
+    with run.writing():
+        assert done.is_set()
 
 
 def test_a_finished_run_opens(tmp_path: Path) -> None:
@@ -97,3 +109,84 @@ def test_two_processes_cannot_write_one_run(tmp_path: Path) -> None:
         other.join()
     with claim(folder, IDENTITY, {}, overwrite=False):
         pass
+
+
+def test_a_finished_run_is_added_to_by_one_process_at_a_time(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    finished(folder)
+    left = folder / ".report.html.0123456789ab.tmp"
+    left.touch()
+    context: Any = multiprocessing.get_context("spawn")
+    ready, done = context.Event(), context.Event()
+    other = context.Process(target=add, args=(str(folder), ready, done))
+    other.start()
+    try:
+        assert ready.wait(30)
+        assert not left.exists(), "what a killed writer left is removed under the lock"
+        with (
+            pytest.raises(InputError, match="another process is writing"),
+            Run.open(folder).writing(wait=0),
+        ):
+            pass
+        Timer(0.3, done.set).start()
+        with pytest.warns(UserWarning, match="waiting for another process that writes"):
+            waited(Run.open(folder), done)
+    finally:
+        done.set()
+        other.join()
+
+
+def test_nothing_is_added_to_a_run_that_was_made_anew_meanwhile(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    finished(folder)
+    old = Run.open(folder)
+    with claim(folder, IDENTITY | {"data": "d2"}, {}, overwrite=True) as run:
+        run.finish(SUMMARY)
+    with pytest.raises(InputError, match="was made anew while this command ran"), old.writing():
+        pass
+
+
+@pytest.mark.parametrize("place", [".lock", "examples", "features/train", "explained"])
+def test_nothing_is_written_or_removed_through_links(tmp_path: Path, place: str) -> None:
+    folder = tmp_path / "run"
+    finished(folder)
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "file").write_text("kept")
+    link = folder / place
+    link.unlink(missing_ok=True)
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(precious / "file" if place == ".lock" else precious)
+    with pytest.raises(InputError, match="is a link to"), Run.open(folder).writing():
+        pass
+    with (
+        pytest.raises(InputError, match="is a link to"),
+        claim(folder, IDENTITY | {"data": "d2"}, {}, overwrite=True),
+    ):
+        pass
+    assert (precious / "file").read_text() == "kept"
+
+
+def test_evaluation_data_that_is_gone_is_named_and_not_replaced(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with claim(folder, IDENTITY, {"evaluation": {"kind": "folder"}}, overwrite=False) as run:
+        run.finish(SUMMARY)
+    run = Run.open(folder)
+    with pytest.raises(InputError, match=r"features/eval is not there, and .* was made with it"):
+        run.evaluation()
+
+
+def test_a_run_is_read_once(digits: Run) -> None:
+    run = Run.open(digits.folder)
+    first = [block.features.data_ptr() for block in run.train().blocks()]
+    assert [block.features.data_ptr() for block in run.train().blocks()] == first
+    assert run.summary() is run.summary()
+    assert run.moments() is run.moments()
+    assert run.head("curvature", 5) is run.head("curvature", 5)
+    assert repr(run) == f"Run({str(run.folder)!r})"
+
+
+@pytest.mark.parametrize("select", ["../../etc/x", "a/b", "", "..", "a\\b"])
+def test_heads_have_plain_names(digits: Run, select: str) -> None:
+    with pytest.raises(InputError, match="no head is called"):
+        digits.head(select, 5)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import warnings
@@ -18,6 +17,7 @@ from rich.text import Text
 from penult.cli import options as given
 from penult.cli.console import errors, progress_bars, warn
 from penult.cli.measure import measure
+from penult.cli.output import allow_any_character, print_json
 from penult.cli.pages import path_page, print_page, summary_page, tuned_page
 from penult.cli.pictures import explain, report
 from penult.cli.spread import spread
@@ -27,6 +27,8 @@ from penult.data.augmentation import augmentations_of
 from penult.demo import demo as run_demo
 from penult.errors import InputError
 from penult.features.features import Features
+from penult.heads.cross_fit import affordable_folds
+from penult.heads.judge import too_few_for
 from penult.heads.memory import memory_needed
 from penult.heads.path import Plan, fit_path, require_folder
 from penult.report.report import Report
@@ -36,7 +38,16 @@ from penult.runs.tune.training import Recipe
 from penult.runs.tune.tune import tune as run_tune
 
 INTERRUPTED = 130
-RESUMED = ("analyze", "demo", "tune")
+RESUMES = "repeat the command to resume it where it stopped"
+# What an interrupted command leaves behind; nothing where it is not named.
+AFTER_INTERRUPT = {
+    "demo": RESUMES,
+    "analyze": RESUMES,
+    "tune": RESUMES,
+    "report": "the run has all that it had before; repeat the command",
+    "measure": "repeat the command; layers that were collected in --out are kept",
+}
+
 app = typer.Typer(
     name="penult",
     help="Which few penultimate features decide each class of a trained image classifier.",
@@ -68,7 +79,9 @@ def demo(
     """Train a small network on handwritten digits, analyse it and report: offline, in a minute."""
     with progress_bars() as heard:
         run = run_demo(out, overwrite=overwrite, progress=heard)
-        Report.of(run, progress=heard).save(run.report_file)
+        page = Report.of(run, progress=heard)
+        with run.writing():
+            page.save(run.report_file)
     _print_run(run, as_json)
     if not as_json:
         print(f"Report: {run.report_file}")
@@ -149,20 +162,27 @@ def fit(
     found = Features.open(features)
     held_out = Features.open(eval_) if eval_ is not None else None
     require_folder(out)
-    if held_out is None:
-        warn("no --eval: accuracies are those on the features that are fitted")
-    needed = memory_needed(
-        found.n_samples, found.n_features, found.require_head().n_classes, max(plan.ks), select
-    )
+    n_classes = found.require_head().n_classes
+    n_folds = affordable_folds(found.n_samples, found.n_features, n_classes)
+    if tolerance is not None:
+        judges = found if held_out is None else held_out
+        if few := too_few_for(tolerance, judges.n_samples):
+            warn(few)
+    needed = memory_needed(found.n_samples, found.n_features, n_classes, max(plan.ks), select)
     errors.print(f"Memory: about {needed / 1e9:.1f} GB at most")
     with progress_bars() as heard:
-        path = fit_path(found, held_out, plan, heard("heads"))
+        path = fit_path(found, held_out, plan, heard("heads"), n_folds=n_folds)
     document = path.document()
-    if tolerance is not None:
-        document["pick"] = path.pick(tolerance).document(tolerance)
     path.save(out)
+    if path.judge.warning:
+        warn(path.judge.warning)
+    if tolerance is not None:
+        pick = path.pick(tolerance)
+        document["pick"] = pick.document()
+        if not pick.vouched:
+            warn(pick.why)
     if as_json:
-        print(json.dumps(document, ensure_ascii=False, indent=2))
+        print_json(document)
         return
     print_page(path_page(document))
     print(f"\nHeads: {out / 'heads'}")
@@ -226,7 +246,7 @@ def tune(
             progress=heard,
         )
     if as_json:
-        print(json.dumps(tuned.document, ensure_ascii=False, indent=2))
+        print_json(tuned.document)
         return
     print_page(tuned_page(tuned.document))
     print(f"\nTuned head: {tuned.folder}")
@@ -241,6 +261,7 @@ def main() -> None:
     """Run the command line; the user's mistakes end in one line and status 2."""
     usage: Any = typer.BadParameter.__mro__[1]  # UsageError, whichever click typer brings
     warnings.showwarning = _show_warning
+    allow_any_character()
     try:
         status = app(standalone_mode=False)
         if status == INTERRUPTED:
@@ -249,9 +270,8 @@ def main() -> None:
     except InputError as error:
         _fail(str(error))
     except KeyboardInterrupt:
-        goes_on = sys.argv[1:2] in ([name] for name in RESUMED)
-        kept = "the same command goes on where it stopped" if goes_on else "nothing was written"
-        errors.print(f"interrupted: {kept}")
+        after = AFTER_INTERRUPT.get(" ".join(sys.argv[1:2]), "nothing was written")
+        errors.print(f"penult: interrupted: {after}", soft_wrap=True)
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         # The reader has gone; the interpreter would complain of it once more at its end.
@@ -285,10 +305,11 @@ def _print_run(
                 path, reason = faults["named"][0]
                 n = faults["n_faults"]
                 warn(f"{n} images of {part} left out, the first: {path}: {reason}")
-        print(json.dumps(summary, ensure_ascii=False, indent=2))
+        print_json(summary)
         return
-    for select in dict.fromkeys(row["select"] for row in summary["path"]):
-        summary["influence"][select] = _fitted(run, summary, select)
+    fitted = {row["select"]: None for row in summary["path"]}
+    kept = {select: _fitted(run, summary, select) for select in fitted}
+    summary = {**summary, "influence": {**summary["influence"], **kept}}
     if k is None:
         sizes = [int(size) for size in summary["influence"]["frequency"]]
         k = max(size for size in sizes if size <= 5)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from penult.cli import options as given
 from penult.cli.console import progress_bars
+from penult.cli.output import print_json
 from penult.cli.pages import print_page
 from penult.cli.spread import spread
 from penult.cli.subject import Subject, open_subject
@@ -31,6 +31,7 @@ def measure(
     tolerance: given.Lost = 0.005,
     seed: given.MeasureSeed = 0,
     plots: given.Plots = None,
+    plot_format: given.PlotFormat = "png",
     as_json: given.AsJson = False,
     *,
     layers: given.LayerOptions,
@@ -69,9 +70,9 @@ def measure(
         page = comparison_page(document) if compare else measures_page(document)
         draw = plot_comparison if compare else plot_measures
     if plots is not None:
-        draw(document, plots)
+        draw(document, plots, plot_format)
     if as_json:
-        print(json.dumps(document, ensure_ascii=False, indent=2))
+        print_json(document)
         return
     print_page(page)
     if plots is not None:

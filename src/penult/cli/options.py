@@ -30,6 +30,7 @@ from penult.errors import InputError
 from penult.features.layers import Names
 from penult.heads.path import REFITS, SELECTIONS
 from penult.network.load import LoadedModel, load_model
+from penult.plotting import Format
 from penult.runs.reopen import Sources
 from penult.runs.tune.training import LOSSES
 
@@ -61,9 +62,17 @@ class NetworkOptions(OptionGroup):
 
     title: ClassVar[str] = "The network"
 
-    weights: Annotated[str | None, option("Checkpoint file, or `random` for random weights.")] = (
-        None
-    )
+    weights: Annotated[
+        str | None,
+        option(
+            "Checkpoint file; the name of a library's weights, such as IMAGENET1K_V1 or DEFAULT; "
+            "or `random` for random weights."
+        ),
+    ] = None
+    weights_key: Annotated[
+        str | None,
+        option("Which set of weights to take if the file holds several, such as state_dict_ema."),
+    ] = None
     set_: Annotated[
         list[str] | None,
         option("key=value: an argument of the factory; may be given several times.", "--set"),
@@ -80,11 +89,13 @@ class NetworkOptions(OptionGroup):
             weights=self.weights,
             options=pairs_of(list(self.set_ or [])),
             trust_checkpoint=self.trust_checkpoint,
+            weights_key=self.weights_key,
         )
 
     def about(self, model: str) -> dict[str, Any]:
         """What a run keeps of how the network was named."""
-        return {"spec": model, "weights": self.weights, "set": list(self.set_ or [])}
+        key = {} if self.weights_key is None else {"weights_key": self.weights_key}
+        return {"spec": model, "weights": self.weights, "set": list(self.set_ or []), **key}
 
 
 @dataclass(frozen=True)
@@ -345,6 +356,7 @@ Measured = Annotated[
 ]
 Compare = Annotated[bool, option("Measure several runs and line them up.", "--compare")]
 Plots = Annotated[Path | None, option("Write plots to this folder.", "--plots")]
+PlotFormat = Annotated[Format, option("Format of the plots.", "--plot-format")]
 Fractions = Annotated[
     list[float] | None,
     option("Fraction of the activation, for Ψ; may be given several times.", "--fraction"),
@@ -439,5 +451,5 @@ Fast = Annotated[
 ]
 PictureFile = Annotated[
     Path | None,
-    option("The picture, FILE.png or FILE.svg; by default a PNG in RUN/explained."),
+    option("The picture: FILE.png, FILE.svg or FILE.pdf; by default a PNG in RUN/explained."),
 ]

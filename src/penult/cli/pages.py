@@ -12,6 +12,7 @@ from rich.text import Text
 
 from penult.data.image import noted_lines
 from penult.errors import InputError
+from penult.heads.judge import Judge
 from penult.text import one_line, percent
 
 CLASSES_SHOWN = 20
@@ -154,30 +155,25 @@ def path_page(document: Mapping[str, Any]) -> RenderableType:
     steps = document["path"]
     dense = document["dense"]["accuracy"]
     table = Table(box=None, pad_edge=False)
-    for name in ("k", "accuracy", "of dense", "features used", "weights", "seconds"):
+    names = ("k", "accuracy", "loss", "95 % interval", "features used", "weights", "seconds")
+    for name in names:
         table.add_column(name, justify="right")
     for step in steps:
         table.add_row(
             str(step["k"]),
             f"{percent(step['accuracy'])} %",
-            f"{100 * (step['accuracy'] - dense):+.2f}",
+            f"{100 * step['loss']:.2f}",
+            "{:.2f} to {:.2f}".format(*(100 * end for end in step["interval"])),
             f"{step['n_features_used']:,}",
             f"{step['nnz']:,}",
             f"{step['seconds']:.2f}",
         )
     title = f"Sparse heads ({steps[0]['select']}, refit {steps[0]['refit']})"
     lines: list[RenderableType] = [Text(title, style="bold"), table]
-    lines.append(Text(f"dense: {percent(dense)} %"))
-    if pick := document.get("pick"):
-        low, high = (100 * end for end in pick["interval"])
-        lines.append(
-            Text(
-                f"picked: k = {pick['k']}; loses {100 * pick['loss']:.2f} points on "
-                f"{pick['n_samples']:,} held-out samples (95 % interval {low:.2f} to {high:.2f}), "
-                f"within the tolerance of {100 * pick['tolerance']:.2f}",
-                style="green",
-            )
-        )
+    judge = Judge.read(document["judge"])
+    lines.append(Text(f"dense head: {percent(dense)} %; measured on {judge.samples}"))
+    if (pick := document.get("pick")) and pick["k"] is not None:
+        lines.append(Text(f"picked: {pick['why']}", style="green" if pick["vouched"] else "yellow"))
     return Group(*lines)
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from contextlib import redirect_stdout
 
 from penult.cli import options as given
 from penult.cli.console import progress_bars, warn
+from penult.cli.output import print_json
 from penult.cli.pages import print_page
 from penult.cli.spread import spread
 from penult.errors import InputError
-from penult.explain.drawing import require_format, save_picture
+from penult.explain.drawing import save_picture
 from penult.explain.explanation import Explanation
-from penult.explain.show import explanation_page
+from penult.explain.page import explanation_page
+from penult.plotting import require_picture
 from penult.report.report import Report
 from penult.runs.run import Run
 
@@ -35,7 +36,7 @@ def report(
     page = out or opened.report_file
     if page.is_dir():
         raise InputError(f"{page} is a folder: expected the name of a page")
-    with redirect_stdout(sys.stderr), progress_bars() as heard:
+    with redirect_stdout(sys.stderr), progress_bars("opening the run") as heard:
         made = Report.of(
             opened,
             k=head.k,
@@ -47,7 +48,8 @@ def report(
             overwrite=overwrite,
             progress=heard,
         )
-    made.save(page)
+    with opened.adding(page):
+        made.save(page)
     pictures = made.document["pictures"]
     if pictures["n_missing"]:
         warn(
@@ -55,7 +57,7 @@ def report(
             "--data or --eval where they are now"
         )
     if as_json:
-        print(json.dumps(made.document, ensure_ascii=False, indent=2))
+        print_json(made.document)
         return
     for sentence in made.document["conclusion"]:
         print(sentence)
@@ -80,8 +82,8 @@ def explain(
     """Say why one image was called what it was: the few features that carry the decision."""
     opened = Run.open(run)
     if out is not None:
-        require_format(out)
-    with redirect_stdout(sys.stderr):
+        require_picture(out)
+    with redirect_stdout(sys.stderr), progress_bars("explaining"):
         found = Explanation.of(
             opened,
             image,
@@ -98,13 +100,14 @@ def explain(
     if out is not None:
         save_picture(found, out)
     if as_json:
-        print(json.dumps(found.document(), ensure_ascii=False, indent=2))
+        print_json(found.document())
         return
     print_page(explanation_page(found))
     if out is None:
         out = opened.folder / "explained" / f"{found.file_name()}.png"
         try:
-            save_picture(found, out)
+            with opened.writing():
+                save_picture(found, out)
         except InputError as error:
             # Nobody asked for the picture, and what was asked for is printed.
             warn(f"no picture: {error}; --out says where else it may lie")

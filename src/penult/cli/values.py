@@ -14,6 +14,9 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 MOST_SIZES = 10_000
 
 
+LONGEST_REASON = 80  # characters; PyTorch's longer ones are lists of what it was built with
+
+
 def device_of(name: str) -> torch.device:
     """The device of `--device`."""
     if name == "auto":
@@ -22,8 +25,13 @@ def device_of(name: str) -> torch.device:
         device = torch.device(name)
         torch.ones(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"--device {name} cannot be used: {reason}") from error
+        reason = str(error).splitlines()[0].split(". ")[0]
+        because = f" ({reason})" if len(reason) <= LONGEST_REASON and "::" not in reason else ""
+        there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        there += ["mps"] * torch.backends.mps.is_available()
+        raise InputError(
+            f"--device {name} cannot be used{because}: expected auto or {' or '.join(there)}"
+        ) from error
     return device
 
 

@@ -24,6 +24,7 @@ from penult.network.head import Head
 from penult.network.linear_maps import channel_axis, reduced, rows, wide
 from penult.network.tap import FeatureTap
 from penult.network.watch import run_hooked
+from penult.plotting import import_matplotlib
 from penult.text import described as one_line
 
 N_CELLS = 7
@@ -60,6 +61,7 @@ class AttributedMaps:
     )
 
     def __init__(self, model: nn.Module, head: Head, example: Tensor) -> None:
+        import_matplotlib()  # which Captum imports
         import_extra("captum", "attribution")
         self._method = importlib.import_module("captum.attr").IntegratedGradients
         self._model, self._head = model, head

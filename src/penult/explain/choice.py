@@ -1,14 +1,13 @@
-"""Choice: which of a run's sparse heads is explained, and why that one."""
+"""HeadChoice: which of a run's sparse heads is explained, and why that one."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from penult.errors import InputError
-from penult.heads.path import paired_interval
+from penult.heads.comparison import PairedCounts, paired_counts
+from penult.heads.judge import EVALUATION, FITTED, Judge, size_within
 from penult.heads.sparse_head import SparseHead
 from penult.runs.run import Run
 from penult.runs.tune.folder import selection
@@ -18,26 +17,24 @@ UNFITTED = "contribution"
 
 
 @dataclass(frozen=True, eq=False)
-class Choice:
+class HeadChoice:
     """A sparse head of a run, compared with the dense one sample by sample.
 
     Attributes:
         head: the sparse head.
         select, k: which one it is.
         refit: how its weights were fitted, "none" for the dense ones.
-        accuracy: on the evaluation samples.
-        loss: by how much that is less than the dense accuracy.
-        interval: 95 % confidence interval of the loss.
-        why: one sentence.
+        counts: against the dense head, on the samples that judge.
+        judge: these samples.
+        why: a sentence or two.
     """
 
     head: SparseHead
     select: str
     k: int
     refit: str
-    accuracy: float
-    loss: float
-    interval: tuple[float, float]
+    counts: PairedCounts
+    judge: Judge
     why: str
 
     @property
@@ -45,13 +42,29 @@ class Choice:
         """What people call it."""
         return f"{self.select}, k = {self.k}"
 
+    @property
+    def accuracy(self) -> float:
+        """Fraction right of the samples that judge."""
+        return self.counts.after or 0.0
 
-def choose_head(run: Run, k: int | None = None, select: str | None = None) -> Choice:
-    """The run's head of this size; by default the smallest that surely is as good as the dense one.
+    @property
+    def loss(self) -> float:
+        """By how much that is less than the dense accuracy."""
+        return self.counts.loss or 0.0
 
-    That is the smallest whose loss of accuracy on the evaluation samples lies, with its whole 95 %
-    confidence interval, within half a point; where there is none, the smallest whose loss itself
-    does; where there is none either, the most accurate.
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the loss."""
+        return self.counts.interval
+
+
+def choose_head(run: Run, k: int | None = None, select: str | None = None) -> HeadChoice:
+    """The run's head of this size; by default the smallest that can be vouched for.
+
+    That is the smallest that can be shown to lose no more than half a point of accuracy, by tests
+    from the largest head down (`penult.heads.judge.size_within`); where there is none, the
+    smallest whose measured loss is within half a point; where there is none either, the most
+    accurate.
 
     Args:
         run: a finished one.
@@ -63,74 +76,69 @@ def choose_head(run: Run, k: int | None = None, select: str | None = None) -> Ch
         InputError: the run holds no such head.
     """
     summary = run.summary()
-    refits = {row["select"]: row["refit"] for row in summary["path"]}
+    rows = _rows(summary)
     if select is None:
-        select = next(iter(refits), UNFITTED)
+        select = next(iter({row["select"]: 0 for row in summary["path"]}), UNFITTED)
+    judge = Judge.read(summary["judge"])
     if k is not None:
         select = selection(run, k, select)
-        return _compared(run, select, [k], refits, "It was asked for.")[0]
-    sizes = _sizes(summary, select)
-    found = _compared(run, select, sizes, refits, "")
-    surely = [choice for choice in found if choice.interval[1] <= TOLERANCE]
-    points = f"{100 * TOLERANCE:g}"
-    on = "evaluation" if summary["evaluated_on"] == "eval" else "analysed"
-    if surely:
-        why = (
-            f"It is the smallest of {len(found)} heads whose loss of accuracy on the {on} images "
-            f"is surely (95% interval) below {points} points."
-        )
-        return replace(surely[0], why=why)
-    likely = [choice for choice in found if choice.loss <= TOLERANCE]
-    if likely:
-        high = 100 * likely[0].interval[1]
-        why = (
-            f"It is the smallest of {len(found)} heads that loses less than {points} points on the "
-            f"{on} images, though not surely: the 95% interval of the loss ends at {high:.2f}."
-        )
-        return replace(likely[0], why=why)
-    best = max(found, key=lambda choice: choice.accuracy)
-    why = (
-        f"All of {len(found)} heads lose more than {points} points on the {on} images; this is the "
-        "most accurate."
-    )
-    return replace(best, why=why)
-
-
-def _sizes(summary: dict[str, Any], select: str) -> list[int]:
-    sizes = [int(row["k"]) for row in summary["path"] if row["select"] == select]
-    sizes = sizes or [int(k) for k in summary["influence"].get(select, {})]
+        row = rows.get((select, k), {})
+        counts, judge = _counts(run, row, select, k, judge)
+        return _choice(run, select, k, row, counts, judge, "It was asked for.")
+    sizes = sorted(size for name, size in rows if name == select)
     if not sizes:
-        known = {row["select"]: None for row in summary["path"]} | summary["influence"]
+        known = dict.fromkeys(name for name, _ in rows)
         raise InputError(f"the run holds no heads {select!r}; it holds {', '.join(known)}")
-    return sorted(sizes)
+    counts_of = [PairedCounts(**rows[select, size]["counts"]) for size in sizes]
+    at, why = _default(sizes, counts_of, judge)
+    return _choice(run, select, sizes[at], rows[select, sizes[at]], counts_of[at], judge, why)
 
 
-def _compared(
-    run: Run, select: str, sizes: list[int], refits: dict[str, str], why: str
-) -> list[Choice]:
+def _default(sizes: list[int], counts: list[PairedCounts], judge: Judge) -> tuple[int, str]:
+    """Which head to explain where none was asked for, and why."""
+    found = size_within(sizes, counts, judge, TOLERANCE)
+    if found.index is not None:
+        return found.index, found.why
+    losses = [one.loss or 0.0 for one in counts]
+    within = [i for i, loss in enumerate(losses) if loss <= TOLERANCE]
+    points = f"{100 * TOLERANCE:g} points"
+    if within:
+        at = within[0]
+        what = f"k = {sizes[at]} is the smallest head whose measured loss is below {points}"
+    else:
+        at = losses.index(min(losses))
+        what = f"all heads lose more than {points}; k = {sizes[at]} is the most accurate"
+    return at, f"{found.why} Shown instead: {what}, {100 * losses[at]:.2f} points."
+
+
+def _rows(summary: dict[str, Any]) -> dict[tuple[str, int], dict[str, Any]]:
+    """What the summary says of each head, by selection and size."""
+    rows = {(row["select"], int(row["k"])): row for row in summary["path"]}
+    for name, sizes in summary["influence"].items():
+        rows |= {(name, int(size)): row for size, row in sizes.items()}
+    return rows
+
+
+def _counts(
+    run: Run, row: dict[str, Any], select: str, k: int, judge: Judge
+) -> tuple[PairedCounts, Judge]:
+    """What the run recorded of a head; of one that was added later, measured now."""
+    if "counts" in row:
+        return PairedCounts(**row["counts"]), judge
     evaluation = run.evaluation()
-    dense = run.train().require_head()
-    heads = [run.head(select, k) for k in sizes]
-    n_lost, n_won, n_right = ([0] * len(heads) for _ in range(3))
-    with torch.no_grad():
-        for block in evaluation.blocks():
-            right = block.dense_classes(dense) == block.labels
-            for i, head in enumerate(heads):
-                ours = head(block.features).argmax(1) == block.labels
-                n_lost[i] += int((right & ~ours).sum())
-                n_won[i] += int((ours & ~right).sum())
-                n_right[i] += int(ours.sum())
-    n = evaluation.n_samples
-    return [
-        Choice(
-            head,
-            select,
-            k,
-            refits.get(select, "none"),
-            right / n,
-            (lost - won) / n,
-            paired_interval(lost, won, n),
-            why,
-        )
-        for head, k, lost, won, right in zip(heads, sizes, n_lost, n_won, n_right, strict=True)
-    ]
+    counts = paired_counts(run.train().require_head(), [run.head(select, k)], evaluation)[0]
+    kind = EVALUATION if run.summary()["evaluated_on"] == "eval" else FITTED
+    return counts, Judge(kind, evaluation.n_samples)
+
+
+def _choice(
+    run: Run,
+    select: str,
+    k: int,
+    row: dict[str, Any],
+    counts: PairedCounts,
+    judge: Judge,
+    why: str,
+) -> HeadChoice:
+    refit = str(row.get("refit", "none"))
+    return HeadChoice(run.head(select, k), select, k, refit, counts, judge, why)

@@ -6,10 +6,8 @@ import hashlib
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -19,13 +17,13 @@ from penult.data.open import ImageData, ImageFaultError, read
 from penult.data.transform import Transform
 from penult.errors import InputError
 from penult.explain.maps import Maps, open_maps
-from penult.explain.survey import Sample
+from penult.explain.survey import ShownSample
 from penult.explain.thumbnails import SIDE, coarser, picture_of
 from penult.features.collect import Progress, autocast
 from penult.network.calling import evaluating
 from penult.runs.reopen import Sources, images_of, reopen_network
 from penult.runs.run import Run
-from penult.storage import read_json, read_tensors, write_json, write_tensors
+from penult.storage import read_json, read_tensors, write_folder, write_json, write_tensors
 
 FORMAT = "penult-examples/1"
 MAPS_FORMAT = "penult-maps/1"
@@ -53,7 +51,7 @@ class Picture:
         data: the small picture, WebP or PNG; empty where missing.
     """
 
-    sample: Sample
+    sample: ShownSample
     state: str
     data: bytes = b""
 
@@ -87,47 +85,38 @@ class Gallery:
 
     def save(self, folder: Path, identity: Mapping[str, Any]) -> None:
         """Write it in place of an earlier one, in one step."""
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".examples-", dir=folder.parent) as made:
-            new, old = Path(made) / "new", Path(made) / "old"
-            new.mkdir()
-            places = {}
-            for i, (key, picture) in enumerate(self.pictures.items()):
-                places[key] = i
-                if picture.data:
-                    (new / _file(i, picture.data)).write_bytes(picture.data)
-            if self._maps:
-                maps = torch.stack([*self._maps.values()])
-                write_tensors(new / "maps.safetensors", {"maps": maps}, {"format": MAPS_FORMAT})
-            document = {
-                "format": FORMAT,
-                "identity": dict(identity),
-                "kind": self.kind,
-                "note": self.note,
-                "images": [
-                    {
-                        "part": part,
-                        "number": number,
-                        "id": picture.sample.id,
-                        "label": picture.sample.label,
-                        "predicted": picture.sample.predicted,
-                        "state": picture.state,
-                        "file": _file(places[part, number], picture.data) if picture.data else None,
-                        "hash": _hash(picture.data),
-                    }
-                    for (part, number), picture in self.pictures.items()
-                ],
-                "maps": [[places[key], feature] for key, feature in self._maps],
-            }
-            write_json(new / "index.json", document)
-            with suppress(FileNotFoundError):
-                folder.rename(old)
-            try:
-                new.rename(folder)
-            except OSError:
-                # Another report of the run was faster: its pictures are as good.
-                if not folder.is_dir():
-                    raise
+        write_folder(folder, lambda new: self._fill(new, identity))
+
+    def _fill(self, new: Path, identity: Mapping[str, Any]) -> None:
+        places = {}
+        for i, (key, picture) in enumerate(self.pictures.items()):
+            places[key] = i
+            if picture.data:
+                (new / _file(i, picture.data)).write_bytes(picture.data)
+        if self._maps:
+            maps = torch.stack([*self._maps.values()])
+            write_tensors(new / "maps.safetensors", {"maps": maps}, {"format": MAPS_FORMAT})
+        document = {
+            "format": FORMAT,
+            "identity": dict(identity),
+            "kind": self.kind,
+            "note": self.note,
+            "images": [
+                {
+                    "part": part,
+                    "number": number,
+                    "id": picture.sample.id,
+                    "label": picture.sample.label,
+                    "predicted": picture.sample.predicted,
+                    "state": picture.state,
+                    "file": _file(places[part, number], picture.data) if picture.data else None,
+                    "hash": _hash(picture.data),
+                }
+                for (part, number), picture in self.pictures.items()
+            ],
+            "maps": [[places[key], feature] for key, feature in self._maps],
+        }
+        write_json(new / "index.json", document)
 
     @classmethod
     def load(cls, folder: Path, identity: Mapping[str, Any]) -> Gallery | None:
@@ -144,7 +133,7 @@ class Gallery:
                 data = (folder / about["file"]).read_bytes() if about["file"] else b""
                 if about["hash"] != _hash(data):
                     return None
-                made.pictures[key] = Picture(Sample(*fields), about["state"], data)
+                made.pictures[key] = Picture(ShownSample(*fields), about["state"], data)
                 keys.append(key)
             if document["maps"]:
                 found, _ = read_tensors(folder / "maps.safetensors", MAPS_FORMAT, ("maps",))
@@ -166,7 +155,7 @@ class Wish:
     """
 
     key: Key
-    sample: Sample
+    sample: ShownSample
     values: Mapping[int, float]
 
 
@@ -209,7 +198,8 @@ def take_pictures(
         warnings.warn(said, stacklevel=2)
         return found
     try:
-        made.save(run.examples_folder, identity)
+        with run.writing():
+            made.save(run.examples_folder, identity)
     except (InputError, OSError) as error:
         # They only save time; the folder may well be one that is not to be written.
         warnings.warn(f"the pictures are not kept in the run: {error}", stacklevel=2)
@@ -349,7 +339,7 @@ class _Found:
         self._data = data
         self._places: dict[str, int] | None = None
 
-    def find(self, sample: Sample) -> tuple[ImageData | None, int]:
+    def find(self, sample: ShownSample) -> tuple[ImageData | None, int]:
         """The data and the place of a sample in it; None where it is gone."""
         if self._data is None:
             return None, 0

@@ -166,7 +166,7 @@ def _found(run: Run, image: str | Path | Image.Image, sources: Sources) -> Found
         return _of_sample(run, part, int(number), sources)
     near: list[str] = []
     for part, _ in PARTS:
-        if part == "eval" and not run.eval_folder.exists():
+        if part == "eval" and not run.has_evaluation:
             continue
         features = run.train() if part == "train" else run.evaluation()
         names: list[str] = []
@@ -199,7 +199,7 @@ def _of_file(path: Path) -> Found:
 
 
 def _of_sample(run: Run, part: str, number: int, sources: Sources) -> Found:
-    if part == "eval" and not run.eval_folder.exists():
+    if part == "eval" and not run.has_evaluation:
         raise InputError(f"{run.folder} has no evaluation data: expected train:NUMBER")
     features = run.train() if part == "train" else run.evaluation()
     if number >= features.n_samples:

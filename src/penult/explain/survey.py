@@ -94,7 +94,7 @@ class Survey:
 
 
 @dataclass(frozen=True)
-class Sample:
+class ShownSample:
     """A sample that is shown.
 
     Attributes:
@@ -122,7 +122,7 @@ class Distributions:
 
     classes: Tensor
     counts: Tensor
-    samples: dict[int, Sample]
+    samples: dict[int, ShownSample]
 
     @classmethod
     def of(
@@ -145,7 +145,7 @@ class Distributions:
         width = torch.where(survey.high > survey.low, survey.high - survey.low, 1.0)
         counts = torch.zeros(d * (n_shown + 1) * BINS, dtype=torch.int64)
         place = torch.arange(d) * (n_shown + 1)
-        samples: dict[int, Sample] = {}
+        samples: dict[int, ShownSample] = {}
         for start, block in numbered(features):
             bins = ((block.features - survey.low) / width * BINS).long().clamp_(0, BINS - 1)
             rows = (place + slots[:, block.labels].T) * BINS + bins
@@ -158,7 +158,7 @@ class Distributions:
                 label = int(block.labels[i])
                 guess = label if predicted is None else int(predicted[i])
                 name = block.ids[i] if block.ids else ""
-                samples[start + i] = Sample(start + i, name, label, guess)
+                samples[start + i] = ShownSample(start + i, name, label, guess)
         return cls(classes, counts.view(d, n_shown + 1, BINS), samples)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import compress
@@ -55,6 +56,8 @@ class Features:
         self.n_samples, self.n_features = shape
         self.head = head
         self.class_names = None if class_names is None else tuple(class_names)
+        self._hold = 0
+        self._held: list[Block] | None = None
 
     @classmethod
     def of(
@@ -106,15 +109,21 @@ class Features:
         return made
 
     @classmethod
-    def open(cls, path: str | Path) -> Features:
+    def open(cls, path: str | Path, *, hold: int = 0) -> Features:
         """Features of a file, or of a folder of shards with its `index.json`.
+
+        Args:
+            path: the file or folder.
+            hold: bytes of features up to which what was once read stays in memory.
 
         Raises:
             InputError: absent, truncated, of another format, an unfinished folder, or tensors whose
                 shapes or labels do not fit together.
         """
         path = Path(path)
-        return cls._open_folder(path) if path.is_dir() else cls._open_file(path)
+        made = cls._open_folder(path) if path.is_dir() else cls._open_file(path)
+        made._hold = hold
+        return made
 
     @classmethod
     def _open_file(cls, path: Path) -> Features:
@@ -135,7 +144,7 @@ class Features:
                 "it stopped"
             )
         try:
-            parts = [folder / shard["file"] for shard in index["shards"]]
+            parts = [folder / _shard_name(shard["file"]) for shard in index["shards"]]
             names = [str(name) for name in index["class_names"]]
             n_features = int(index["n_features"])
         except (KeyError, TypeError) as error:
@@ -176,6 +185,11 @@ class Features:
         Raises:
             InputError: a NaN or infinite feature (names the sample and the feature).
         """
+        if self._held is not None:
+            yield from self._held
+            return
+        read = []
+        keep = 0 < 4 * self.n_samples * self.n_features <= self._hold
         row = 0
         for part in self._parts:
             for block in [part] if isinstance(part, Block) else read_shard(part):
@@ -183,8 +197,12 @@ class Features:
                 named = block if block.ids else replace(block, ids=row_names(row, row + n))
                 row += n
                 require_finite(named)
+                if keep:
+                    read.append(named)
                 if n:
                     yield named
+        if keep:
+            self._held = [block for block in read if len(block.labels)]
 
     def ids(self) -> list[str]:
         """Name of every sample, row numbers where they have none; features are not read.
@@ -387,3 +405,10 @@ def save_features(path: str | Path, features: Features) -> None:
     if features.class_names is not None:
         metadata["class_names"] = json.dumps(features.class_names, ensure_ascii=False)
     write_tensors(Path(path), tensors, metadata)
+
+
+def _shard_name(name: object) -> str:
+    """The name of a shard, as this library writes it: an index may come from anybody."""
+    if not isinstance(name, str) or not re.fullmatch(r"shard-\d{5,9}\.safetensors", name):
+        raise InputError(f"index.json names {name!r:.80}: expected shard-00000.safetensors")
+    return name

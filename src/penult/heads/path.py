@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import math
 import re
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from scipy.special import ndtri
 
 from penult.errors import InputError
 from penult.features.features import Features
 from penult.features.influence import SCORES, Evidence, influence
 from penult.features.moments import Moments
+from penult.heads.comparison import PairedCounts, paired_counts
+from penult.heads.cross_fit import cross_fit
+from penult.heads.judge import CROSS_FIT, EVALUATION, FITTED, Judge, size_within
 from penult.heads.refit.distillation import Distillation
 from penult.heads.refit.weights import fit as fit_softmax
 from penult.heads.refit.weights import refit_least_squares
 from penult.heads.select.coupled import relinearise
 from penult.heads.select.curvature import select_by_need, select_curvature, select_within
 from penult.heads.select.greedy import check_sizes, select_moments
-from penult.heads.sparse_head import SparseHead, accuracies
+from penult.heads.sparse_head import SparseHead
 from penult.heads.subspaces import Subspaces, top_k
 from penult.network.head import Head
 from penult.storage import write_json
@@ -34,9 +35,7 @@ SIZES = (1, 2, 3, 5, 8, 10, 15, 20)
 SELECTIONS = ("curvature", "moments", *SCORES)
 BUDGETS = ("each", "mean")
 REFITS = ("softmax", "least-squares", "none")
-HELD_OUT = 0.2
 PARTIAL = ".heads-"  # folders of heads that are being written
-CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class Plan:
         select: one of `SELECTIONS`: how the features are chosen.
         refit: one of `REFITS`: how their weights are.
         labels: refit to the labels rather than to the dense head's probabilities.
-        seed: of the random control and of the split that `HeadPath.pick` makes.
+        seed: of the random control and of the folds of a cross-fit.
         budget: one of `BUDGETS`: whether k is what each class gets, or, with "curvature" and
             "moments", the mean over the classes, and those that need more get more.
         max_features: how many different features all classes may use together; with "curvature"
@@ -94,13 +93,18 @@ class Step:
         k: features per class.
         head: the sparse head.
         seconds: what its selection and refit took; the selection of a whole path is shared out.
-        accuracy: fraction right on the evaluation features, or None before they are measured.
+        counts: against the dense head on the samples that judge, or None before it is compared.
     """
 
     k: int
     head: SparseHead
     seconds: float
-    accuracy: float | None = None
+    counts: PairedCounts | None = None
+
+    @property
+    def accuracy(self) -> float | None:
+        """Fraction right on the samples that judge; None before it is measured."""
+        return None if self.counts is None else self.counts.after
 
     @property
     def n_features_used(self) -> int:
@@ -110,30 +114,35 @@ class Step:
 
 @dataclass(frozen=True)
 class Pick:
-    """The head that `HeadPath.pick` chose, and why.
+    """The head that `HeadPath.pick` chose, or that none can be chosen, and why.
 
     Attributes:
-        k: features per class.
-        head: fitted to all the samples.
-        loss: how much lower its accuracy is than the dense one's, on samples held out of the fit.
-        interval: confidence interval of that loss; its upper end is within the tolerance.
-        n_samples: held out.
+        k: features per class; None where no head passes.
+        head: the one of the path.
+        counts: of that head against the dense one, on the samples that judge.
+        tolerance: fraction of accuracy that it may lose.
+        vouched: whether it loses no more on new samples, with 95 % confidence; False where no
+            evaluation samples were given.
+        why: one sentence for a person.
     """
 
-    k: int
-    head: SparseHead
-    loss: float
-    interval: tuple[float, float]
-    n_samples: int
+    k: int | None
+    head: SparseHead | None
+    counts: PairedCounts | None
+    tolerance: float
+    vouched: bool
+    why: str
 
-    def document(self, tolerance: float) -> dict[str, Any]:
+    def document(self) -> dict[str, Any]:
         """As `penult fit --json` prints it."""
+        found = {} if self.counts is None else self.counts.document()
+        shared = ("n_samples", "loss", "interval", "at_most")
         return {
             "k": self.k,
-            "loss": self.loss,
-            "interval": list(self.interval),
-            "n_samples": self.n_samples,
-            "tolerance": tolerance,
+            **{name: found.get(name) for name in shared},
+            "tolerance": self.tolerance,
+            "vouched": self.vouched,
+            "why": self.why,
         }
 
 
@@ -145,14 +154,15 @@ class HeadPath:
         steps: in the order of k.
         plan: how they were fitted.
         features: what they were fitted to.
-        dense_accuracy: the dense network's on the evaluation features.
+        judge: the samples on which they were compared with the dense head.
+        dense_accuracy: the dense network's on these samples.
     """
 
     steps: list[Step]
     plan: Plan
     features: Features
+    judge: Judge
     dense_accuracy: float
-    _trials: list[Trial] = field(default_factory=list)
 
     def __getitem__(self, k: int) -> SparseHead:
         """The head with k features per class."""
@@ -163,41 +173,30 @@ class HeadPath:
         raise InputError(f"the path has no k = {k}; it has {found}")
 
     def pick(self, tolerance: float = 0.005) -> Pick:
-        """The smallest head that is as good as the dense one, but for `tolerance`.
+        """The smallest head that can be shown to lose no more than `tolerance`.
 
-        A seeded fifth of the samples is held out, the path is fitted to the others and each head is
-        compared with the dense network sample by sample on the held-out ones. A head passes if the
-        whole 95 % interval of its loss of accuracy lies below the tolerance: a paired test, with
-        the interval of Agresti and Min 2005, which holds for few samples too. The head given back
-        is the one fitted to all samples. The evaluation features play no part.
+        Each head has been compared with the dense network sample by sample. They are tested from
+        the largest down, and the first that fails ends it: the last one that passed is, with 95 %
+        confidence, within the tolerance on new samples, provided that the path was measured on
+        evaluation samples, which the network was not trained on. See `penult.heads.judge`.
 
         Args:
             tolerance: fraction of accuracy that may be lost, above 0.
-
-        Raises:
-            InputError: no head passes (says which comes nearest).
         """
-        if not 0 < tolerance < 1:
-            raise InputError(f"the tolerance must lie in (0, 1), found {tolerance}")
-        if not self._trials:
-            self._trials = trials(self.features, self.plan)
-        for trial in self._trials:
-            if trial.interval[1] <= tolerance:
-                head = self[trial.k]
-                return Pick(trial.k, head, trial.loss, trial.interval, trial.n_samples)
-        best = min(self._trials, key=lambda trial: trial.interval[1])
-        low, high = (100 * end for end in best.interval)
-        raise InputError(
-            f"no head is within {100 * tolerance:.2f} points of the dense one on {best.n_samples} "
-            f"held-out samples: k = {best.k} comes nearest, it loses {100 * best.loss:.2f} points "
-            f"(95 % interval {low:.2f} to {high:.2f}); raise the tolerance, k or the samples"
-        )
+        order = sorted(self.steps, key=lambda step: step.k)
+        counts = [step.counts for step in order if step.counts is not None]
+        found = size_within([step.k for step in order], counts, self.judge, tolerance)
+        if found.index is None:
+            return Pick(None, None, None, tolerance, False, found.why)
+        step = order[found.index]
+        return Pick(step.k, step.head, step.counts, tolerance, found.vouched, found.why)
 
     def document(self) -> dict[str, Any]:
         """What `penult fit --json` prints."""
         return {
             "format": "penult-path/1",
             "dense": {"accuracy": self.dense_accuracy},
+            "judge": self.judge.document(),
             "path": [
                 {
                     "k": step.k,
@@ -207,6 +206,7 @@ class HeadPath:
                     "nnz": len(step.head.indices),
                     "n_features_used": step.n_features_used,
                     "seconds": step.seconds,
+                    **_compared(step),
                 }
                 for step in self.steps
             ],
@@ -261,29 +261,24 @@ def require_folder(folder: Path) -> None:
             )
 
 
-@dataclass(frozen=True)
-class Trial:
-    """A head of the path, fitted to a part of the samples and compared on the others."""
-
-    k: int
-    loss: float
-    interval: tuple[float, float]
-    n_samples: int
-
-
 def fit_path(
     features: Features,
     evaluation: Features | None = None,
     plan: Plan | None = None,
     progress: Callable[[int, int], None] | None = None,
+    *,
+    n_folds: int = 0,
 ) -> HeadPath:
     """Fit sparse heads of several sizes to features with their dense head.
 
     Args:
         features: what the heads are fitted to.
-        evaluation: what their accuracy is measured on; `features` where None.
+        evaluation: what their accuracy is measured on: samples that the network was not trained
+            on; `features` where None.
         plan: sizes, selection and refit.
         progress: called with (heads done, heads in all).
+        n_folds: without `evaluation`, fit anew to all but one of so many folds and measure on that
+            one, see `affordable_folds`; 0 measures on the very samples that are fitted.
 
     Raises:
         InputError: a k out of range, features without a head, evaluation features that do not fit.
@@ -295,52 +290,44 @@ def fit_path(
             f"n_features is {features.n_features} in the features and {evaluation.n_features} in "
             "those for evaluation: expected features of the same network"
         )
-    steps = _fit(features, head, plan, progress)
-    measured_on = evaluation or features
-    found = accuracies([step.head for step in steps], measured_on)
-    steps = [
-        Step(step.k, step.head, step.seconds, accuracy)
-        for step, accuracy in zip(steps, found, strict=True)
-    ]
-    return HeadPath(steps, plan, features, measured_on.dense_accuracy(head))
+    n_folds = n_folds if evaluation is None else 0
+    heard = None if progress is None else _within(progress, n_folds)
+    steps = _fit(features, head, plan, heard)
+    if n_folds:
+        judge = Judge(CROSS_FIT, features.n_samples, n_folds)
+
+        def again(part: Features) -> list[SparseHead]:
+            return [step.head for step in _fit(part, head, plan, heard)]
+
+        counts = cross_fit(features, again, n_folds, plan.seed)
+    else:
+        judges = features if evaluation is None else evaluation
+        judge = Judge(FITTED if evaluation is None else EVALUATION, judges.n_samples)
+        counts = paired_counts(head, [step.head for step in steps], judges)
+    steps = [replace(step, counts=found) for step, found in zip(steps, counts, strict=True)]
+    dense = counts[0].before or 0.0
+    return HeadPath(steps, plan, features, judge, dense)
 
 
-def trials(features: Features, plan: Plan) -> list[Trial]:
-    """Fit a path to four fifths of the samples; compare its heads with the dense on the rest."""
-    generator = torch.Generator().manual_seed(plan.seed)
-    held_out = torch.rand(features.n_samples, generator=generator) < HELD_OUT
-    if not bool(held_out.any()) or bool(held_out.all()):
-        raise InputError(f"{features.n_samples} samples are too few to hold some of them out")
-    head = features.require_head()
-    steps = _fit(features.subset(~held_out), head, plan, None)
-    rest = features.subset(held_out)
-    n_lost, n_won = [0] * len(steps), [0] * len(steps)
-    with torch.no_grad():
-        for block in rest.blocks():
-            dense = block.dense_classes(head) == block.labels
-            for i, step in enumerate(steps):
-                sparse = step.head(block.features).argmax(1) == block.labels
-                n_lost[i] += int((dense & ~sparse).sum())
-                n_won[i] += int((sparse & ~dense).sum())
-    n = rest.n_samples
-    return [
-        Trial(step.k, (lost - won) / n, paired_interval(lost, won, n), n)
-        for step, lost, won in zip(steps, n_lost, n_won, strict=True)
-    ]
+def _compared(step: Step) -> dict[str, Any]:
+    """What a row of the document says of the comparison with the dense head."""
+    if step.counts is None:
+        return {}
+    found = step.counts.document()
+    names = ("loss", "interval", "at_most", "agreement")
+    return {"counts": asdict(step.counts), **{name: found[name] for name in names}}
 
 
-def paired_interval(lost: int, won: int, n: int) -> tuple[float, float]:
-    """Interval of a difference of paired proportions: Agresti and Min 2005, adjusted Wald.
+def _within(progress: Callable[[int, int], None], n_folds: int) -> Callable[[int, int], None]:
+    """The progress of one fit and those of every fold as one."""
+    n_done = 0
 
-    Args:
-        lost: samples that only the first of the pair has right.
-        won: samples that only the second has right.
-        n: samples in all.
-    """
-    b, c, m = lost + 0.5, won + 0.5, n + 2
-    middle = (b - c) / m
-    half = float(ndtri(0.5 + CONFIDENCE / 2)) * math.sqrt(b + c - (b - c) ** 2 / m) / m
-    return middle - half, middle + half
+    def heard(_: int, n_heads: int) -> None:
+        nonlocal n_done
+        n_done += 1
+        progress(n_done, n_heads * (1 + n_folds))
+
+    return heard
 
 
 def _fit(

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from penult.features.features import Features
 from penult.features.moments import Moments
-from penult.heads.path import paired_interval
 from penult.heads.sparse_head import SparseHead
+from penult.intervals import paired_interval
 from penult.network.head import Head
 
 ALL_DIRECTIONS = 64

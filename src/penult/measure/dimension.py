@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from penult.features.moments import Moments
+from penult.measure.class_samples import ClassSamples
 from penult.measure.information import MATRIX_CLASSES
-from penult.measure.sample import Sample
 from penult.measure.uncertainty import jackknife, percentiles, resampled
 
 VARIANCE = (0.9, 0.95, 0.99)
@@ -179,7 +179,7 @@ def dimension_of(ratios: Tensor) -> float:
     return (len(ratios) - 1) / total if len(ratios) > 1 and total > 0 else torch.nan
 
 
-def intrinsic(sample: Sample, n_replicates: int, seed: int) -> dict[str, Any]:
+def intrinsic(sample: ClassSamples, n_replicates: int, seed: int) -> dict[str, Any]:
     """TwoNN intrinsic dimension of all classes together and of each, from seeded subsamples.
 
     Args:
@@ -237,7 +237,7 @@ def principal(z: Tensor, n_directions: int) -> tuple[Tensor, Tensor]:
     return values, directions
 
 
-def class_subspaces(sample: Sample, n_directions: int) -> dict[str, Any]:
+def class_subspaces(sample: ClassSamples, n_directions: int) -> dict[str, Any]:
     """Spectrum of each class, and the principal angles between the classes' subspaces.
 
     A class's subspace is spanned by the leading directions of its second-moment matrix. The

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from penult.measure.class_samples import ClassSamples
 from penult.measure.information import members
-from penult.measure.sample import Sample
 from penult.measure.uncertainty import mean_interval
 from penult.network.head import Head
 
@@ -138,7 +138,7 @@ class _Tally:
     by_seed: Tensor
     mistaken: Tensor
 
-    def document(self, sample: Sample) -> dict[str, Any]:
+    def document(self, sample: ClassSamples) -> dict[str, Any]:
         classes = self.by_seed.mean(0) / sample.counts
         overall = self.by_seed.sum(1) / sample.counts.sum()
         return {
@@ -150,7 +150,7 @@ class _Tally:
 
 
 def essentiality(
-    sample: Sample,
+    sample: ClassSamples,
     head: Head,
     source: Replacements,
     class_sizes: Tensor,
@@ -213,7 +213,7 @@ def _kinds(
 
 
 def _by_kind(
-    sample: Sample,
+    sample: ClassSamples,
     head: Head,
     source: Replacements,
     kinds: Mapping[str, list[Tensor]],
@@ -252,7 +252,7 @@ def _by_kind(
     return {kind: {edit: tallies[kind, edit].document(sample) for edit in EDITS} for kind in kinds}
 
 
-def _others(sample: Sample, start: int, n: int, generator: torch.Generator) -> Tensor:
+def _others(sample: ClassSamples, start: int, n: int, generator: torch.Generator) -> Tensor:
     """As many samples of other classes as the class that begins at `start` has, drawn at random."""
     n_others = len(sample.z) - n
     if n_others == 0:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from penult.features.influence import KS, SCORES, Evidence, influence
-from penult.measure.sample import Sample
+from penult.measure.class_samples import ClassSamples
 from penult.measure.uncertainty import mean_interval
 from penult.network.head import Head
 
@@ -42,7 +42,7 @@ class Curves:
         return ((values[:, 1:] + values[:, :-1]) / 2) @ widths
 
 
-def edit_curves(sample: Sample, head: Head, order: Tensor, baseline: Tensor) -> Curves:
+def edit_curves(sample: ClassSamples, head: Head, order: Tensor, baseline: Tensor) -> Curves:
     """Curves of every sample: its class's features deleted or inserted, most influential first.
 
     A deleted feature takes its baseline value; insertion begins with all at the baseline.
@@ -75,7 +75,7 @@ def edit_curves(sample: Sample, head: Head, order: Tensor, baseline: Tensor) -> 
 
 
 def faithfulness(
-    sample: Sample, head: Head, evidence: Evidence, baseline: Tensor, k: int, n_seeds: int
+    sample: ClassSamples, head: Head, evidence: Evidence, baseline: Tensor, k: int, n_seeds: int
 ) -> dict[str, Any]:
     """Deletion and insertion curves and their areas for every score of the registry.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -9,18 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from penult.errors import InputError
+from penult.errors import InputError, NotWrittenError
 from penult.features.features import Features
 from penult.features.influence import Evidence, influence, sizes_within
 from penult.heads.sparse_head import SparseHead
 from penult.heads.subspaces import top_k
+from penult.measure.class_samples import MAX_ELEMENTS, ClassSamples
 from penult.measure.decision import decision
 from penult.measure.dimension import class_subspaces, intrinsic, spectra
 from penult.measure.essentiality import Replacements, essentiality
 from penult.measure.faithfulness import faithfulness
 from penult.measure.information import confusions, overlap
 from penult.measure.profile import Profile
-from penult.measure.sample import MAX_ELEMENTS, Sample
 from penult.measure.selectivity import selectivity
 from penult.measure.stability import resampled_sets, stability
 from penult.measure.uncertainty import plain
@@ -115,7 +116,7 @@ def measure_features(
     evidence = _evidence(profile, head, len(names), settings.seed)
     sets = {size: top_k(influence("frequency", evidence, size), size) for size in ks}
     influential = {size: s.indices.view(len(names), size) for size, s in sets.items()}
-    sample = Sample.of(features, len(names), seed=settings.seed)
+    sample = ClassSamples.of(features, len(names), seed=settings.seed)
     document = _about(features, held_out, names, profile, sample, layer, settings)
     heard(1, 4)
     replicates = resampled_sets(sample, k, settings.n_replicates, settings.seed)
@@ -148,7 +149,7 @@ def measure_features(
 
 
 def _of_features(
-    profile: Profile, sample: Sample, sets: Tensor, replicates: Tensor, settings: Settings
+    profile: Profile, sample: ClassSamples, sets: Tensor, replicates: Tensor, settings: Settings
 ) -> dict[str, Any]:
     """The families that need neither a head nor the network's classes."""
     n_replicates, seed = settings.n_replicates, settings.seed
@@ -185,13 +186,17 @@ def measure_run(
     document = measure_features(
         features,
         head,
-        run.evaluation() if run.eval_folder.exists() else None,
+        run.held_out(),
         heads=heads,
         settings=settings,
         layer=head.name,
         progress=progress,
     )
-    write_json(run.measures_file, document)
+    try:
+        with run.writing():
+            write_json(run.measures_file, document)
+    except NotWrittenError as error:
+        warnings.warn(f"the measures are not kept in the run: {error}", stacklevel=2)
     return document
 
 
@@ -206,7 +211,7 @@ def _about(
     held_out: Features,
     names: tuple[str, ...],
     profile: Profile,
-    sample: Sample,
+    sample: ClassSamples,
     layer: str,
     settings: Settings,
 ) -> dict[str, Any]:
@@ -256,7 +261,7 @@ def _with_head(
     document["dimension"]["decision"] = decision(moments, head, held_out, heads, settings.tolerance)
     if not heads:
         document["left_out"]["dimension.decision.k"] = "no refitted sparse heads were given"
-    sample = Sample.of(
+    sample = ClassSamples.of(
         held_out,
         moments.n_classes,
         head,

@@ -1,4 +1,4 @@
-"""Plots of measures, one PNG each; matplotlib is imported only here, when a plot is asked for."""
+"""Plots of measures, one file each: PNG, SVG or PDF."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from penult.errors import InputError
-from penult.storage import write_atomically
+from penult.plotting import Format, new_figure, plain_style, save_figure, with_fonts
 
 # Okabe and Ito's colours, told apart by the colour-blind; the line styles say it once more.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#000000", "#56B4E9")
@@ -16,7 +16,6 @@ STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 MARKS = ("o", "s", "^", "D", "v", "x", "P")
 NAMED_CLASSES = 30
 NAMED_RUNS = 6
-DPI = 150
 
 Figure = Any
 Draw = Callable[[Mapping[str, Any]], Figure]
@@ -28,8 +27,13 @@ def require_plots(folder: Path) -> None:
         raise InputError(f"{folder} is a file: expected a folder for the plots")
 
 
-def plot_measures(document: Mapping[str, Any], folder: Path) -> list[Path]:
+def plot_measures(document: Mapping[str, Any], folder: Path, kind: Format = "png") -> list[Path]:
     """Write the plots of one document of measures; those of what was left out are left out.
+
+    Args:
+        document: of `measure_run`.
+        folder: made where it is not there.
+        kind: of picture.
 
     Returns:
         The files.
@@ -43,39 +47,41 @@ def plot_measures(document: Mapping[str, Any], folder: Path) -> list[Path]:
     if document["essentiality"] is not None:
         draws |= {"decision": _decision, "essentiality": _essentiality, "curves": _curves}
         draws |= {"faithfulness": _faithfulness}
-    return _write(draws, document, folder)
+    return _write(draws, document, folder, kind)
 
 
-def plot_comparison(document: Mapping[str, Any], folder: Path) -> list[Path]:
+def plot_comparison(document: Mapping[str, Any], folder: Path, kind: Format = "png") -> list[Path]:
     """Write the plot of a comparison: every row, run by run, with its intervals."""
-    return _write({"comparison": _comparison}, document, folder)
+    return _write({"comparison": _comparison}, document, folder, kind)
 
 
-def plot_layers(document: Mapping[str, Any], folder: Path) -> list[Path]:
+def plot_layers(document: Mapping[str, Any], folder: Path, kind: Format = "png") -> list[Path]:
     """Write the plots of several layers: every row, layer by layer, and those of each layer."""
     rows = {"runs": document["layers"], "rows": document["rows"]}
-    found = _write({"layers": _comparison}, rows, folder)
+    found = _write({"layers": _comparison}, rows, folder, kind)
     for name, measures in document["measures"].items():
-        found += plot_measures(measures, folder / quote(name, safe=""))
+        found += plot_measures(measures, folder / quote(name, safe=""), kind)
     return found
 
 
-def _write(draws: Mapping[str, Draw], document: Mapping[str, Any], folder: Path) -> list[Path]:
+def _write(
+    draws: Mapping[str, Draw],
+    document: Mapping[str, Any],
+    folder: Path,
+    kind: Format,
+) -> list[Path]:
     require_plots(folder)
     files = []
     for name, draw in draws.items():
-        figure = draw(document)
-        path = folder / f"{name}.png"
-        write_atomically(path, lambda file, f=figure: f.savefig(file, dpi=DPI, format="png"))  # type: ignore[misc]
-        files.append(path)
+        with plain_style():
+            figure = with_fonts(draw(document))
+        files.append(folder / f"{name}.{kind}")
+        save_figure(figure, files[-1])
     return files
 
 
 def _figure(n_columns: int = 1, n_rows: int = 1, size: tuple[float, float] = (5.2, 4)) -> Any:
-    # A figure of its own, without pyplot: no display, no state that outlives the call.
-    from matplotlib.figure import Figure as Canvas
-
-    figure = Canvas(figsize=(size[0] * n_columns, size[1] * n_rows), layout="constrained")
+    figure = new_figure(size[0] * n_columns, size[1] * n_rows)
     return figure, figure.subplots(n_rows, n_columns, squeeze=False)
 
 
@@ -133,6 +139,7 @@ def _spectra(document: Mapping[str, Any]) -> Figure:
         right.plot(range(1, len(values) + 1), sums, label=label, **_style(i))
     _count_axis(left)
     left.set_yscale("log")
+    left.yaxis.set_major_formatter("{x:g}")
     _finish(left, "component", "fraction of the variance", "Spectra")
     _count_axis(right)
     right.set_ylim(0, 1.02)

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from penult.measure.class_samples import ClassSamples
 from penult.measure.information import members
-from penult.measure.sample import Sample
 from penult.measure.uncertainty import percentiles, resampled
 
 SEEN = 0.01
@@ -23,7 +23,7 @@ def in_top(z: Tensor, k: int) -> Tensor:
 
 
 def resampled_sets(
-    sample: Sample, k: int, n_replicates: int, seed: int, weight: Tensor | None = None
+    sample: ClassSamples, k: int, n_replicates: int, seed: int, weight: Tensor | None = None
 ) -> Tensor:
     """Each class's k features in bootstrap samples of its samples, (n_classes, n_replicates, k).
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from penult.explain.gallery import Gallery, Key, Wish
-from penult.explain.survey import Sample
+from penult.explain.survey import ShownSample
 from penult.explain.thumbnails import coarser
 from penult.explain.toplists import Entry
 
@@ -46,9 +46,9 @@ class Album:
 
     lists: dict[Place, tuple[str, int, list[Entry]]] = field(default_factory=dict)
     ranks: dict[Place, int] = field(default_factory=dict)
-    mistakes: list[tuple[Key, Sample, dict[int, float]]] = field(default_factory=list)
+    mistakes: list[tuple[Key, ShownSample, dict[int, float]]] = field(default_factory=list)
 
-    def wishes(self, samples: dict[Key, Sample]) -> list[Wish]:
+    def wishes(self, samples: dict[Key, ShownSample]) -> list[Wish]:
         """What pictures to take: the best of the first lists, then the second of these, …"""
         values: dict[Key, dict[int, float]] = {}
         for key, _, mapped in self.mistakes:

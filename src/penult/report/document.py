@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from penult.errors import InputError
-from penult.explain.choice import Choice
+from penult.explain.choice import HeadChoice
 from penult.explain.gallery import CHANGED, MISSING, Gallery, take_pictures
 from penult.explain.reasons import Box, reason_sizes
 from penult.explain.survey import Distributions
 from penult.explain.thumbnails import SIDE
 from penult.features.collect import Progress
+from penult.features.draw import spread
 from penult.report.album import Album, Shots
 from penult.report.conclusion import conclusion
 from penult.report.details import class_details, feature_details, finite
@@ -53,7 +54,7 @@ class ReportData:
 
 def build(
     run: Run,
-    choice: Choice,
+    choice: HeadChoice,
     *,
     images: int | None = None,
     maps: bool = True,
@@ -171,6 +172,7 @@ class _Builder:
                 "n_samples": summary["n_samples"],
                 "n_eval_samples": summary["n_eval_samples"],
                 "evaluated_on": summary["evaluated_on"],
+                "judge": choice.judge.document(),
                 "dense_accuracy": summary["dense"]["accuracy"],
                 "train_accuracy": summary["dense"]["train_accuracy"],
                 "data": where,
@@ -187,7 +189,8 @@ class _Builder:
                 "loss": choice.loss,
                 "interval": list(choice.interval),
                 "why": choice.why,
-                "agreement": self.found.verdicts.agreement,
+                "at_most": choice.counts.at_most,
+                "agreement": choice.counts.agreement,
             },
             "curve": _curve(summary, choice),
             "classes": self._classes(medians),
@@ -288,19 +291,7 @@ class _Builder:
         return document, medians
 
 
-def spread(labels: torch.Tensor, n: int) -> torch.Tensor:
-    """Which samples to look at, (n_samples,) bool: n of them by a fixed seed, as many a class."""
-    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
-    by_class = shuffled[labels[shuffled].sort(stable=True).indices]
-    sizes = labels.bincount()
-    starts = sizes.cumsum(0) - sizes
-    rank = torch.arange(len(labels)) - starts[labels[by_class]]
-    keep = torch.zeros(len(labels), dtype=torch.bool)
-    keep[by_class[rank.sort(stable=True).indices[:n]]] = True
-    return keep
-
-
-def _curve(summary: dict[str, Any], choice: Choice) -> dict[str, Any]:
+def _curve(summary: dict[str, Any], choice: HeadChoice) -> dict[str, Any]:
     series = []
     if summary["path"]:
         first = summary["path"][0]

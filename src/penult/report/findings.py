@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from penult.explain.choice import Choice
+from penult.explain.choice import HeadChoice
 from penult.explain.survey import Survey, kept_of
 from penult.features.features import Features
 from penult.heads.sparse_head import SparseHead
@@ -35,7 +35,7 @@ class Findings:
         influences: for each class, see `Relations.influences`.
     """
 
-    def __init__(self, run: Run, choice: Choice, images: int | None) -> None:
+    def __init__(self, run: Run, choice: HeadChoice, images: int | None) -> None:
         self.run = run
         self.choice = choice
         self.head: SparseHead = choice.head

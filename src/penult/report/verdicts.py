@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from penult.explain.survey import Sample, numbered
+from penult.explain.survey import ShownSample, numbered
 from penult.explain.terms import terms_of
 from penult.explain.toplists import TopLists
 from penult.features.features import Features
@@ -36,7 +36,7 @@ class Mistake:
         features: (n_features,) of the sample.
     """
 
-    sample: Sample
+    sample: ShownSample
     sparse: int
     kind: str
     features: Tensor
@@ -133,7 +133,7 @@ class Verdicts:
             for i in (n - start for n in kinds if start <= n < start + len(block.labels)):
                 n = start + i
                 name = block.ids[i] if block.ids else ""
-                sample = Sample(n, name, int(self.labels[n]), int(self.dense[n]))
+                sample = ShownSample(n, name, int(self.labels[n]), int(self.dense[n]))
                 found[n] = Mistake(sample, int(self.sparse[n]), kinds[n], block.features[i].clone())
         return [found[n] for n, _ in chosen]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,11 @@ from penult.features.features import Features
 from penult.features.influence import SCORES, Evidence, Top, check_top, influence, sizes_within
 from penult.features.shard_folder import Faults, ShardFolder, ShardSource, require_space
 from penult.features.shards import Block
+from penult.heads.comparison import PairedCounts, paired_counts
+from penult.heads.cross_fit import affordable_folds, cross_fit
+from penult.heads.judge import CROSS_FIT, EVALUATION, FITTED, Judge
 from penult.heads.path import SIZES, Plan, fit_path
-from penult.heads.sparse_head import SparseHead, accuracies
+from penult.heads.sparse_head import SparseHead
 from penult.heads.subspaces import Subspaces, top_k
 from penult.network.head import Head
 from penult.runs.run import SUMMARY_FORMAT, Run, claim
@@ -194,8 +197,9 @@ def _analyze(
             run, head, class_names, train, evaluation, whole, store, options
         )
         evidence.moments.save(run.moments_file)
-        path = _fit(run, head, class_names, options) if options.fit else []
-        _finish(run, head, class_names, evidence, train_accuracy, faults, path)
+        judge = _judge(run, head, evaluation is not None)
+        path = _fit(run, head, class_names, judge, options) if options.fit else []
+        _finish(run, head, class_names, evidence, train_accuracy, faults, judge, path)
     return run
 
 
@@ -235,19 +239,66 @@ def _fill(
     return evidence.to("cpu"), n_correct / evidence.moments.n_samples, faults
 
 
+def _judge(run: Run, head: Head, evaluated: bool) -> Judge:
+    """The samples on which the run's heads are compared with the dense one."""
+    if evaluated:
+        return Judge(EVALUATION, run.evaluation().n_samples)
+    n_samples = run.train().n_samples
+    n_folds = affordable_folds(n_samples, head.n_features, head.n_classes)
+    return Judge(CROSS_FIT if n_folds else FITTED, n_samples, n_folds)
+
+
 def _fit(
-    run: Run, head: Head, class_names: Sequence[str], options: Options
+    run: Run, head: Head, class_names: Sequence[str], judge: Judge, options: Options
 ) -> list[dict[str, Any]]:
     """Fit a path of sparse heads and write them; gives its rows for the summary."""
     ks = tuple(k for k in SIZES if k <= head.n_features)
-    held_out = run.evaluation() if run.eval_folder.exists() else None
-    path = fit_path(run.train(), held_out, Plan(ks, seed=options.seed))
+    held_out = run.held_out()
+    plan = Plan(ks, seed=options.seed)
+    path = fit_path(run.train(), held_out, plan, n_folds=judge.n_folds)
     path.save_heads(lambda k: run.head_file(path.plan.select, k), class_names)
     # Times differ from run to run, and the same run is to give the same bytes.
     return [
         {name: value for name, value in row.items() if name != "seconds"}
         for row in path.document()["path"]
     ]
+
+
+def _restricted(
+    evidence: Evidence, head: Head
+) -> tuple[dict[str, Tensor], dict[tuple[str, int], Subspaces], list[SparseHead]]:
+    """Scores, and what each selects at each size, with the dense weights on it."""
+    tensors: dict[str, Tensor] = {}
+    subspaces: dict[tuple[str, int], Subspaces] = {}
+    for name in SCORES:
+        for k in sizes_within(head.n_features):
+            scores = influence(name, evidence, k)
+            key = f"{name}@{k}" if name == "frequency" and evidence.top is None else name
+            tensors[key] = scores.float()
+            subspaces[name, k] = top_k(scores, k)
+    heads = [
+        SparseHead.from_dense(head.weight, head.bias, kept, head.name)
+        for kept in subspaces.values()
+    ]
+    return tensors, subspaces, heads
+
+
+def _measured(
+    run: Run, head: Head, heads: Sequence[SparseHead], evidence: Evidence, judge: Judge
+) -> list[PairedCounts]:
+    """The heads by every score against the dense one, on the samples that judge."""
+    if judge.kind != CROSS_FIT:
+        samples = run.evaluation() if judge.kind == EVALUATION else run.train()
+        return paired_counts(head, heads, samples)
+
+    def again(part: Features) -> list[SparseHead]:
+        sizes = sizes_within(head.n_features)
+        found = Evidence.zeros(head.weight, sizes, seed=evidence.seed, top=evidence.top)
+        for z, labels in part.blocks():
+            found.update(z, labels)
+        return _restricted(found, head)[2]
+
+    return cross_fit(run.train(), again, judge.n_folds, evidence.seed)
 
 
 def _finish(
@@ -257,31 +308,20 @@ def _finish(
     evidence: Evidence,
     train_accuracy: float,
     faults: Mapping[str, Faults],
+    judge: Judge,
     path: list[dict[str, Any]],
 ) -> None:
     """Score, restrict the dense weights, measure, and write all of it."""
-    sizes = sizes_within(head.n_features)
-    tensors: dict[str, Tensor] = {}
-    subspaces: dict[tuple[str, int], Subspaces] = {}
-    for name in SCORES:
-        for k in sizes:
-            scores = influence(name, evidence, k)
-            key = f"{name}@{k}" if name == "frequency" and evidence.top is None else name
-            tensors[key] = scores.float()
-            subspaces[name, k] = top_k(scores, k)
+    tensors, subspaces, heads = _restricted(evidence, head)
     write_tensors(run.influence_file, tensors, {"format": "penult-influence/1"})
-    heads = {
-        key: SparseHead.from_dense(head.weight, head.bias, kept, head.name)
-        for key, kept in subspaces.items()
-    }
-    evaluation = run.evaluation()
-    dense = evaluation.dense_accuracy()
-    measured = dict(zip(heads, accuracies(list(heads.values()), evaluation), strict=True))
-    for (name, k), sparse in heads.items():
+    found = _measured(run, head, heads, evidence, judge)
+    dense = found[0].before or 0.0
+    measured = dict(zip(subspaces, found, strict=True))
+    for (name, k), sparse in zip(subspaces, heads, strict=True):
         notes = {
             "select": name,
             "refit": "none",
-            "accuracy": repr(measured[name, k]),
+            "accuracy": repr(measured[name, k].after),
             "dense_accuracy": repr(dense),
         }
         sparse.save(run.head_file(name, k), class_names, notes)
@@ -295,7 +335,8 @@ def _finish(
         "class_counts": evidence.moments.counts.tolist(),
         "head": head.name,
         "evaluated_on": "eval" if "eval" in faults else "train",
-        "n_eval_samples": evaluation.n_samples,
+        "n_eval_samples": judge.n_samples,
+        "judge": judge.document(),
         "dense": {"accuracy": dense, "train_accuracy": train_accuracy},
         "faults": {name: found.to_json() for name, found in faults.items()},
         "notes": {
@@ -306,13 +347,14 @@ def _finish(
         "influence": {
             name: {
                 str(k): {
-                    "accuracy": measured[name, k],
+                    "accuracy": measured[name, k].after,
+                    "counts": asdict(measured[name, k]),
                     "classes": {
                         label: kept.tolist()
                         for label, kept in zip(class_names, subspaces[name, k], strict=True)
                     },
                 }
-                for k in sizes
+                for k in sizes_within(head.n_features)
             }
             for name in SCORES
         },

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import platform
+import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 
 from penult.errors import InputError
 from penult.features.features import Features
 from penult.features.moments import Moments
 from penult.heads.sparse_head import SparseHead
+from penult.runs.lock import PATIENCE, locked
 from penult.storage import difference, read_json, write_json
 
 FORMAT = "penult-run/1"
 SUMMARY_FORMAT = "penult-summary/1"
 WRITTEN = ("summary.json", "measures.json", "report.html", "network.safetensors")
+HELD = 1 << 28  # bytes of features up to which they are read once and kept in memory
+_HEAD_NAME = re.compile(r"\w[\w-]*")
 
 
 class Run:
     """A run folder; `Run.open` reads a finished one, `claim` begins one or goes on with it.
+
+    What is read is kept: features, moments, heads and the summary are the same objects at every
+    call, not to be changed.
 
     Attributes:
         folder: where it lies.
@@ -35,6 +42,11 @@ class Run:
     def __init__(self, folder: Path, about: dict[str, Any]) -> None:
         self.folder = folder
         self.about = about
+        self._heads: dict[Path, SparseHead] = {}
+
+    def __repr__(self) -> str:
+        state = "" if self.complete else ", unfinished"
+        return f"Run({str(self.folder)!r}{state})"
 
     @classmethod
     def open(cls, folder: str | Path) -> Run:
@@ -101,38 +113,110 @@ class Run:
 
     def head_file(self, select: str, k: int) -> Path:
         """Sparse head that a score selects at size k."""
+        if not _HEAD_NAME.fullmatch(select) or not isinstance(k, int):
+            raise InputError(f"no head is called {select!r}, k = {k!r}")
         return self.folder / "heads" / f"{select}-k{k:03d}.safetensors"
+
+    @property
+    def has_evaluation(self) -> bool:
+        """Whether accuracies were measured on samples of their own, not on the analysed ones."""
+        return self.about.get("evaluation") is not None
 
     def train(self) -> Features:
         """Features of the analysed data."""
-        return Features.open(self.train_folder)
+        return self._train
 
     def evaluation(self) -> Features:
-        """Features of the evaluation data; of the analysed data where there is none."""
-        return Features.open(self.eval_folder) if self.eval_folder.exists() else self.train()
+        """Features of the evaluation data; of the analysed data where the run has no other.
+
+        Raises:
+            InputError: the run has evaluation data, and it is gone.
+        """
+        return self._evaluation if self.has_evaluation else self._train
+
+    def held_out(self) -> Features | None:
+        """Features of the evaluation data; None where the run has none."""
+        return self._evaluation if self.has_evaluation else None
 
     def moments(self) -> Moments:
         """Moments of the analysed data."""
-        return Moments.load(self.moments_file)
+        return self._moments
 
     def head(self, select: str, k: int) -> SparseHead:
         """Sparse head that a score selects at size k."""
-        return SparseHead.load(self.head_file(select, k))
+        file = self.head_file(select, k)
+        if file not in self._heads:
+            self._heads[file] = SparseHead.load(file)
+        return self._heads[file]
 
     def summary(self) -> dict[str, Any]:
         """What was found, as `penult show --json` prints it."""
+        return self._summary
+
+    @cached_property
+    def _train(self) -> Features:
+        return Features.open(self._there(self.train_folder), hold=HELD)
+
+    @cached_property
+    def _evaluation(self) -> Features:
+        return Features.open(self._there(self.eval_folder), hold=HELD)
+
+    @cached_property
+    def _moments(self) -> Moments:
+        return Moments.load(self.moments_file)
+
+    @cached_property
+    def _summary(self) -> dict[str, Any]:
         return read_json(self.summary_file, SUMMARY_FORMAT)
+
+    def _there(self, folder: Path) -> Path:
+        if not (folder / "index.json").is_file():
+            raise InputError(
+                f"{folder} is not there, and {self.folder} was made with it: put it back, or "
+                "repeat the command that made the run"
+            )
+        return folder
+
+    @contextmanager
+    def writing(self, wait: float = PATIENCE) -> Iterator[None]:
+        """Hold the folder while something is added to the finished run.
+
+        Not to be nested. Whoever writes a report, a picture or another document waits here for
+        others, so that two writers at once lose nothing.
+
+        Args:
+            wait: seconds to wait for another process, which is said.
+
+        Raises:
+            InputError: another process holds it for longer; it is another run by now.
+            NotWrittenError: it cannot be written.
+        """
+        busy = f"another process is writing {self.folder}: wait for it to end, then repeat this"
+        with locked(self.folder, busy, wait=wait):
+            now = _read(self.folder)
+            if now["identity"] != self.about["identity"] or not now["complete"]:
+                raise InputError(
+                    f"{self.folder} was made anew while this command ran: repeat the command"
+                )
+            yield
+
+    def adding(self, path: Path) -> AbstractContextManager[None]:
+        """Hold the folder while `path` is written, where that lies in it."""
+        inside = path.resolve().is_relative_to(self.folder.resolve())
+        return self.writing() if inside else nullcontext()
 
     def is_whole(self) -> bool:
         """Whether all files that a complete run has are there."""
         files = (self.summary_file, self.moments_file, self.influence_file)
         if not all(path.is_file() for path in files):
             return False
-        for folder in (self.train_folder, self.eval_folder):
-            if folder == self.train_folder or folder.exists():
-                index = read_json(folder / "index.json")
-                if not all((folder / shard["file"]).is_file() for shard in index["shards"]):
-                    return False
+        evaluation = [self.eval_folder] if self.has_evaluation else []
+        for folder in (self.train_folder, *evaluation):
+            if not (folder / "index.json").is_file():
+                return False
+            index = read_json(folder / "index.json")
+            if not all((folder / shard["file"]).is_file() for shard in index["shards"]):
+                return False
         summary = self.summary()
         found = summary["influence"]
         heads = [self.head_file(name, int(k)) for name in found for k in found[name]]
@@ -142,6 +226,9 @@ class Run:
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write what was found, then mark the run complete."""
         write_json(self.summary_file, summary)
+        for name in ("_train", "_evaluation", "_moments", "_summary"):
+            self.__dict__.pop(name, None)
+        self._heads.clear()
         self.about["complete"] = True
         write_json(self.folder / "run.json", self.about)
 
@@ -173,20 +260,9 @@ def claim(
         if run is not None:
             yield run
             return
-    lock = FileLock(folder / ".lock", timeout=0)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout:
-        raise InputError(
-            f"another process is writing {folder}: wait for it to end, or choose another --out"
-        ) from None
-    except OSError as error:
-        raise InputError(f"the run folder {folder} cannot be written: {error}") from error
-    try:
+    busy = f"another process is writing {folder}: wait for it to end, or choose another --out"
+    with locked(folder, busy):
         yield _claimed(folder, wanted, dict(about), overwrite)
-    finally:
-        lock.release()
 
 
 def _is_run(folder: Path) -> bool:
@@ -237,6 +313,10 @@ def _claimed(folder: Path, identity: dict[str, Any], about: dict[str, Any], over
 
 
 def _clear(folder: Path) -> None:
+    tuned = folder / "tuned"
+    for one in sorted(tuned.iterdir()) if tuned.is_dir() else []:
+        with locked(one, f"another process is tuning in {one}: wait for it to end"):
+            pass
     # run.json goes first: if this is cut short, what is left is no run that could be gone on with.
     (folder / "run.json").unlink()
     for name in ("features/train", "features/eval", "heads", "examples", "tuned"):

@@ -20,6 +20,7 @@ from penult.data.augmentation import AUGMENTATIONS, augmented, harmless
 from penult.data.transform import Transform
 from penult.errors import InputError
 from penult.features.collect import Progress
+from penult.features.draw import ranks
 from penult.features.features import Features
 from penult.heads.refit.weights import refit_softmax
 from penult.heads.sparse_head import SparseHead, accuracies
@@ -303,19 +304,16 @@ def split(labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         InputError: too few samples.
     """
     n = len(labels)
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed % 2**63))
-    by_class = order[labels[order].argsort(stable=True)]
     counts = labels.bincount()
-    rank = torch.arange(n) - (counts.cumsum(0) - counts)[labels[by_class]]
     wanted = (counts * min(HELD_OUT, HELD_OUT_MOST / max(n, 1))).ceil().long()
     wanted = torch.minimum(wanted, (counts - 1).clamp(min=0))
-    chosen = torch.zeros(n, dtype=torch.bool)
-    chosen[by_class[rank < wanted[labels[by_class]]]] = True
+    chosen = ranks(labels, seed) < wanted[labels]
     if not bool(chosen.any()) or n - int(chosen.sum()) < 2:
         raise InputError(
             f"too few samples to train on some and hold others out: found {n}, expected at least "
             "3, and 2 of one class"
         )
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed % 2**63))
     return (~chosen).nonzero()[:, 0], order[chosen[order]]
 
 

@@ -1,4 +1,4 @@
-"""Sample: a bounded, seeded part of some features in memory, for measures that sums cannot give."""
+"""ClassSamples: a bounded part of some features in memory, for measures that sums cannot give."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from penult.features.draw import stratified
 from penult.features.features import Features
 from penult.network.head import Head
 
@@ -15,7 +16,7 @@ MAX_ELEMENTS = 2**25
 
 
 @dataclass(frozen=True, eq=False)
-class Sample:
+class ClassSamples:
     """Samples in memory, ordered by class.
 
     Attributes:
@@ -38,7 +39,7 @@ class Sample:
         head: Head | None = None,
         seed: int = 0,
         max_elements: int = MAX_ELEMENTS,
-    ) -> Sample:
+    ) -> ClassSamples:
         """All samples where at most `max_elements` numbers, else the same part of every class.
 
         Args:
@@ -51,7 +52,7 @@ class Sample:
         bound = max(1, max_elements // features.n_features)
         part = features
         if features.n_samples > bound:
-            keep = _stratified(features.labels(), bound / features.n_samples, seed)
+            keep = stratified(features.labels(), bound / features.n_samples, seed)
             part = features.subset(keep)
         blocks = list(part.blocks())
         z = torch.cat([block.features for block in blocks])
@@ -78,14 +79,3 @@ class Sample:
     def classes(self) -> Iterator[Tensor]:
         """Samples of each class in turn, (n_samples of the class, n_features)."""
         return iter(torch.split(self.z, self.counts.tolist()))
-
-
-def _stratified(labels: Tensor, fraction: float, seed: int) -> Tensor:
-    """Which samples stay, (n_samples,) bool: the same fraction of each class, rounded up."""
-    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
-    order = shuffled[labels[shuffled].argsort(stable=True)]
-    counts = torch.bincount(labels)
-    starts = counts.cumsum(0) - counts
-    rank = torch.arange(len(labels)) - starts[labels[order]]
-    kept = order[rank < (counts * fraction).ceil()[labels[order]]]
-    return torch.zeros(len(labels), dtype=torch.bool).index_fill(0, kept, True)

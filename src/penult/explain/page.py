@@ -6,30 +6,31 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from penult.explain.explanation import Explanation, short
+from penult.explain.decision import Decision
+from penult.explain.wording import remarks, short, sufficient
 from penult.text import one_line
 
 FEATURES_LISTED = 12
 BAR = 24
 
 
-def explanation_page(explanation: Explanation) -> RenderableType:
+def explanation_page(explanation: Decision) -> RenderableType:
     """The page that `penult explain` prints: the decision, its terms, and what would do."""
-    remarks = [Text(remark, style="yellow") for remark in explanation.remarks()]
+    said = [Text(remark, style="yellow") for remark in remarks(explanation)]
     notes = Text(one_line(explanation.note), style="dim")
     return Group(
         _heading(explanation),
-        *remarks,
+        *said,
         Text(),
         _table(explanation),
         Text(),
-        Text(explanation.reasoned()),
+        Text(sufficient(explanation)),
         *_listed(explanation),
         notes,
     )
 
 
-def _heading(explanation: Explanation) -> RenderableType:
+def _heading(explanation: Decision) -> RenderableType:
     names, terms = explanation.class_names, explanation.terms
     lines = [("Image", short(explanation.image))]
     if explanation.label is not None:
@@ -51,7 +52,7 @@ def _heading(explanation: Explanation) -> RenderableType:
     return text
 
 
-def _table(explanation: Explanation) -> RenderableType:
+def _table(explanation: Decision) -> RenderableType:
     terms = explanation.terms
     table = Table(box=None, pad_edge=False)
     weight = "weight" if terms.against is None else "weights' difference"
@@ -78,7 +79,7 @@ def _table(explanation: Explanation) -> RenderableType:
     return table
 
 
-def _listed(explanation: Explanation) -> list[RenderableType]:
+def _listed(explanation: Decision) -> list[RenderableType]:
     reason = explanation.reason
     if not reason.valid or not reason.features:
         return []

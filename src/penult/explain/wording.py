@@ -1,0 +1,74 @@
+"""Wording: what an explanation says in words, the same in pictures, notebooks and the terminal."""
+
+from __future__ import annotations
+
+from penult.explain.decision import Decision
+from penult.text import one_line
+
+LONGEST_SHOWN = 48
+
+
+def short(name: str) -> str:
+    """A name on one line of a picture or a terminal."""
+    return one_line(name, LONGEST_SHOWN)
+
+
+def remarks(found: Decision) -> list[str]:
+    """What to know before reading on: the heads differ, or the image is unlike the data."""
+    said = []
+    if found.dense_predicted != found.predicted:
+        own, other = (short(found.class_names[c]) for c in (found.dense_predicted, found.predicted))
+        said.append(
+            f"The network itself says {own}; this explains the {found.head_name}, which says "
+            f"{other}. Explain the network's own (dense) head to see why the network does "
+            "(--dense)."
+        )
+    if found.outside:
+        worst = found.outside[0]
+        more = len(found.outside) - 1
+        also = f" ({more} other feature{'s' if more > 1 else ''} too)" if more else ""
+        said.append(
+            f"This image is unlike the analysed images: its feature {worst.feature} is "
+            f"{worst.value:.3g}, and it lies between {worst.low:.3g} and {worst.high:.3g} in all "
+            f"of them{also}."
+        )
+    return said
+
+
+def sufficient(found: Decision) -> str:
+    """The sufficient reason as a sentence."""
+    reason = found.reason
+    if not reason.valid:
+        return "No set of features guarantees this class: two classes are level."
+    n = len(reason.features)
+    size = "no fewer do" if reason.exact else f"at least {reason.bound} are needed"
+    what = f"{n} of {reason.n_features} features guarantee{'s' if n == 1 else ''}"
+    name = short(found.class_names[reason.predicted])
+    return (
+        f"{what} the prediction, {name}: it stays the same whatever values the other features take "
+        f"within the ranges seen in the analysed data ({size}; features that rival classes read "
+        "count too)."
+    )
+
+
+def summary(found: Decision) -> str:
+    """What is explained, and how it ends."""
+    names, terms = found.class_names, found.terms
+    if terms.against is None:
+        return f"{names[terms.of]}: logit {terms.total:.3f}"
+    side = "ahead of" if terms.total > 0 else "behind"
+    return f"{names[terms.of]} {side} {names[terms.against]} by {abs(terms.total):.3f}"
+
+
+def equation(found: Decision) -> str:
+    """The sum that the terms make, as a title: `logit of cat − logit of dog = +1.20`."""
+    terms, names = found.terms, found.class_names
+    if terms.against is None:
+        return f"logit of {short(names[terms.of])} = {signed(f'{terms.total:.3f}')}, the sum of"
+    of, against = short(names[terms.of]), short(names[terms.against])
+    return f"logit of {of} − logit of {against} = {signed(f'{terms.total:+.3f}')}, the sum of"
+
+
+def signed(text: str) -> str:
+    """Numbers with the minus sign that people write."""
+    return text.replace("-", "−")

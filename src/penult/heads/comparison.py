@@ -1,0 +1,294 @@
+"""Comparison: two heads on the same samples, what is lost and won, and where."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from penult.features.features import Features
+from penult.intervals import accuracy_interval, paired_bound, paired_interval, sign_test
+from penult.network.head import Head
+
+Classifier = Callable[[Tensor], Tensor]
+CHUNK = 2**24  # numbers in the logits of one step
+
+
+@dataclass(frozen=True)
+class PairedCounts:
+    """How often two heads are right on the same samples.
+
+    Attributes:
+        n_samples: in all.
+        n_before: samples that the first head has right.
+        lost: samples that only the first has right.
+        won: samples that only the second has right.
+        n_agree: samples to which both give the same class.
+    """
+
+    n_samples: int
+    n_before: int
+    lost: int
+    won: int
+    n_agree: int
+
+    @classmethod
+    def of(cls, labels: Tensor, before: Tensor, after: Tensor) -> PairedCounts:
+        """Counts from labels and the classes by both heads, each (n_samples,) int64."""
+        first, second = before == labels, after == labels
+        return cls(
+            len(labels),
+            int(first.sum()),
+            int((first & ~second).sum()),
+            int((second & ~first).sum()),
+            int((before == after).sum()),
+        )
+
+    def __add__(self, other: PairedCounts) -> PairedCounts:
+        """Counts over both sets of samples."""
+        return PairedCounts(
+            self.n_samples + other.n_samples,
+            self.n_before + other.n_before,
+            self.lost + other.lost,
+            self.won + other.won,
+            self.n_agree + other.n_agree,
+        )
+
+    @property
+    def n_after(self) -> int:
+        """Samples that the second head has right."""
+        return self.n_before - self.lost + self.won
+
+    @property
+    def before(self) -> float | None:
+        """Accuracy of the first head; None without samples."""
+        return self.n_before / self.n_samples if self.n_samples else None
+
+    @property
+    def after(self) -> float | None:
+        """Accuracy of the second head; None without samples."""
+        return self.n_after / self.n_samples if self.n_samples else None
+
+    @property
+    def loss(self) -> float | None:
+        """Accuracy of the first head less that of the second; None without samples."""
+        return (self.lost - self.won) / self.n_samples if self.n_samples else None
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the loss."""
+        return paired_interval(self.lost, self.won, self.n_samples)
+
+    @property
+    def at_most(self) -> float:
+        """What the loss stays below with 95 % confidence."""
+        return paired_bound(self.lost, self.won, self.n_samples)
+
+    @property
+    def agreement(self) -> float | None:
+        """Fraction of the samples to which both give the same class; None without samples."""
+        return self.n_agree / self.n_samples if self.n_samples else None
+
+    def document(self) -> dict[str, Any]:
+        """As JSON holds it: the counts, and what follows from them."""
+        return {
+            "n_samples": self.n_samples,
+            "before": self.before,
+            "before_interval": list(accuracy_interval(self.n_before, self.n_samples)),
+            "after": self.after,
+            "after_interval": list(accuracy_interval(self.n_after, self.n_samples)),
+            "lost": self.lost,
+            "won": self.won,
+            "loss": self.loss,
+            "interval": list(self.interval),
+            "at_most": self.at_most,
+            "p": sign_test(self.lost, self.won),
+            "agreement": self.agreement,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """The classes that two heads give to the same samples.
+
+    The first is what was there before (the network's dense head), the second what takes its place
+    (a sparse or an edited head).
+
+    Attributes:
+        labels, before, after: (n_samples,) int64, right class and those by both heads.
+        n_classes: also of classes without samples.
+        groups: (n_samples,) int64 ≥ 0, a group of each sample, or None.
+        divergence: mean KL(first ‖ second) of the class probabilities, in nats; None where it was
+            not asked for.
+    """
+
+    labels: Tensor
+    before: Tensor
+    after: Tensor
+    n_classes: int
+    groups: Tensor | None = None
+    divergence: float | None = None
+
+    @property
+    def overall(self) -> PairedCounts:
+        """Over all samples."""
+        return PairedCounts.of(self.labels, self.before, self.after)
+
+    def by_class(self) -> list[PairedCounts]:
+        """For the samples of each class, n_classes of them."""
+        return self._each(self.labels, self.n_classes)
+
+    def by_group(self) -> list[PairedCounts]:
+        """For each group, up to the largest number that is given; none without groups."""
+        if self.groups is None or not len(self.groups):
+            return []
+        return self._each(self.groups, int(self.groups.max()) + 1)
+
+    def flips(self) -> list[tuple[int, int, int]]:
+        """(class before, class after, samples), the commonest change first."""
+        changed = self.changed()
+        pairs = zip(self.before[changed].tolist(), self.after[changed].tolist(), strict=True)
+        counted = Counter(pairs)
+        return sorted(((b, a, n) for (b, a), n in counted.items()), key=lambda row: (-row[2], *row))
+
+    def changed(self) -> Tensor:
+        """Numbers of the samples whose class is another, (n_changed,) int64."""
+        return (self.before != self.after).nonzero()[:, 0]
+
+    def document(self, flips: int = 20) -> dict[str, Any]:
+        """As JSON holds it, with the commonest changes of class."""
+        return {
+            **self.overall.document(),
+            "divergence": self.divergence,
+            "classes": [counts.document() for counts in self.by_class()],
+            "groups": [counts.document() for counts in self.by_group()],
+            "flips": [list(row) for row in self.flips()[:flips]],
+        }
+
+    def _each(self, key: Tensor, n: int) -> list[PairedCounts]:
+        first, second = self.before == self.labels, self.after == self.labels
+        same = self.before == self.after
+        masks = (first, first & ~second, second & ~first, same)
+        columns = [torch.bincount(key, minlength=n)]
+        columns += [torch.bincount(key[mask], minlength=n) for mask in masks]
+        return [PairedCounts(*row) for row in torch.stack(columns, 1).tolist()]
+
+
+def compare_heads(
+    before: Classifier,
+    heads: Sequence[Classifier],
+    features: Features,
+    *,
+    groups: Tensor | None = None,
+    divergence: bool = False,
+) -> list[Comparison]:
+    """Compare heads with one that was there before, in one pass over the features.
+
+    Args:
+        before: a dense head; where it is that of the features, the classes that the network itself
+            gave count, if they are recorded.
+        heads: each maps features (n_samples, n_features) to logits (n_samples, n_classes).
+        features: with labels.
+        groups: (n_samples,) int64 ≥ 0, for accuracies by group.
+        divergence: also the mean divergence of the class probabilities.
+    """
+    labels: list[Tensor] = []
+    first: list[Tensor] = []
+    after: list[list[Tensor]] = [[] for _ in heads]
+    divergences = [0.0] * len(heads)
+    for block in _compared(before, heads, features, divergence):
+        labels.append(block.labels)
+        first.append(block.before)
+        for i, classes in enumerate(block.after):
+            after[i].append(classes)
+        divergences = [a + b for a, b in zip(divergences, block.divergences, strict=True)]
+    right, was = torch.cat(labels), torch.cat(first)
+    return [
+        Comparison(
+            right,
+            was,
+            torch.cat(after[i]),
+            features.n_classes,
+            groups,
+            divergences[i] / len(right) if divergence else None,
+        )
+        for i in range(len(heads))
+    ]
+
+
+def paired_counts(
+    before: Classifier, heads: Sequence[Classifier], features: Features
+) -> list[PairedCounts]:
+    """The counts of `compare_heads` alone, in memory that does not grow with the samples."""
+    found = [PairedCounts(0, 0, 0, 0, 0)] * len(heads)
+    for block in _compared(before, heads, features, False):
+        found = [
+            counts + PairedCounts.of(block.labels, block.before, classes)
+            for counts, classes in zip(found, block.after, strict=True)
+        ]
+    return found
+
+
+def smallest_within(losses: Sequence[PairedCounts], tolerance: float) -> int | None:
+    """Which of several heads, from small to large, is the smallest that can be vouched for.
+
+    A fixed sequence of one-sided paired tests: from the largest head down, each is tested for
+    losing no more than the tolerance, and the first that fails ends it. So the statement that the
+    last one that passed is within the tolerance holds with 95 % confidence whatever the number of
+    heads, as "the smallest that passes" does not: Maurer, Hothorn and Lehmacher 1995.
+
+    Args:
+        losses: of each head, smallest head first, on samples that neither the network was trained
+            on nor the heads fitted to.
+        tolerance: fraction of accuracy.
+
+    Returns:
+        Index of the head; None where not even the largest passes.
+    """
+    vouched = None
+    for i in range(len(losses) - 1, -1, -1):
+        if losses[i].at_most > tolerance:
+            break
+        vouched = i
+    return vouched
+
+
+@dataclass(frozen=True, eq=False)
+class _Block:
+    labels: Tensor
+    before: Tensor
+    after: list[Tensor]
+    divergences: list[float]
+
+
+def _compared(
+    before: Classifier, heads: Sequence[Classifier], features: Features, divergence: bool
+) -> Iterator[_Block]:
+    recorded = isinstance(before, Head) and _same(before, features.head)
+    rows = max(1, CHUNK // max(features.n_classes, features.n_features))
+    with torch.no_grad():
+        for block in features.blocks():
+            for start in range(0, len(block.labels), rows):
+                part = slice(start, start + rows)
+                z = block.features[part]
+                known = block.predicted[part] if recorded and block.predicted is not None else None
+                logits = before(z) if known is None or divergence else z
+                p = logits.double().log_softmax(1) if divergence else logits
+                after, divergences = [], []
+                for head in heads:
+                    found = head(z)
+                    after.append(found.argmax(1))
+                    q = found.double().log_softmax(1) if divergence else p
+                    divergences.append(float((p.exp() * (p - q)).sum()) if divergence else 0.0)
+                classes = logits.argmax(1) if known is None else known
+                yield _Block(block.labels[part], classes, after, divergences)
+
+
+def _same(first: Head, second: Head | None) -> bool:
+    if second is None:
+        return False
+    return torch.equal(first.weight, second.weight) and torch.equal(first.bias, second.bias)

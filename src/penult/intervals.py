@@ -1,0 +1,80 @@
+"""Intervals and tests of proportions: how far an accuracy, or a change of it, can be trusted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from scipy.stats import binomtest, false_discovery_control
+
+Z95 = 1.959963984540054  # two-sided
+Z95_ONE_SIDED = 1.6448536269514722
+
+
+def accuracy_interval(n_right: int, n: int, z: float = Z95) -> tuple[float, float]:
+    """95 % interval of a proportion: Wilson 1927, which also holds near 0 and 1 and for small n.
+
+    Args:
+        n_right: samples that are right.
+        n: samples in all; without any nothing is known, and the interval is (0, 1).
+        z: normal quantile of the confidence.
+    """
+    if n == 0:
+        return 0.0, 1.0
+    p, whole = n_right / n, 1 + z * z / n
+    middle = (p + z * z / (2 * n)) / whole
+    half = z / whole * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def paired_interval(lost: int, won: int, n: int, z: float = Z95) -> tuple[float, float]:
+    """95 % interval of the accuracy that is lost between two heads on the same samples.
+
+    Agresti and Min 2005: the adjusted Wald interval of a difference of paired proportions.
+
+    Args:
+        lost: samples that only the first head has right.
+        won: samples that only the second has right.
+        n: samples in all.
+        z: normal quantile of the confidence.
+    """
+    b, c, m = lost + 0.5, won + 0.5, n + 2
+    middle = (b - c) / m
+    half = z * math.sqrt(b + c - (b - c) ** 2 / m) / m
+    return max(-1.0, middle - half), min(1.0, middle + half)
+
+
+def paired_bound(lost: int, won: int, n: int) -> float:
+    """What the accuracy lost stays below with 95 % confidence: the one-sided `paired_interval`."""
+    return paired_interval(lost, won, n, Z95_ONE_SIDED)[1]
+
+
+def samples_needed(tolerance: float, differing: float = 0.0) -> int:
+    """How many samples can show that no more than a tolerance is lost.
+
+    Args:
+        tolerance: fraction of accuracy, above 0.
+        differing: fraction of the samples on which only one of the heads is right, as many lost
+            as won; 0 gives the fewest samples with which any head can pass.
+    """
+    # (z / (n + 2))² · (n · differing + 1) = tolerance², solved for n + 2.
+    a = (Z95_ONE_SIDED / tolerance) ** 2
+    half = a * differing / 2
+    return max(1, math.ceil(half + math.sqrt(half * half + a * max(0.0, 1 - 2 * differing)) - 2))
+
+
+def sign_test(lost: int, won: int) -> float:
+    """Two-sided p value of no change between two heads on the same samples.
+
+    McNemar's exact test: of the samples that only one head has right, each is lost or won by the
+    toss of a coin.
+    """
+    return float(binomtest(lost, lost + won).pvalue) if lost + won else 1.0
+
+
+def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
+    """p values adjusted for having been looked at together.
+
+    Those of at most 0.05 hold with a false discovery rate of 5 %: Benjamini and Hochberg 1995.
+    """
+    return [float(p) for p in false_discovery_control(p_values)] if len(p_values) else []

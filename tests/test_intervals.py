@@ -1,0 +1,84 @@
+"""Intervals cover what they promise, and tests of proportions agree with those of scipy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import binom, binomtest
+
+from penult.intervals import (
+    accuracy_interval,
+    benjamini_hochberg,
+    paired_bound,
+    paired_interval,
+    samples_needed,
+    sign_test,
+)
+
+
+@pytest.mark.parametrize(("n_right", "n"), [(0, 10), (3, 7), (10, 10), (912, 1000)])
+def test_the_interval_of_an_accuracy_is_wilsons(n_right: int, n: int) -> None:
+    wanted = binomtest(n_right, n).proportion_ci(0.95, "wilson")
+    assert accuracy_interval(n_right, n) == pytest.approx((wanted.low, wanted.high))
+    assert accuracy_interval(0, 0) == (0, 1)
+
+
+def covered(n: int, p_lost: float, p_won: float) -> tuple[float, float]:
+    """Exact probability that interval and bound hold the true loss."""
+    by_interval = by_bound = 0.0
+    for lost in range(n + 1):
+        p = binom.pmf(lost, n, p_lost)
+        if p < 1e-9:
+            continue
+        for won in range(n - lost + 1):
+            q = p * binom.pmf(won, n - lost, p_won / (1 - p_lost))
+            if q < 1e-12:
+                continue
+            low, high = paired_interval(lost, won, n)
+            by_interval += q * (low <= p_lost - p_won <= high)
+            by_bound += q * (p_lost - p_won <= paired_bound(lost, won, n))
+    return by_interval, by_bound
+
+
+@pytest.mark.parametrize(
+    ("n", "p_lost", "p_won"),
+    [(50, 0.1, 0.05), (200, 0.03, 0.03), (400, 0.03, 0.01), (30, 0.3, 0.2)],
+)
+def test_paired_intervals_cover_the_true_difference(n: int, p_lost: float, p_won: float) -> None:
+    interval, bound = covered(n, p_lost, p_won)
+    assert 0.94 <= interval <= 0.98
+    assert 0.935 <= bound <= 0.98
+
+
+def test_intervals_stay_within_their_range() -> None:
+    for n in (1, 2, 5, 40):
+        for lost in range(n + 1):
+            low, high = paired_interval(lost, n - lost, n)
+            assert -1 <= low <= (2 * lost - n) / n <= high <= 1 or n < 3
+    assert paired_interval(0, 0, 0) == pytest.approx((-0.98, 0.98), abs=0.01)
+
+
+@pytest.mark.parametrize("tolerance", [0.001, 0.005, 0.02, 0.1])
+def test_the_samples_needed_are_the_fewest_that_can_pass(tolerance: float) -> None:
+    n = samples_needed(tolerance)
+    assert paired_bound(0, 0, n) <= tolerance < paired_bound(0, 0, n - 1)
+    more = samples_needed(tolerance, 0.1)
+    half = round(more * 0.05)
+    assert paired_bound(half, half, more) == pytest.approx(tolerance, rel=0.1)
+
+
+def test_the_sign_test_is_mcnemars() -> None:
+    assert sign_test(0, 0) == 1
+    assert sign_test(8, 2) == pytest.approx(2 * binom.cdf(2, 10, 0.5))
+
+
+def test_the_false_discovery_rate_is_kept() -> None:
+    assert benjamini_hochberg([]) == []
+    assert benjamini_hochberg([0.01, 0.04, 0.5]) == pytest.approx([0.03, 0.06, 0.5])
+    generator = np.random.default_rng(0)
+    false = []
+    for _ in range(400):
+        p = np.concatenate([generator.random(40), generator.random(10) * 1e-4])
+        found = np.array(benjamini_hochberg(list(p))) <= 0.05
+        false.append(found[:40].sum() / max(1, found.sum()))
+    assert np.mean(false) < 0.055
