@@ -10,6 +10,7 @@ import pytest
 import typer
 
 import penult
+from command import penult as penult_command
 from penult.cli.app import app
 from penult.features.influence import SCORES
 
@@ -31,6 +32,34 @@ def test_the_python_of_the_readme_runs(
     dense, sparse = eval(capsys.readouterr().out)
     assert dense > 0.99
     assert 0.5 < sparse <= dense
+
+
+PAGES = ("README.md", "docs/commands.md", "docs/measures.md", "CONTRIBUTING.md")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_that_a_page_shows_have_the_options_they_are_shown_with(
+    repository: Path, page: str
+) -> None:
+    known = typer.main.get_group(app).commands
+    text = (repository / page).read_text(encoding="utf-8")
+    shown = [*re.findall(r"^penult (\w+)(.*)$", text, re.M)]
+    shown += re.findall(r"`penult (\w+)([^`]*)`", text)
+    for name, rest in shown:
+        if name == "COMMAND":
+            continue
+        options = {option for one in known[name].params for option in one.opts}
+        given = re.findall(r"(?<![\w-])--?[a-z][\w-]*", rest.split("#")[0])
+        assert set(given) <= options, f"penult {name}{rest}"
+
+
+def test_commands_of_the_readme_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits: penult.Run
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(digits.folder, "penult-demo")
+    assert penult_command("show", "penult-demo") == 0
+    assert penult_command("explain", "penult-demo", "eval:1", "--no-maps", "--fast") == 0
 
 
 def test_every_command_is_documented_and_every_documented_one_is_there(repository: Path) -> None:
