@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import warnings
@@ -12,12 +13,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Group
 from rich.text import Text
 
 from penult.cli import options as given
 from penult.cli.console import errors, progress_bars, warn
+from penult.cli.edit import edit, verdict
+from penult.cli.group_pages import groups_page
+from penult.cli.groups import GroupsOptions, groups, take_groups
 from penult.cli.measure import measure
-from penult.cli.output import allow_any_character, print_json
 from penult.cli.pages import path_page, print_page, summary_page, tuned_page
 from penult.cli.pictures import explain, report
 from penult.cli.spread import spread
@@ -31,6 +35,7 @@ from penult.heads.cross_fit import affordable_folds
 from penult.heads.judge import too_few_for
 from penult.heads.memory import memory_needed
 from penult.heads.path import Plan, fit_path, require_folder
+from penult.measure.groups import groups_document
 from penult.report.report import Report
 from penult.runs.analyze import Options, analyze_features, analyze_network
 from penult.runs.run import Run
@@ -38,16 +43,7 @@ from penult.runs.tune.training import Recipe
 from penult.runs.tune.tune import tune as run_tune
 
 INTERRUPTED = 130
-RESUMES = "repeat the command to resume it where it stopped"
-# What an interrupted command leaves behind; nothing where it is not named.
-AFTER_INTERRUPT = {
-    "demo": RESUMES,
-    "analyze": RESUMES,
-    "tune": RESUMES,
-    "report": "the run has all that it had before; repeat the command",
-    "measure": "repeat the command; layers that were collected in --out are kept",
-}
-
+RESUMED = ("analyze", "demo", "tune")
 app = typer.Typer(
     name="penult",
     help="Which few penultimate features decide each class of a trained image classifier.",
@@ -103,12 +99,14 @@ def analyze(
     network: given.NetworkOptions,
     images: given.ImageOptions,
     passing: given.PassOptions,
+    grouped: GroupsOptions,
 ) -> None:
     """Find the features that decide each class, in one pass over the data."""
     where = device_of(passing.device)
     # The sums are float64, which not every accelerator has.
     sums_on = str(where) if where.type == "cuda" else "cpu"
     options = Options(seed, top_of(frequency_top), overwrite, sums_on, not no_fit)
+    tables = grouped.read(eval_ is not None)
     if data is None or _is_features(data):
         if data is not None:
             raise InputError(f"features need no network: penult analyze {data} --out {out}")
@@ -120,6 +118,8 @@ def analyze(
         passing.refuse(reason, but=["device"])
         held_out_features = Features.open(eval_) if eval_ is not None else None
         run = analyze_features(Features.open(model), held_out_features, out, options)
+        if tables:
+            take_groups(run, tables)
         _print_run(run, as_json)
         return
     subject = open_subject(model, data, eval_, network, images, passing)
@@ -137,6 +137,8 @@ def analyze(
             options=options,
             progress=heard,
         )
+    if tables:
+        take_groups(run, tables)
     _print_run(run, as_json)
 
 
@@ -182,7 +184,7 @@ def fit(
         if not pick.vouched:
             warn(pick.why)
     if as_json:
-        print_json(document)
+        print(json.dumps(document, ensure_ascii=False, indent=2))
         return
     print_page(path_page(document))
     print(f"\nHeads: {out / 'heads'}")
@@ -246,12 +248,15 @@ def tune(
             progress=heard,
         )
     if as_json:
-        print_json(tuned.document)
+        print(json.dumps(tuned.document, ensure_ascii=False, indent=2))
         return
     print_page(tuned_page(tuned.document))
     print(f"\nTuned head: {tuned.folder}")
 
 
+app.command()(groups)
+app.command()(edit)
+app.command()(verdict)
 app.command()(measure)
 app.command()(report)
 app.command()(explain)
@@ -261,7 +266,6 @@ def main() -> None:
     """Run the command line; the user's mistakes end in one line and status 2."""
     usage: Any = typer.BadParameter.__mro__[1]  # UsageError, whichever click typer brings
     warnings.showwarning = _show_warning
-    allow_any_character()
     try:
         status = app(standalone_mode=False)
         if status == INTERRUPTED:
@@ -270,8 +274,9 @@ def main() -> None:
     except InputError as error:
         _fail(str(error))
     except KeyboardInterrupt:
-        after = AFTER_INTERRUPT.get(" ".join(sys.argv[1:2]), "nothing was written")
-        errors.print(f"penult: interrupted: {after}", soft_wrap=True)
+        goes_on = sys.argv[1:2] in ([name] for name in RESUMED)
+        kept = "the same command goes on where it stopped" if goes_on else "nothing was written"
+        errors.print(f"interrupted: {kept}")
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         # The reader has gone; the interpreter would complain of it once more at its end.
@@ -298,14 +303,15 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 def _print_run(
     run: Run, as_json: bool, score: str = "frequency", k: int | None = None, only: Any = ()
 ) -> None:
-    summary = run.summary()
+    summary, by_group = run.summary(), groups_document(run)
     if as_json:
         for part, faults in summary["faults"].items():
             if faults["n_faults"]:
                 path, reason = faults["named"][0]
                 n = faults["n_faults"]
                 warn(f"{n} images of {part} left out, the first: {path}: {reason}")
-        print_json(summary)
+        by_group = {} if by_group is None else {"groups": by_group}
+        print(json.dumps({**summary, **by_group}, ensure_ascii=False, indent=2))
         return
     fitted = {row["select"]: None for row in summary["path"]}
     kept = {select: _fitted(run, summary, select) for select in fitted}
@@ -314,6 +320,8 @@ def _print_run(
         sizes = [int(size) for size in summary["influence"]["frequency"]]
         k = max(size for size in sizes if size <= 5)
     print_page(summary_page(summary, score=score, k=k, only=only))
+    if by_group is not None:
+        print_page(Group(Text(), groups_page(by_group)))
     print(f"\nRun folder: {run.folder}")
 
 

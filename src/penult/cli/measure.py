@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from rich.console import Group
+from rich.text import Text
+
 from penult.cli import options as given
 from penult.cli.console import progress_bars
-from penult.cli.output import print_json
+from penult.cli.group_pages import groups_page
 from penult.cli.pages import print_page
 from penult.cli.spread import spread
 from penult.cli.subject import Subject, open_subject
 from penult.errors import InputError
 from penult.features.layers import Names, collect_layers
 from penult.measure import FRACTIONS, Settings, compare_runs, measure_layers, measure_run
+from penult.measure.groups import groups_document
 from penult.measure.plots import plot_comparison, plot_layers, plot_measures, require_plots
 from penult.measure.tables import comparison_page, layers_page, measures_page
 from penult.runs.run import Run
@@ -67,14 +72,17 @@ def measure(
                 document = compare_runs(found, settings, heard("runs"))
             else:
                 document = measure_run(found[0], settings, heard("measures"))
+                document = {**document, "groups": groups_document(found[0])}
         page = comparison_page(document) if compare else measures_page(document)
         draw = plot_comparison if compare else plot_measures
     if plots is not None:
         draw(document, plots, plot_format)
     if as_json:
-        print_json(document)
+        print(json.dumps(document, ensure_ascii=False, indent=2))
         return
     print_page(page)
+    if document.get("groups") is not None:
+        print_page(Group(Text(), groups_page(document["groups"])))
     if plots is not None:
         print(f"\nPlots: {plots}")
 

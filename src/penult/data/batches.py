@@ -15,16 +15,12 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from penult.data.arrays import channels_last
 from penult.data.image import (
-    NOT_TURNED,
-    TURNED,
     ImageData,
     ImageFaultError,
     Loaded,
     conversion,
     damaged_reason,
-    is_turned,
     refusal,
 )
 from penult.data.transform import Transform
@@ -52,7 +48,7 @@ class Batch:
         ids: the samples' names.
         faults: the images left out.
         converted: how many images had to be converted, by kind ("greyscale", "palette",
-            "transparent", "CMYK" and so on) or are turned by their EXIF data, see `noted_lines`.
+            "transparent", "CMYK" and so on).
         positions: the samples' places in the data.
     """
 
@@ -70,14 +66,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class Pixels:
-    """One image for the network: uint8 (height, width, channels), or float32 (c, h, w), ready.
-
-    `noted` says what was done to it or left undone, see `noted_lines`.
-    """
+    """One image for the network: uint8 (height, width, channels), or float32 (c, h, w), ready."""
 
     values: Tensor
     label: int
-    noted: tuple[str, ...] = ()
+    converted: str | None
 
     @property
     def layout(self) -> tuple[torch.dtype, tuple[int, ...]]:
@@ -103,18 +96,16 @@ def _read(data: ImageData, transform: Transform, index: int) -> Pixels:
             raise ImageFaultError(
                 data.id(index), f"is a tensor of shape {shape}, expected (channels, height, width)"
             )
-        return Pixels(loaded.detach().to("cpu", torch.float32), label)
+        return Pixels(loaded.detach().to("cpu", torch.float32), label, None)
     image = _as_image(loaded, data.id(index))
-    if reason := refusal(image) or transform.refusal(image):
+    if reason := refusal(image):
         raise ImageFaultError(data.id(index), reason)
-    noted = [kind] if (kind := conversion(image, transform.mode)) else []
-    if is_turned(image):
-        noted.append(TURNED if transform.upright else NOT_TURNED)
+    converted = conversion(image, transform.mode)
     try:
         array = transform.decode(image)
     except Exception as error:  # decoders raise whatever a damaged file leads them to
         raise ImageFaultError(data.id(index), damaged_reason(error)) from error
-    return Pixels(torch.from_numpy(np.array(array)), label, tuple(noted))
+    return Pixels(torch.from_numpy(np.array(array)), label, converted)
 
 
 @contextmanager
@@ -252,7 +243,7 @@ class _Reader(Dataset[Batch]):
             labels=torch.tensor([one.label for one in pixels], dtype=torch.int64),
             ids=[self._data.id(index) for index in positions],
             faults=faults,
-            converted=dict(Counter(kind for one in pixels for kind in one.noted)),
+            converted=dict(Counter(one.converted for one in pixels if one.converted)),
             positions=positions,
         )
 
@@ -279,25 +270,24 @@ def _first_usable(
 
 
 def _as_image(loaded: Loaded, id: str) -> Image.Image:
-    """A PIL image of what a data set gave."""
+    """A PIL image of what a data set gave; a uint8 tensor has its channels first, an array last."""
     if isinstance(loaded, Image.Image):
         return loaded
-    first = isinstance(loaded, Tensor)
-    given = loaded.detach().cpu().numpy() if isinstance(loaded, Tensor) else loaded
-    if not isinstance(given, np.ndarray):
+    if isinstance(loaded, Tensor):
+        loaded = (loaded.movedim(0, -1) if loaded.ndim == 3 else loaded).cpu().numpy()
+    if not isinstance(loaded, np.ndarray):
         raise ImageFaultError(
             id, f"is a {type(loaded).__name__}, expected an image, an array or a tensor"
         )
-    array = channels_last(given, first) if given.dtype == np.uint8 else None
-    if array is None:
-        what = "a tensor" if first else "an array"
+    grey = loaded.ndim == 2 or (loaded.ndim == 3 and loaded.shape[2] == 1)
+    if loaded.dtype != np.uint8 or not (grey or (loaded.ndim == 3 and loaded.shape[2] in (3, 4))):
         raise ImageFaultError(
             id,
-            f"is {what} of {given.dtype} and shape {given.shape}, expected uint8 (height, "
+            f"is an array of {loaded.dtype} and shape {loaded.shape}, expected uint8 (height, "
             "width) or (height, width, channels), or a float tensor (channels, height, width)",
         )
     return Image.fromarray(
-        np.ascontiguousarray(array[..., 0] if array.shape[2:] == (1,) else array)
+        np.ascontiguousarray(loaded.reshape(loaded.shape[:2]) if grey else loaded)
     )
 
 

@@ -19,6 +19,7 @@ from penult.features.shards import (
     FORMAT,
     Block,
     load_dense,
+    map_shard,
     packed,
     read_class_names,
     read_ids,
@@ -236,6 +237,16 @@ class Features:
             return blocks[0].features, blocks[0].labels
         return torch.cat([b.features for b in blocks]), torch.cat([b.labels for b in blocks])
 
+    def mapped(self) -> list[Tensor]:
+        """The features as they are stored, part by part; those in files are mapped, not read.
+
+        Returns:
+            (n, n_features) each, float32 or whatever the files hold.
+        """
+        return [
+            part.features if isinstance(part, Block) else map_shard(part) for part in self._parts
+        ]
+
     def dense_accuracy(self, head: Head | None = None) -> float:
         """Fraction of samples that the dense network has right, by its own head or another."""
         head = head or self.require_head()
@@ -351,6 +362,15 @@ class _View(Features):
                 seen = Block(seen.features, self._place[seen.labels], predicted, seen.ids)
             if len(seen.labels):
                 yield seen
+
+    def mapped(self) -> list[Tensor]:
+        if self._keep is None:
+            return self._whole.mapped()
+        parts, start = [], 0
+        for part in self._whole.mapped():
+            parts.append(part[self._keep[start : start + len(part)]])
+            start += len(part)
+        return [part for part in parts if len(part)]
 
     def ids(self) -> list[str]:
         names = self._whole.ids()

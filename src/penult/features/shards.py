@@ -77,6 +77,11 @@ def read_shard(path: Path, rows: int | None = BLOCK_ROWS) -> Iterator[Block]:
         raise InputError(f"{path} is no readable features file: {error}") from error
 
 
+def map_shard(path: Path) -> Tensor:
+    """The features of a file as they are stored, mapped into memory."""
+    return read_tensors(path, FORMAT, ("features",), only=("features",))[0]["features"]
+
+
 def write_shard(path: Path, block: Block, notes: Mapping[str, str]) -> None:
     """Write a block as one shard, with `notes` in its metadata."""
     tensors = {"features": block.features, "labels": block.labels}

@@ -23,7 +23,14 @@ from penult.storage import difference, read_json, write_json
 
 FORMAT = "penult-run/1"
 SUMMARY_FORMAT = "penult-summary/1"
-WRITTEN = ("summary.json", "measures.json", "report.html", "network.safetensors")
+WRITTEN = (
+    "shortcuts.json",
+    "verdicts.jsonl",
+    "summary.json",
+    "measures.json",
+    "report.html",
+    "network.safetensors",
+)
 HELD = 1 << 28  # bytes of features up to which they are read once and kept in memory
 _HEAD_NAME = re.compile(r"\w[\w-]*")
 
@@ -319,7 +326,8 @@ def _clear(folder: Path) -> None:
             pass
     # run.json goes first: if this is cut short, what is left is no run that could be gone on with.
     (folder / "run.json").unlink()
-    for name in ("features/train", "features/eval", "heads", "examples", "tuned"):
+    kept = ("features/train", "features/eval", "heads", "examples", "tuned", "groups", "edited")
+    for name in kept:
         shutil.rmtree(folder / name, ignore_errors=True)
     for name in ("moments.safetensors", "influence.safetensors", *WRITTEN):
         (folder / name).unlink(missing_ok=True)

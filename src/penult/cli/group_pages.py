@@ -1,0 +1,110 @@
+"""Accuracy by group, as a person reads it in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from penult.text import one_line, percent
+
+GROUPS_SHOWN = 8
+NAME = 32
+
+
+def groups_page(document: Mapping[str, Any]) -> RenderableType:
+    """Accuracy in every group of every attribute, worst first, and what sparse heads hide."""
+    pages: list[RenderableType] = []
+    for name, found in document["attributes"].items():
+        pages += [Text(), *_attribute(name, found, document["part"])]
+    return Group(*pages[1:])
+
+
+def group_rows(rows: Sequence[Mapping[str, Any]], shown: int = GROUPS_SHOWN) -> Table:
+    """A table of groups: class, value, samples, accuracy with its interval."""
+    table = Table(box=None, pad_edge=False)
+    for title, justify in (("class", "left"), ("value", "left"), ("samples", "right")):
+        table.add_column(title, justify=justify)  # type: ignore[arg-type]  # a literal
+    table.add_column("accuracy (%)", justify="right")
+    table.add_column("95 % interval", justify="right")
+    for row in rows[:shown]:
+        style = "" if row["ranked"] else "dim"
+        table.add_row(
+            Text(one_line(row["class"], NAME)),
+            Text(one_line(row["value"], NAME)),
+            f"{row['n_samples']:,}",
+            percent(row["accuracy"]),
+            interval(row["interval"]),
+            style=style,
+        )
+    return table
+
+
+def interval(ends: Sequence[float]) -> str:
+    """An interval of fractions in percent."""
+    return f"{percent(ends[0])} to {percent(ends[1])}"
+
+
+def means(found: Mapping[str, Any]) -> str:
+    """The mean accuracies in a sentence: published numbers mix the two up."""
+    if found["mean"] is None:
+        return "No sample has a group."
+    text = f"Mean over the samples {percent(found['mean'])} %"
+    if found["mean_by_training"] is not None:
+        text += (
+            f"; with the groups as frequent as in training {percent(found['mean_by_training'])} %"
+        )
+    return f"{text}; mean over the groups {percent(found['mean_of_groups'])} %"
+
+
+def _attribute(name: str, found: Mapping[str, Any], part: str) -> list[RenderableType]:
+    rows = found["groups"]
+    title = f"Groups by {one_line(name, NAME)}: accuracy of the dense head on {part}, worst first"
+    page: list[RenderableType] = [Text(title, style="bold"), group_rows(rows)]
+    if len(rows) > GROUPS_SHOWN:
+        page.append(Text(f"… and {len(rows) - GROUPS_SHOWN:,} more groups: --json", style="dim"))
+    if any(not row["ranked"] for row in rows):
+        page.append(Text("Groups of fewer than 10 samples come last and are never the worst."))
+    page.append(Text(means(found)))
+    if found["n_without"]:
+        page.append(Text(f"{found['n_without']:,} samples have no group.", style="dim"))
+    page += _sparse(found)
+    return page
+
+
+def _sparse(found: Mapping[str, Any]) -> list[RenderableType]:
+    if not found["sparse"] or found["worst"] is None:
+        return []
+    table = Table(box=None, pad_edge=False)
+    table.add_column("k")
+    for title in ("all samples (%)", "worst group (%)"):
+        table.add_column(title, justify="right")
+    table.add_column("which")
+    table.add_row(
+        "dense", percent(found["mean"]), percent(found["worst"]["accuracy"]), _name(found)
+    )
+    for row in found["sparse"]:
+        worst = percent(row["worst"]["accuracy"])
+        table.add_row(str(row["k"]), percent(row["mean"]), worst, _name(row), style="cyan")
+    lines: list[RenderableType] = [Text(), Text("Sparse heads", style="bold"), table]
+    lines += [Text(_warning(row), style="yellow") for row in found["sparse"] if row["hidden"]]
+    return lines
+
+
+def _name(row: Mapping[str, Any]) -> Text:
+    return Text(f"{one_line(row['worst']['class'], NAME)}, {one_line(row['worst']['value'], NAME)}")
+
+
+def _warning(row: Mapping[str, Any]) -> str:
+    lost, overall = row["hidden"][0], row["overall"]
+    n_more = len(row["hidden"]) - 1
+    more = f", and {n_more} more groups likewise" if n_more else ""
+    return (
+        f"k = {row['k']} makes {one_line(lost['class'], NAME)}, {one_line(lost['value'], NAME)} "
+        f"worse than the mean tells: {percent(lost['before'])} → {percent(lost['after'])} % of "
+        f"{lost['n_samples']:,} samples, all samples {percent(overall['before'])} → "
+        f"{percent(overall['after'])} %{more}"
+    )

@@ -1,0 +1,131 @@
+"""The command that gives samples their groups: `penult groups`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import typer
+
+from penult.cli import options as given
+from penult.cli.console import errors, warn
+from penult.cli.group_pages import groups_page
+from penult.cli.pages import print_page
+from penult.cli.spread import OptionGroup, option, spread
+from penult.errors import InputError
+from penult.features.groups import GroupsTable
+from penult.features.groups_file import read_groups
+from penult.measure.groups import write_groups_document
+from penult.runs.groups import add_groups
+from penult.runs.run import Run
+
+GroupsPath = Annotated[
+    Path,
+    typer.Argument(
+        help="CSV, Parquet or JSON lines: one column names the sample (its id, an end of its path "
+        "that no other has, or `row`), every other column is an attribute.",
+        metavar="FILE",
+    ),
+]
+Part = Annotated[
+    Literal["train", "eval"] | None,
+    option("Which samples the file names; by default those of both parts."),
+]
+IdColumn = Annotated[
+    str | None, option("Column that names the sample; by default found by its title.", "--id")
+]
+Attributes = Annotated[
+    list[str] | None,
+    option("Take only this column; may be given several times.", "--attribute"),
+]
+Bins = Annotated[
+    list[str] | None,
+    option("age=4 cuts a column of numbers into 4 ranges; may be given several times.", "--bins"),
+]
+
+
+@dataclass(frozen=True)
+class GroupsOptions(OptionGroup):
+    """Groups that are given together with the data."""
+
+    title: ClassVar[str] = "Groups of samples"
+
+    groups: Annotated[
+        Path | None,
+        option("Attributes of the samples, by which accuracy is told: CSV, Parquet, JSON lines."),
+    ] = None
+    eval_groups: Annotated[
+        Path | None,
+        option("Attributes of the evaluation samples, if they stand in a file of their own."),
+    ] = None
+    bins: Bins = None
+
+    def read(self, held_out: bool) -> list[tuple[GroupsTable, str | None]]:
+        """The files, read before any long work, each with the part that it is about.
+
+        Args:
+            held_out: whether there is evaluation data.
+        """
+        bins = bins_of(self.bins or [])
+        if bins and self.groups is None and self.eval_groups is None:
+            raise InputError("--bins needs --groups FILE")
+        if self.eval_groups is not None and not held_out:
+            raise InputError("--eval-groups needs --eval: without it give --groups")
+        found: list[tuple[GroupsTable, str | None]] = []
+        if self.groups is not None:
+            table = read_groups(self.groups, bins=bins)
+            if table.by_row and held_out and self.eval_groups is None:
+                raise InputError(
+                    f"{self.groups} counts rows, which both the data and --eval have: give the "
+                    "evaluation samples' groups with --eval-groups FILE"
+                )
+            both = held_out and self.eval_groups is None
+            found.append((table, None if both else "train"))
+        if self.eval_groups is not None:
+            found.append((read_groups(self.eval_groups, bins=bins), "eval"))
+        return found
+
+
+@spread
+def groups(
+    run: given.RunFolder,
+    file: GroupsPath,
+    part: Part = None,
+    id_: IdColumn = None,
+    attribute: Attributes = None,
+    bins: Bins = None,
+    as_json: given.AsJson = False,
+) -> None:
+    """Give the samples of a run their groups, and print the accuracy in each."""
+    found = Run.open(run)
+    errors.print(f"groups: reading {file}")
+    table = read_groups(file, id_column=id_, attributes=attribute or [], bins=bins_of(bins or []))
+    document = take_groups(found, [(table, part)])
+    if as_json:
+        print(json.dumps(document, ensure_ascii=False, indent=2))
+        return
+    print_page(groups_page(document))
+
+
+def take_groups(run: Run, tables: Sequence[tuple[GroupsTable, str | None]]) -> dict[str, Any]:
+    """Keep groups in a run, say on standard error what did not fit, and measure."""
+    matches = [add_groups(run, table, part) for table, part in tables]
+    for matched in matches:
+        for line in matched.warnings():
+            warn(line)
+    document = write_groups_document(run)
+    return {**document, "matched": [matched.document() for matched in matches]}
+
+
+def bins_of(texts: Sequence[str]) -> dict[str, int]:
+    """The arguments of `--bins`."""
+    found = {}
+    for text in texts:
+        name, equals, number = text.rpartition("=")
+        if not equals or not number.isdecimal() or not name:
+            raise InputError(f"--bins: expected attribute=number, such as age=4, found {text!r}")
+        found[name] = int(number)
+    return found

@@ -1,0 +1,1 @@
+"""Edits of a head, their exact effects, shortcuts and verdicts."""

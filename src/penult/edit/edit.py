@@ -1,0 +1,132 @@
+"""Edit: one change of a head, as a recipe holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from penult.errors import InputError
+
+Place = float | str
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One change of a head, as a recipe holds it.
+
+    Attributes:
+        kind: a name in `penult.edit.registry.EDITS`.
+        feature: the feature that is edited, or None.
+        of: the class whose logit is edited, by name or number; all classes where None.
+        component: number (from 1) of a principal direction of the class, or None.
+        direction: (n_features,) a direction in the features, or None.
+        at: where the feature stays: "mean" of the analysed data, "class" for its mean in the class,
+            or a number.
+        value: a factor (scale), a weight (set), or a fraction (drop).
+        to: what a refit follows.
+        attribute: whose groups a refit balances.
+        pairs: shortcuts as `feature:class` or `feature`, by which a refit tells which samples are
+            the least spurious.
+        reason: why, for people.
+    """
+
+    kind: str
+    feature: int | None = None
+    of: str | int | None = None
+    component: int | None = None
+    direction: tuple[float, ...] | None = field(default=None, repr=False)
+    at: Place | None = None
+    value: float | None = None
+    to: str | None = None
+    attribute: str | None = None
+    pairs: tuple[str, ...] | None = None
+    reason: str = ""
+
+    def document(self) -> dict[str, Any]:
+        """As a recipe holds it, without what is not given."""
+        named = {
+            "edit": self.kind,
+            "feature": self.feature,
+            "class": self.of,
+            "component": self.component,
+            "direction": None if self.direction is None else list(self.direction),
+            "at": self.at,
+            "value": self.value,
+            "to": self.to,
+            "attribute": self.attribute,
+            "pairs": None if self.pairs is None else list(self.pairs),
+            "reason": self.reason or None,
+        }
+        return {name: value for name, value in named.items() if value is not None}
+
+    def described(self) -> str:
+        """What is edited, in words."""
+        whose = "" if self.of is None else f" for {self.of}"
+        if self.feature is not None:
+            what = f"feature {self.feature}"
+        elif self.component is not None:
+            what = f"direction {self.component}"
+        elif self.direction is not None:
+            what = "a direction"
+        else:
+            what = ""
+        ends = {
+            "off": "off",
+            "cap": "capped",
+            "scale": f"times {self.value:g}" if self.value is not None else "",
+            "set": f"with weight {self.value:g}" if self.value is not None else "",
+            "drop": "unused features off",
+            "refit": f"weights refitted to {self.to}",
+        }
+        end = ends.get(self.kind, self.kind)
+        where = f" at {self.at}" if self.at is not None and self.kind != "set" else ""
+        return " ".join(f"{what}{whose} {end}{where}".split())
+
+
+def parse_edit(found: Mapping[str, Any], where: str) -> Edit:
+    """An edit from a recipe.
+
+    Raises:
+        InputError: unknown fields, or values of another kind.
+    """
+    known = {
+        "edit": (str,),
+        "feature": (int,),
+        "class": (str, int),
+        "component": (int,),
+        "direction": (list,),
+        "at": (str, int, float),
+        "value": (int, float),
+        "to": (str,),
+        "attribute": (str,),
+        "pairs": (list,),
+        "reason": (str,),
+    }
+    if not isinstance(found, Mapping) or "edit" not in found:
+        raise InputError(f"{where}: expected an object with the key `edit`")
+    for name, value in found.items():
+        if name not in known:
+            raise InputError(f"{where}: unknown key {name!r}; expected {', '.join(known)}")
+        if isinstance(value, bool) or not isinstance(value, known[name]):
+            kinds = " or ".join(kind.__name__ for kind in known[name])
+            raise InputError(f"{where}: {name}: expected {kinds}, found {value!r}")
+    direction = found.get("direction")
+    if direction is not None and not all(isinstance(x, int | float) for x in direction):
+        raise InputError(f"{where}: direction: expected numbers")
+    pairs = found.get("pairs")
+    if pairs is not None and not all(isinstance(pair, str) for pair in pairs):
+        raise InputError(f"{where}: pairs: expected texts such as 57:cat")
+    return Edit(
+        found["edit"],
+        found.get("feature"),
+        found.get("class"),
+        found.get("component"),
+        None if direction is None else tuple(map(float, direction)),
+        found.get("at"),
+        found.get("value"),
+        found.get("to"),
+        found.get("attribute"),
+        None if pairs is None else tuple(pairs),
+        found.get("reason", ""),
+    )

@@ -1,0 +1,212 @@
+"""EditedRun: a run's head with a recipe applied, its effect, and the folder it is kept in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from penult.edit.effects import Effect
+from penult.edit.fine_tune import require_fine_tune
+from penult.edit.logits import LogitTable, table_file
+from penult.edit.recipe import Edited, Recipe, apply_recipe
+from penult.edit.setting import EditSetting
+from penult.errors import InputError
+from penult.features.shards import save_dense
+from penult.heads.bounded_head import BoundedHead
+from penult.heads.sparse_head import SparseHead
+from penult.heads.subspaces import Subspaces
+from penult.measure.groups import group_frequencies
+from penult.network.head import Head
+from penult.network.write_head import write_head
+from penult.runs.groups import evaluated_part, groups_of
+from penult.runs.reopen import reopen_network
+from penult.runs.run import Run
+from penult.storage import write_json, write_tensors
+
+FORMAT = "penult-edit/1"
+# Logits of so many numbers are kept in the run; fewer are computed in no time.
+KEPT = 2**22
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class EditedRun:
+    """A head of a run after a recipe.
+
+    Attributes:
+        run: whose head it was.
+        start: the head before, of the run.
+        sparse: selection and k of the head before; None for the dense head.
+        recipe: as it was applied.
+        edited: the head now, with what takes each edit back.
+        document: the answer: before and after, overall, by class, by group, and what flips.
+    """
+
+    run: Run
+    start: Head
+    sparse: tuple[str, int] | None
+    recipe: Recipe
+    edited: Edited
+    document: dict[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        run: Run,
+        recipe: Recipe,
+        *,
+        sparse: tuple[str, int] | None = None,
+        made_for: Run | None = None,
+        progress: Progress | None = None,
+    ) -> EditedRun:
+        """Apply a recipe to a head of a run.
+
+        Args:
+            run: a finished run.
+            recipe: the edits.
+            sparse: selection and k of a sparse head of the run; its dense head where None.
+            made_for: the run that the recipe was made for, where this one's network is a fine-tune
+                of that one's.
+            progress: called with (samples done, samples in all) while logits are computed.
+
+        Raises:
+            InputError: a recipe for another head, edits that there are not, a class left without
+                features.
+        """
+        setting = EditSetting.of(run)
+        start = setting.dense if sparse is None else sparse_start(run, *sparse)
+        if made_for is not None:
+            named = [edit.feature for edit in recipe.edits if edit.feature is not None]
+            require_fine_tune(made_for, run, named)
+            recipe = replace(recipe, head=None, gives=None)
+        recipe, notes = recipe.once()
+        recipe.require_for(start, setting.class_names)
+        edited = apply_recipe(start, recipe, setting)
+        notes += _without_effect(start, recipe, setting)
+        names = tuple(setting.class_names)
+        recipe = replace(
+            recipe,
+            head=start.fingerprint(),
+            gives=edited.head.fingerprint(),
+            class_names=names,
+            n_features=start.n_features,
+        )
+        table = logits_of(run, start, progress)
+        effect = Effect.of(table, edited.head, setting.mean)
+        part, features = evaluated_part(run), run.evaluation()
+        groups = groups_of(run, part)
+        training = training_frequencies(run) if groups is not None else None
+        document = {
+            "format": FORMAT,
+            "run": str(run.folder),
+            "head": "dense" if sparse is None else {"select": sparse[0], "k": sparse[1]},
+            "before": start.fingerprint(),
+            "after": edited.head.fingerprint(),
+            "n_bounds": edited.head.n_bounds if isinstance(edited.head, BoundedHead) else 0,
+            "part": part,
+            "n_samples": table.n_samples,
+            "edits": [{**edit.document(), "described": edit.described()} for edit in recipe.edits],
+            "notes": notes,
+            **effect.document(names, features.ids(), groups, training),
+        }
+        return cls(run, start, sparse, recipe, edited, document)
+
+    def save(
+        self, folder: Path, weights: str | Path | None = None, trust_checkpoint: bool = False
+    ) -> list[str]:
+        """Write head, recipe, effect, and the network's weights with the head in place.
+
+        Args:
+            folder: made where absent.
+            weights, trust_checkpoint: see `reopen_network`.
+
+        Returns:
+            What could not be written, and why; none for a run of features, which has no network.
+        """
+        with self.run.adding(folder):
+            return self._save(folder, weights, trust_checkpoint)
+
+    def _save(self, folder: Path, weights: str | Path | None, trust_checkpoint: bool) -> list[str]:
+        names = self.recipe.class_names
+        assert names is not None
+        self.recipe.save(folder / "recipe.json")
+        save_head(folder / "head.safetensors", self.edited.head, names, self.sparse is not None)
+        write_json(folder / "effect.json", self.document)
+        if "network" not in self.run.about:
+            return []
+        try:
+            if isinstance(self.edited.head, BoundedHead):
+                raise InputError(
+                    "a head with bounds is no linear layer: put it in the network's place with "
+                    "penult.replace_head"
+                )
+            model = reopen_network(self.run, weights, trust_checkpoint=trust_checkpoint)
+            write_head(model, self.run.train().require_head(), self.edited.head)
+        except InputError as error:
+            return [f"the network's weights are not written: {error}"]
+        write_tensors(folder / "network.safetensors", model.state_dict(), {"format": "pt"})
+        return []
+
+
+def sparse_start(run: Run, select: str, k: int) -> Head:
+    """A sparse head of a run as a head with zeros."""
+    head, dense = run.head(select, k), run.train().require_head()
+    weight, bias = head.dense_weight().detach(), head.bias.detach()
+    return Head(dense.name, weight, bias, dense.reduce, dense.verified)
+
+
+def save_head(path: Path, head: Head, class_names: tuple[str, ...], sparse: bool) -> None:
+    """Write a head: with bounds, sparse (`penult-head/1`) or dense (`penult-dense/1`)."""
+    if isinstance(head, BoundedHead):
+        head.save(path, class_names)
+    elif sparse:
+        support = (head.weight != 0).nonzero()
+        sizes = torch.bincount(support[:, 0], minlength=head.n_classes)
+        indptr = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
+        subspaces = Subspaces(indptr, support[:, 1].contiguous(), head.n_features)
+        made = SparseHead.from_dense(head.weight, head.bias, subspaces, head.name)
+        made.save(path, class_names, {"select": "edited", "refit": "edited"})
+    else:
+        save_dense(path, head)
+
+
+def logits_of(run: Run, head: Head, progress: Progress | None = None) -> LogitTable:
+    """Logits of a head on the evaluated samples of a run; kept in the run where they are many."""
+    features = run.evaluation()
+    many = features.n_samples * head.n_classes >= KEPT
+    file = table_file(run.folder / "edited" / "logits", features, head) if many else None
+    return LogitTable(features, head, file, progress)
+
+
+def training_frequencies(run: Run) -> dict[str, Tensor]:
+    """By attribute, how often each group of the evaluated samples is among those trained on."""
+    evaluated, train = groups_of(run, evaluated_part(run)), groups_of(run, "train")
+    if evaluated is None or train is None or evaluated_part(run) == "train":
+        return {}
+    labels = run.train().labels()
+    n_classes = len(run.summary()["class_names"])
+    return {
+        name: group_frequencies(train.attributes[name], attribute, labels, n_classes)
+        for name, attribute in evaluated.attributes.items()
+        if name in train.attributes
+    }
+
+
+def _without_effect(start: Head, recipe: Recipe, setting: EditSetting) -> list[str]:
+    """Edits of features that the head does not read."""
+    said = []
+    for edit in recipe.edits:
+        if edit.feature is None or edit.kind == "set":
+            continue
+        rows = slice(None) if edit.of is None else [setting.class_index(edit.of)]
+        if not bool((start.weight[rows, edit.feature] != 0).any()):
+            whose = "no class" if edit.of is None else f"class {edit.of} does not"
+            verb = "reads" if edit.of is None else "read"
+            said.append(f"{edit.described()}: {whose} {verb} feature {edit.feature} in this head")
+    return said

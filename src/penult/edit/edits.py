@@ -1,0 +1,185 @@
+"""What each edit does to a head: pure functions from a head to a head."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from penult.edit.edit import Edit, Place
+from penult.edit.setting import EditSetting
+from penult.errors import InputError
+from penult.heads.bounded_head import BoundedHead
+
+
+def switch_off(head: BoundedHead, edit: Edit, setting: EditSetting) -> BoundedHead:
+    """Let a feature or a direction count as if it always stood at one place (its mean)."""
+    return scaled(head, edit, setting, 0.0)
+
+
+def scale(head: BoundedHead, edit: Edit, setting: EditSetting) -> BoundedHead:
+    """Multiply what a feature or a direction does, measured from its mean, by a factor."""
+    assert edit.value is not None
+    return scaled(head, edit, setting, edit.value)
+
+
+def scaled(head: BoundedHead, edit: Edit, setting: EditSetting, factor: float) -> BoundedHead:
+    """Replace the feature z by `place + factor · (z − place)` in the logits of the classes."""
+    rows = classes_of(edit, head, setting)
+    if edit.feature is not None:
+        j = edit.feature
+        place = place_of(edit, setting, "mean")[j]
+        weight, bias = head.weight.clone(), head.bias.clone()
+        taken = (1 - factor) * head.weight[rows, j].double()
+        bias[rows] = (head.bias[rows].double() + taken * place[rows]).float()
+        weight[rows, j] = (factor * head.weight[rows, j].double()).float()
+        if factor == 0:
+            weight[rows, j] = 0.0
+        return _bounds_moved(_with(head, weight, bias), rows, j, place, factor)
+    moved = 1 - factor
+    weight, bias = head.weight.double().clone(), head.bias.double().clone()
+    place = place_of(edit, setting, "mean" if edit.component is None else "class")
+    for c in rows.tolist():
+        vector = _logit_direction(head, edit, setting, c)
+        weight[c] -= moved * vector
+        bias[c] += moved * (vector @ place[:, c])
+    return _with(head, weight.float(), bias.float())
+
+
+def cap(head: BoundedHead, edit: Edit, setting: EditSetting) -> BoundedHead:
+    """Take away what a feature, or a direction's share of a class's logit, exceeds a bound by."""
+    rows = classes_of(edit, head, setting)
+    default = "class" if edit.of is not None else "mean"
+    place = place_of(edit, setting, default)
+    if edit.feature is not None:
+        j = edit.feature
+        scales = torch.zeros(head.n_classes, dtype=head.weight.dtype)
+        scales[rows] = head.weight[rows, j]
+        rows = rows[scales[rows] != 0]
+        direction = torch.zeros(head.n_features)
+        direction[j] = 1.0
+        for bound in torch.unique(place[j][rows]).tolist():
+            own = torch.zeros_like(scales)
+            own[rows] = torch.where(place[j][rows] == bound, scales[rows], 0.0)
+            head = _bounded(head, direction, bound, own)
+        return head
+    for c in rows.tolist():
+        vector = _logit_direction(head, edit, setting, c)
+        own = torch.zeros(head.n_classes)
+        own[c] = 1.0
+        head = _bounded(head, vector.float(), float(vector @ place[:, c]), own)
+    return head
+
+
+def set_weight(head: BoundedHead, edit: Edit, setting: EditSetting) -> BoundedHead:
+    """Give a class another weight on a feature."""
+    assert edit.feature is not None
+    assert edit.value is not None
+    rows = classes_of(edit, head, setting)
+    weight = head.weight.clone()
+    weight[rows, edit.feature] = edit.value
+    return _with(head, weight, head.bias)
+
+
+def drop_unused(head: BoundedHead, edit: Edit, setting: EditSetting) -> BoundedHead:
+    """Switch the features off that the head hardly uses.
+
+    A feature's use is its weight's largest distance from the mean over the classes, times its
+    standard deviation; those that come to less than a fraction of the most used one are off.
+    """
+    fraction = 0.01 if edit.value is None else edit.value
+    spread = (head.weight - head.weight.mean(0)).abs().amax(0).double() * setting.std
+    for j in (spread < fraction * spread.max()).nonzero()[:, 0].tolist():
+        if bool((head.weight[:, j] != 0).any()):
+            head = switch_off(head, Edit("off", feature=j), setting)
+    return head
+
+
+def classes_of(edit: Edit, head: BoundedHead, setting: EditSetting) -> Tensor:
+    """Classes that an edit is about, (n,) int64."""
+    if edit.of is None:
+        return torch.arange(head.n_classes)
+    return torch.tensor([setting.class_index(edit.of)])
+
+
+def place_of(edit: Edit, setting: EditSetting, default: Place) -> Tensor:
+    """Where each feature stays, for each class: (n_features, n_classes) float64."""
+    at = default if edit.at is None else edit.at
+    n_classes = len(setting.class_names)
+    if at == "mean":
+        return setting.mean[:, None].expand(-1, n_classes)
+    if at == "class":
+        return setting.class_means.T
+    return torch.full((len(setting.mean), n_classes), float(at), dtype=torch.float64)
+
+
+def _logit_direction(head: BoundedHead, edit: Edit, setting: EditSetting, c: int) -> Tensor:
+    """What a direction gives to a class's logit: the (n_features,) vector v of `v · z`, float64."""
+    weight = head.weight[c].double()
+    if edit.component is not None:
+        components, _ = setting.components(c)
+        if not 1 <= edit.component <= len(components):
+            raise InputError(
+                f"class {setting.class_names[c]} has {len(components)} principal directions, there "
+                f"is no number {edit.component}"
+            )
+        v: Tensor = components[edit.component - 1]
+        share: Tensor = v.sum() * v * weight
+        return share
+    assert edit.direction is not None
+    u: Tensor = torch.tensor(edit.direction, dtype=torch.float64)
+    u = u / u.norm()
+    along: Tensor = (weight @ u) * u
+    return along
+
+
+def _with(head: BoundedHead, weight: Tensor, bias: Tensor) -> BoundedHead:
+    return BoundedHead(
+        *(head.name, weight, bias, head.reduce, head.verified),
+        *(head.directions, head.bounds, head.scales),
+    )
+
+
+def _bounded(head: BoundedHead, direction: Tensor, bound: float, scales: Tensor) -> BoundedHead:
+    """The head with one more bound; nothing where it has this one already."""
+    if not bool((scales != 0).any()):
+        return head
+    limit = torch.tensor([bound], dtype=torch.float32)
+    same = (head.directions == direction).all(1) & (head.bounds == limit)
+    if bool((head.scales[:, same] == scales[:, None])[scales != 0].any(1).all()):
+        return head
+    return BoundedHead(
+        *(head.name, head.weight, head.bias, head.reduce, head.verified),
+        torch.cat([head.directions, direction[None]]),
+        torch.cat([head.bounds, limit]),
+        torch.cat([head.scales, scales[:, None]], 1),
+    )
+
+
+def _bounds_moved(
+    head: BoundedHead, rows: Tensor, j: int, place: Tensor, factor: float
+) -> BoundedHead:
+    """Replace feature j by `place + factor · (z − place)` in the bounds of some classes too."""
+    reading = (head.directions[:, j] != 0).nonzero()[:, 0].tolist()
+    if not reading:
+        return head
+    directions, bounds, scales = list(head.directions), head.bounds.tolist(), head.scales.clone()
+    columns = list(scales.T)
+    for p in reading:
+        for c in rows.tolist():
+            if columns[p][c] == 0:
+                continue
+            v = directions[p].clone()
+            bounds.append(bounds[p] - (1 - factor) * float(v[j]) * float(place[c]))
+            v[j] = factor * v[j]
+            directions.append(v)
+            own = torch.zeros_like(columns[p])
+            own[c] = columns[p][c]
+            columns[p] = columns[p].clone()
+            columns[p][c] = 0.0
+            columns.append(own)
+    return BoundedHead(
+        *(head.name, head.weight, head.bias, head.reduce, head.verified),
+        torch.stack(directions),
+        torch.tensor(bounds, dtype=torch.float32),
+        torch.stack(columns, 1),
+    )

@@ -1,0 +1,177 @@
+"""Effects: what an edited head does to every sample, before and after, exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from penult.edit.logits import LogitTable
+from penult.features.groups import FEWEST_RANKED, Groups
+from penult.heads.bounded_head import BoundedHead, bounded
+from penult.heads.comparison import Comparison, PairedCounts
+from penult.measure.groups import accuracies_of, counts_by_group
+from penult.network.head import Head
+
+FLIPS_LISTED = 50
+RESPONSIBLE = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Effect:
+    """A head before and after edits, on the same samples.
+
+    Attributes:
+        table: logits of the head before.
+        after: the head after.
+        compared: classes of all samples by both.
+        middle: (n_features,) from where features are measured when a flip is put down to them.
+    """
+
+    table: LogitTable
+    after: BoundedHead
+    compared: Comparison
+    middle: Tensor
+
+    @classmethod
+    def of(cls, table: LogitTable, after: Head, middle: Tensor | None = None) -> Effect:
+        """The effect of putting another head in the place of that of a table."""
+        classes = table.classify(after)
+        compared = Comparison(table.labels, table.classes, classes, table.n_classes)
+        zeros = torch.zeros(after.n_features, dtype=torch.float64)
+        return cls(table, bounded(after), compared, zeros if middle is None else middle)
+
+    def document(
+        self,
+        class_names: Sequence[str],
+        ids: Sequence[str],
+        groups: Groups | None = None,
+        training: dict[str, Tensor] | None = None,
+    ) -> dict[str, Any]:
+        """As JSON holds it: overall, by class, by group, and the samples whose class changes.
+
+        Args:
+            class_names: in the order of the logits.
+            ids: name of each sample.
+            groups: of the samples.
+            training: by attribute, how often each group is among the training samples.
+        """
+        found = {
+            "overall": self.compared.overall.document(),
+            "classes": [
+                {"class": name, **counts.document()}
+                for name, counts in zip(class_names, self.compared.by_class(), strict=True)
+                if counts.n_samples
+            ],
+            "groups": {},
+            "flips": self.flips(class_names, ids),
+        }
+        if groups is not None:
+            found["groups"] = {
+                name: self.by_group(groups, name, class_names, (training or {}).get(name))
+                for name in groups.attributes
+            }
+        return found
+
+    def by_group(
+        self, groups: Groups, name: str, class_names: Sequence[str], training: Tensor | None = None
+    ) -> dict[str, Any]:
+        """Every group of an attribute before and after, worst before first."""
+        attribute = groups.attribute(name)
+        counted = counts_by_group(self.compared, attribute)
+        rows = []
+        for group, counts in counted.items():
+            c, value = attribute.named(group, class_names)
+            ranked = counts.n_samples >= FEWEST_RANKED
+            rows.append({"class": c, "value": value, "ranked": ranked, **counts.document()})
+        rows.sort(key=lambda row: (not row["ranked"], row["before"]))
+        means = {}
+        for side in ("before", "after"):
+            right = {g: (_right(counts, side), counts.n_samples) for g, counts in counted.items()}
+            found = accuracies_of(right, attribute, class_names, training)
+            kept = ("worst", "mean", "mean_of_groups", "mean_by_training")
+            means[side] = {key: found[key] for key in kept}
+        return {**means, "groups": rows}
+
+    def flips(self, class_names: Sequence[str], ids: Sequence[str]) -> dict[str, Any]:
+        """The samples whose class changes, with the features that change it most."""
+        compared = self.compared
+        rows = compared.changed()
+        labels, before, after = (
+            x[rows] for x in (compared.labels, compared.before, compared.after)
+        )
+        kinds = {
+            "right_to_wrong": before == labels,
+            "wrong_to_right": after == labels,
+            "wrong_to_wrong": (before != labels) & (after != labels),
+        }
+        found: dict[str, Any] = {"commonest": self._commonest(class_names)}
+        for kind, chosen in kinds.items():
+            listed = rows[chosen][:FLIPS_LISTED]
+            found[kind] = {
+                "n_samples": int(chosen.sum()),
+                "samples": self._samples(listed, class_names, ids),
+            }
+        return found
+
+    def _commonest(self, class_names: Sequence[str]) -> list[dict[str, Any]]:
+        return [
+            {"before": class_names[b], "after": class_names[a], "n_samples": n}
+            for b, a, n in self.compared.flips()[:20]
+        ]
+
+    def _samples(
+        self, rows: Tensor, class_names: Sequence[str], ids: Sequence[str]
+    ) -> list[dict[str, Any]]:
+        z = self.table.rows(rows).double()
+        pairs = (self.compared.after[rows], self.compared.before[rows])
+        parts = self._shares(self.after, z, *pairs) - self._shares(self.table.head, z, *pairs)
+        found = []
+        for i, row in enumerate(rows.tolist()):
+            was, becomes = int(self.compared.before[row]), int(self.compared.after[row])
+            by_feature = parts[i]
+            order = by_feature.abs().argsort(descending=True)[:RESPONSIBLE].tolist()
+            found.append(
+                {
+                    "row": row,
+                    "id": ids[row],
+                    "label": class_names[int(self.compared.labels[row])],
+                    "before": class_names[was],
+                    "after": class_names[becomes],
+                    "features": [
+                        {"feature": j, "value": float(z[i, j]), "change": float(by_feature[j])}
+                        for j in order
+                        if float(by_feature[j]) != 0
+                    ],
+                }
+            )
+        return found
+
+    def _shares(self, head: BoundedHead, z: Tensor, first: Tensor, second: Tensor) -> Tensor:
+        """What features give to one class less another, (n_samples, n_features) float64.
+
+        What a bound takes away is shared among its direction's features by what they give to it.
+
+        Args:
+            head: whose logits.
+            z: (n_samples, n_features) float64.
+            first, second: (n_samples,) the classes.
+        """
+        weight, scales = head.weight.double(), head.scales.double()
+        shares = (z - self.middle) * (weight[first] - weight[second])
+        for p in range(head.n_bounds):
+            along = z * head.directions[p].double()
+            total = along.sum(1)
+            excess = (total - head.bounds[p].double()).clamp_min(0)
+            part = torch.where(total.abs() > 0, excess / total, 0.0) * (
+                scales[first, p] - scales[second, p]
+            )
+            shares = shares - part[:, None] * along
+        return shares
+
+
+def _right(counts: PairedCounts, side: str) -> int:
+    return counts.n_before if side == "before" else counts.n_after

@@ -1,0 +1,233 @@
+"""LogitTable: the logits of a head on all samples, kept, so that an edit costs one small update."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from penult.errors import InputError
+from penult.features.features import Features
+from penult.heads.bounded_head import BoundedHead, bounded
+from penult.network.head import Head
+from penult.storage import write_atomically
+
+ROWS = 2048
+# Two logits that lie nearer than this part of the largest product are compared in float64.
+GUARD = 1e-5
+# Features that an edit may change before all logits are computed anew.
+FEW = 64
+
+Progress = Callable[[int, int], None]
+
+
+class LogitTable:
+    """Logits of a head on the samples of some features, and exact classes of heads near it.
+
+    Classes are those of float64 arithmetic on the stored features, whatever their precision: of
+    two heads the same samples are right, whether they are computed here or from the beginning.
+
+    Args:
+        features: of the samples; features in files are mapped, not read.
+        head: whose logits are kept.
+        file: where to keep them (a memory map); in memory where None or not writable.
+        progress: called with (samples done, samples in all) while logits are computed.
+
+    Attributes:
+        labels: (n_samples,) int64.
+        classes: (n_samples,) int64, by the head.
+    """
+
+    def __init__(
+        self,
+        features: Features,
+        head: Head,
+        file: Path | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self.head = bounded(head)
+        self.n_samples, self.n_classes = features.n_samples, head.n_classes
+        self.labels = features.labels()
+        self._parts = features.mapped()
+        self._largest = max(1e-30, float(self.head.weight.double().norm(dim=1).max()))
+        self.logits = self._logits(file, progress)
+        self._norms = torch.cat([part.float().norm(dim=1) for part in self._parts])
+        self._guard = GUARD * (self._norms * self._largest + self.head.bias.abs().max() + 1e-12)
+        self.classes, self._margin = self._decided()
+
+    def column(self, j: int) -> Tensor:
+        """One feature of all samples, (n_samples,) float32."""
+        return torch.cat([part[:, j].float() for part in self._parts])
+
+    def columns(self, features: Tensor) -> Tensor:
+        """Some features of all samples, (n_samples, n) float32."""
+        return torch.cat([part[:, features].float() for part in self._parts])
+
+    def rows(self, rows: Tensor) -> Tensor:
+        """All features of some samples, (n, n_features) float32; rows in rising order."""
+        found, start = [], 0
+        for part in self._parts:
+            inside = rows[(rows >= start) & (rows < start + len(part))]
+            if len(inside):
+                found.append(part[inside - start].float())
+            start += len(part)
+        if not found:
+            return torch.zeros(0, self.head.n_features)
+        return torch.cat(found)
+
+    def classify(self, head: Head) -> Tensor:
+        """Class of each sample by another head of the same size, (n_samples,) int64.
+
+        Only samples whose class the change can reach are looked at.
+        """
+        after = bounded(head)
+        self._require_size(after)
+        moves = self._moves(after)
+        if moves is None:
+            return self._anew(after)
+        drivers, effects, shift = moves
+        reach = drivers.abs() @ (effects.amax(1) - effects.amin(1)) + (shift.max() - shift.min())
+        classes = self.classes.clone()
+        rows = (reach * (1 + 1e-5) + 2 * self._guard >= self._margin).nonzero()[:, 0]
+        near = []
+        for part in torch.split(rows, ROWS):
+            logits = self.logits[part] + drivers[part] @ effects + shift
+            classes[part], close = self._best(after, part, logits)
+            near.append(part[close])
+        return self._settled(after, classes, near)
+
+    def _logits(self, file: Path | None, progress: Progress | None) -> Tensor:
+        shape = (self.n_samples, self.n_classes)
+        if file is not None and file.is_file():
+            with suppress(OSError, ValueError):
+                kept = np.load(file, mmap_mode="r")
+                if kept.shape == shape and kept.dtype == np.float32:
+                    return _mapped(kept)
+        made = np.empty(shape, dtype=np.float32)
+        for start, z in self._blocks():
+            made[start : start + len(z)] = self.head(z).numpy()
+            if progress is not None:
+                progress(start + len(z), self.n_samples)
+        if file is not None:
+            with suppress(InputError):
+                write_atomically(file, lambda temporary: _save(temporary, made))
+                return _mapped(np.load(file, mmap_mode="r"))
+        return torch.from_numpy(made)
+
+    def _blocks(self) -> Iterator[tuple[int, Tensor]]:
+        start = 0
+        for part in self._parts:
+            for block in torch.split(part, ROWS):
+                yield start, block.float()
+                start += len(block)
+
+    def _decided(self) -> tuple[Tensor, Tensor]:
+        """The class of each sample and by how much it leads, (n_samples,) each."""
+        classes = torch.zeros(self.n_samples, dtype=torch.int64)
+        margin = torch.full((self.n_samples,), float("inf"))
+        near = []
+        for rows in torch.split(torch.arange(self.n_samples), ROWS):
+            logits = self.logits[rows[0] : rows[-1] + 1]
+            classes[rows], close = self._best(self.head, rows, logits)
+            near.append(rows[close])
+            if self.n_classes > 1:
+                two = logits.topk(2, dim=1).values
+                margin[rows] = two[:, 0] - two[:, 1]
+        return self._settled(self.head, classes, near), margin
+
+    def _best(self, head: BoundedHead, rows: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Classes by logits (n, n_classes), and for which another one is too near to tell."""
+        if self.n_classes == 1:
+            return torch.zeros(len(rows), dtype=torch.int64), torch.zeros(len(rows)) > 0
+        two = logits.topk(2, dim=1)
+        guard = self._guard[rows]
+        if head is not self.head:
+            size = self._norms[rows] * head.weight.norm(dim=1).max() + head.bias.abs().max()
+            guard = guard + GUARD * size
+        return two.indices[:, 0], two.values[:, 0] - two.values[:, 1] <= 2 * guard
+
+    def _settled(self, head: BoundedHead, classes: Tensor, near: list[Tensor]) -> Tensor:
+        """Classes with those of some samples computed in float64."""
+        rows = torch.cat([*near, torch.zeros(0, dtype=torch.int64)])
+        for part in torch.split(rows, ROWS):
+            classes[part] = head(self.rows(part).double()).argmax(1)
+        return classes
+
+    def _moves(self, after: BoundedHead) -> tuple[Tensor, Tensor, Tensor] | None:
+        """The change of the logits as `drivers @ effects + shift`; None where too much changes.
+
+        Returns:
+            (n_samples, q), (q, n_classes) and (n_classes,) float32.
+        """
+        change = after.weight.double() - self.head.weight.double()
+        touched = (change != 0).any(0).nonzero()[:, 0]
+        if len(touched) + after.n_bounds + self.head.n_bounds > FEW:
+            return None
+        shift = after.bias.double() - self.head.bias.double()
+        drivers: list[Tensor] = []
+        effects: list[Tensor] = []
+        if len(touched):
+            values = self.columns(touched)
+            # Measured from their means, features move logits and the shift less: fewer rows matter.
+            middle = values.double().mean(0)
+            drivers.append((values.double() - middle).float())
+            effects.append(change[:, touched].T)
+            shift = shift + change[:, touched] @ middle
+        for head, sign in ((after, -1.0), (self.head, 1.0)):
+            if head.n_bounds:
+                drivers.append(self._excess(head))
+                effects.append(sign * head.scales.T.double())
+        if not drivers:
+            return torch.zeros(self.n_samples, 0), torch.zeros(0, self.n_classes), shift.float()
+        return torch.cat(drivers, 1), torch.cat(effects).float(), shift.float()
+
+    def _excess(self, head: BoundedHead) -> Tensor:
+        """By how much each bound is exceeded, (n_samples, n_bounds) float32."""
+        single = (head.directions != 0).sum(1) == 1
+        if bool(single.all()):
+            which = head.directions.abs().argmax(1)
+            along = self.columns(which) * head.directions.gather(1, which[:, None])[:, 0]
+        else:
+            along = torch.cat([z @ head.directions.T for _, z in self._blocks()])
+        return (along - head.bounds).clamp_min(0)
+
+    def _anew(self, head: BoundedHead) -> Tensor:
+        classes = torch.zeros(self.n_samples, dtype=torch.int64)
+        near = []
+        for start, z in self._blocks():
+            rows = torch.arange(start, start + len(z))
+            classes[rows], close = self._best(head, rows, head(z))
+            near.append(rows[close])
+        return self._settled(head, classes, near)
+
+    def _require_size(self, head: Head) -> None:
+        if head.weight.shape != self.head.weight.shape:
+            raise InputError(
+                f"expected a head of (n_classes, n_features) = {tuple(self.head.weight.shape)}, "
+                f"found {tuple(head.weight.shape)}"
+            )
+
+
+def table_file(folder: Path, features: Features, head: Head) -> Path:
+    """Where the logits of a head on some samples are kept in a folder."""
+    text = f"{head.fingerprint()} {features.fingerprint()}"
+    name = hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+    return folder / f"logits-{name}.npy"
+
+
+def _save(path: Path, values: np.ndarray) -> None:
+    with path.open("wb") as file:
+        np.save(file, values)
+
+
+def _mapped(values: np.ndarray) -> Tensor:
+    with warnings.catch_warnings():
+        # torch warns that a map which only reads must not be written to; nothing here does.
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.from_numpy(values)

@@ -1,0 +1,164 @@
+"""Verdicts: what people say of a class and a feature that they have looked at."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from penult.edit.edit import Edit
+from penult.edit.setting import class_index, feature_index
+from penult.errors import InputError
+from penult.runs.run import Run
+from penult.text import one_line
+
+FORMAT = "penult-verdicts/1"
+KINDS = ("core", "shortcut", "label noise", "unsure")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What somebody says a feature is to a class.
+
+    Attributes:
+        feature: its number.
+        of: the class's name; None for all classes.
+        kind: one of `KINDS`.
+        note: why, for people.
+        who: who said it.
+        when: time in UTC, ISO 8601.
+    """
+
+    feature: int
+    of: str | None
+    kind: str
+    note: str = ""
+    who: str = ""
+    when: str = ""
+
+    @property
+    def pair(self) -> str:
+        """As commands take it: `57:cat`, or `57`."""
+        return str(self.feature) if self.of is None else f"{self.feature}:{self.of}"
+
+    def document(self) -> dict[str, Any]:
+        """One line of the file."""
+        return {
+            "format": FORMAT,
+            "feature": self.feature,
+            "class": self.of,
+            "verdict": self.kind,
+            "who": self.who,
+            "when": self.when,
+            "note": self.note,
+        }
+
+    def edit(self) -> Edit:
+        """The feature switched off for the class, with the verdict as the reason."""
+        said = f"{self.kind}, says {self.who}" if self.who else self.kind
+        reason = f"{said}: {self.note}" if self.note else said
+        return Edit("off", feature=self.feature, of=self.of, reason=reason)
+
+
+def verdicts_file(run: Run) -> Path:
+    """Where the verdicts of a run lie."""
+    return run.folder / "verdicts.jsonl"
+
+
+def add_verdict(
+    run: Run, feature: int, of: str | int | None, kind: str, note: str = "", who: str | None = None
+) -> Verdict:
+    """Append a verdict to a run; earlier ones stay, the last one counts.
+
+    Args:
+        run: a finished run.
+        feature: its number.
+        of: class by name or number; None for all classes.
+        kind: core, shortcut, label noise or unsure.
+        note: why.
+        who: by default the name of the user who runs this.
+
+    Raises:
+        InputError: no such feature, class or kind; another process writes the verdicts.
+    """
+    summary = run.summary()
+    if kind not in KINDS:
+        raise InputError(f"expected a verdict of {', '.join(KINDS)}, found {kind!r}")
+    feature_index(feature, int(summary["n_features"]))
+    names = summary["class_names"]
+    name = None if of is None else names[class_index(of, names)]
+    when = datetime.now(UTC).isoformat(timespec="seconds")
+    made = Verdict(feature, name, kind, one_line(note), _user() if who is None else who, when)
+    path = verdicts_file(run)
+    line = json.dumps(made.document(), ensure_ascii=False) + "\n"
+    try:
+        with run.writing():
+            torn = path.is_file() and not path.read_bytes().endswith(b"\n") and path.stat().st_size
+            with path.open("a", encoding="utf-8") as file:
+                file.write(f"\n{line}" if torn else line)
+                file.flush()
+                os.fsync(file.fileno())
+    except OSError as error:
+        raise InputError(f"{path} could not be written: {error}") from error
+    return made
+
+
+def verdicts_of(run: Run) -> list[Verdict]:
+    """All verdicts of a run in the order in which they were given.
+
+    Raises:
+        InputError: a line that is no verdict.
+    """
+    path = verdicts_file(run)
+    if not path.is_file():
+        return []
+    found = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            found.append(
+                Verdict(
+                    int(row["feature"]),
+                    row["class"],
+                    row["verdict"],
+                    row.get("note", ""),
+                    row.get("who", ""),
+                    row.get("when", ""),
+                )
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path}: line {number} is no verdict: {error}") from error
+    return found
+
+
+def latest(run: Run) -> dict[tuple[int, str | None], Verdict]:
+    """The verdict that counts for each feature and class: the last one."""
+    return {(verdict.feature, verdict.of): verdict for verdict in verdicts_of(run)}
+
+
+def shortcut_edits(run: Run) -> list[Edit]:
+    """Everything that is called a shortcut, switched off.
+
+    Raises:
+        InputError: nothing is.
+    """
+    found = [verdict.edit() for verdict in latest(run).values() if verdict.kind == "shortcut"]
+    if not found:
+        raise InputError(
+            f"{run.folder} has no verdict `shortcut`: give one with penult verdict "
+            f"{run.folder} FEATURE:CLASS shortcut"
+        )
+    return found
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        return ""

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from command import penult
+from penult.features.features import Features, save_features
+from penult.features.groups import Attribute
+from penult.heads.comparison import Comparison
+from penult.measure.groups import accuracy_by_group, counts_by_group, hidden_losses
+
+
+def drawn(n: int = 400, seed: int = 0) -> tuple[Comparison, Attribute]:
+    g = torch.Generator().manual_seed(seed)
+    labels = torch.randint(3, (n,), generator=g)
+    before = torch.where(torch.rand(n, generator=g) < 0.8, labels, 0)
+    codes = torch.randint(-1, 2, (n,), generator=g)
+    return Comparison(labels, before, before, 3), Attribute("sex", ("f", "m"), codes)
+
+
+def test_accuracies_by_group_are_counted_as_by_hand() -> None:
+    compared, attribute = drawn()
+    found = accuracy_by_group(compared, attribute, ["a", "b", "c"])
+    right = compared.before == compared.labels
+    for row in found["groups"]:
+        inside = compared.labels == "abc".index(row["class"])
+        inside &= attribute.codes == attribute.values.index(row["value"])
+        assert row["n_samples"] == int(inside.sum())
+        assert row["accuracy"] == pytest.approx(float(right[inside].double().mean()))
+        assert row["interval"][0] <= row["accuracy"] <= row["interval"][1] + 1e-12
+    assert found["n_samples"] + found["n_without"] == 400
+    assert found["worst"]["accuracy"] == min(row["accuracy"] for row in found["groups"])
+    assert found["mean"] == pytest.approx(float(right[attribute.known].double().mean()))
+
+
+def test_the_mean_by_training_weighs_each_group_as_often_as_it_was_trained_on() -> None:
+    compared, attribute = drawn()
+    weights = torch.zeros(6, dtype=torch.float64)
+    weights[2], weights[5] = 3, 1  # class b with f, class c with m
+    found = accuracy_by_group(compared, attribute, ["a", "b", "c"], weights)
+    by_name = {(row["class"], row["value"]): row["accuracy"] for row in found["groups"]}
+    expected = (3 * by_name["b", "f"] + by_name["c", "m"]) / 4
+    assert found["mean_by_training"] == pytest.approx(expected)
+    assert accuracy_by_group(compared, attribute, "abc")["mean_by_training"] is None
+
+
+def test_groups_of_fewer_than_ten_are_shown_and_never_the_worst() -> None:
+    labels = torch.tensor([0] * 9 + [1] * 10)
+    before = torch.tensor([1] * 9 + [1] * 8 + [0] * 2)
+    attribute = Attribute("sex", ("f",), torch.zeros(19, dtype=torch.int64))
+    found = accuracy_by_group(Comparison(labels, before, before, 2), attribute, ["a", "b"])
+    assert [row["class"] for row in found["groups"]] == ["b", "a"]
+    assert found["worst"]["class"] == "b"
+    assert found["groups"][1]["accuracy"] == 0.0
+    assert found["groups"][1]["interval"][1] > 0.2
+    few = Attribute("sex", ("f",), torch.where(labels == 0, 0, -1))
+    assert accuracy_by_group(Comparison(labels, before, before, 2), few, "ab")["worst"] is None
+
+
+def test_a_group_that_the_mean_hides_is_found_and_noise_is_not() -> None:
+    labels = torch.zeros(2000, dtype=torch.int64)
+    codes = (torch.arange(2000) < 100).long()
+    before = torch.zeros(2000, dtype=torch.int64)
+    after = before.clone()
+    after[:25] = 1  # a quarter of the small group
+    compared = Comparison(labels, before, after, 2)
+    found = hidden_losses(compared, Attribute("sex", ("f", "m"), codes), ["a", "b"])
+    assert [(row["class"], row["value"], row["lost"]) for row in found] == [("a", "m", 25)]
+    assert counts_by_group(compared, Attribute("s", ("f", "m"), codes))[1].n_samples == 100
+    g = torch.Generator().manual_seed(1)
+    spread = torch.where(torch.rand(2000, generator=g) < 0.0125, 1, 0)
+    even = Comparison(labels, before, spread, 2)
+    assert hidden_losses(even, Attribute("sex", ("f", "m"), codes), ["a", "b"]) == []
+
+
+def features_run(folder: Path, n: int = 120) -> Path:
+    g = torch.Generator().manual_seed(0)
+    labels = torch.arange(n) % 3
+    z = torch.rand(n, 5, generator=g) + torch.eye(3, 5)[labels]
+    weight = 4 * torch.eye(3, 5) - 1
+    for part in ("train", "eval"):
+        ids = [f"{part}/{i:03d}.png" for i in range(n)]
+        made = Features.of(z, labels, weight, None, ["a", "b", "c"], ids)
+        save_features(folder / f"{part}.safetensors", made)
+        rows = [f"{part}/{i:03d}.png,{'fm'[i % 2]}" for i in range(n)]
+        (folder / f"{part}.csv").write_text("\n".join(["id,sex", *rows]))
+    return folder
+
+
+def test_analyze_groups_show_and_measure_tell_the_groups(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    features_run(tmp_path)
+    run = str(tmp_path / "run")
+    both = (tmp_path / "train.csv").read_text().splitlines()
+    both += [*(tmp_path / "eval.csv").read_text().splitlines()[1:], "other.png,f"]
+    (tmp_path / "both.csv").write_text("\n".join(both))
+    given = ["--groups", str(tmp_path / "both.csv"), "--out", run, "--no-fit"]
+    train, held_out = (str(tmp_path / f"{part}.safetensors") for part in ("train", "eval"))
+    assert penult("analyze", train, "--eval", held_out, *given) == 0
+    out, err = capsys.readouterr()
+    assert "Groups by sex: accuracy of the dense head on eval, worst first" in out
+    assert "with the groups as frequent as in training" in out
+    assert "1 row names no sample of the run, the first: other.png" in err
+    assert penult("show", run, "--json") == 0
+    found = json.loads(capsys.readouterr().out)["groups"]["attributes"]["sex"]
+    assert len(found["groups"]) == 6
+    rows = (tmp_path / "eval.csv").read_text().splitlines()[:-2]
+    (tmp_path / "few.csv").write_text("\n".join(rows))
+    assert penult("groups", run, str(tmp_path / "few.csv")) == 0
+    out, err = capsys.readouterr()
+    assert "2 of the 120 samples of eval have no group, the first: eval/118.png, eval/119.p" in err
+    assert "2 samples have no group." in out
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "message"),
+    [
+        (["id,sex", "nobody,f"], [], "names no sample of"),
+        (["row,sex", "0,f"], [], "names a sample of train and one of eval (1 rows do)"),
+        (["id,sex", "eval/001.png,f"], ["--part", "test"], "--part: expected one of train, eval"),
+        (["id,sex", "eval/001.png,f"], ["--bins", "sex"], "--bins: expected attribute=number"),
+    ],
+)
+def test_groups_that_do_not_fit_the_run_end_in_one_line(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    rows: list[str],
+    options: list[str],
+    message: str,
+) -> None:
+    features_run(tmp_path)
+    run = str(tmp_path / "run")
+    train, held_out = (str(tmp_path / f"{part}.safetensors") for part in ("train", "eval"))
+    assert penult("analyze", train, "--eval", held_out, "--out", run, "--no-fit") == 0
+    (tmp_path / "g.csv").write_text("\n".join(rows))
+    assert penult("groups", run, str(tmp_path / "g.csv"), *options) == 2
+    err = capsys.readouterr().err
+    assert message in " ".join(err.split())
