@@ -9,12 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from penult.data.classes import align_classes
 from penult.data.open import open_data
 from penult.data.source import ImageSource, Pass
 from penult.data.transform import Transform
 from penult.features.collect import Progress, usable_head
 from penult.network.load import fingerprint
-from penult.runs.analyze import Options, align_classes, analyze_network
+from penult.runs.analyze import Options, analyze_network
 from penult.runs.run import Run
 from penult.storage import write_tensors
 
@@ -67,7 +68,7 @@ def demo(
         held_out,
         out,
         transform=TRANSFORM,
-        class_names=align_classes(head, data, held_out, None, None),
+        class_names=align_classes(head.n_classes, data, held_out),
         network={
             "spec": "penult.demo:DigitsCNN",
             "weights": "network.safetensors",

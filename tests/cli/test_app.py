@@ -381,15 +381,34 @@ def test_one_faulty_image_among_the_first_does_not_stop_the_search_for_the_head(
     assert "the network's weights are NaN or infinite in fc.weight" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "place", "after"),
+    [
+        (("analyze", "net.py:net", "data"), "options.load_model", "repeat the command to resume"),
+        (("fit", "f.safetensors", "--out", "o"), "app.sizes_of", "nothing was written"),
+        (("tune", "run", "-k", "5"), "app.run_tune", "repeat the command to resume it"),
+        (("report", "run"), "pictures.Run.open", "the run has all that it had before"),
+        (("measure", "run"), "measure.Run.open", "repeat the command"),
+        (("show", "run"), "app.Run.open", "nothing was written"),
+    ],
+)
 def test_an_interrupt_says_how_to_go_on(
-    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    here: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    place: str,
+    after: str,
 ) -> None:
     def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("penult.cli.options.load_model", interrupt)
-    assert analyze() == 130
-    assert "the same command goes on where it stopped" in capsys.readouterr().err
+    monkeypatch.setattr(f"penult.cli.{place}", interrupt)
+    out = ["--out", "run"] if arguments[0] == "analyze" else []
+    assert penult(*arguments, *out) == 130
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith(f"penult: interrupted: {after}")
 
 
 def test_evaluation_features_are_matched_by_class_name(

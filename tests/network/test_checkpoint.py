@@ -1,14 +1,21 @@
 from __future__ import annotations
 
 import argparse
+import gzip
+import json
 import os
 import pickle
+import subprocess
+import sys
+import tarfile
 import warnings
+import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -17,7 +24,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from penult.errors import InputError
-from penult.network.checkpoint import check_fit, find_state, load_weights, read_checkpoint
+from penult.network.checkpoint import read_checkpoint
+from penult.network.state import check_fit, load_weights
+from penult.network.weight_sets import find_state
 
 FILE = Path("weights.pt")
 
@@ -107,26 +116,36 @@ def test_weights_are_found_wherever_they_are(wrap: Any, trained: nn.Module, tmp_
     assert_equal(model, trained)
 
 
-def naive_state(content: Mapping[str, Any], own: set[str]) -> dict[str, Tensor]:
-    """All prefixes tried on all mappings, one by one; the first with the most of `own`."""
-    best: dict[str, Tensor] = {}
+def naive_states(content: Mapping[str, Any], own: set[str]) -> list[dict[str, Tensor]]:
+    """All that have the most of `own`: all prefixes tried on all mappings, one by one.
+
+    Prefixes of the network's own names, where most of it lies behind them, are put in front; the
+    shortest of them that does as well counts.
+    """
+    fits: list[tuple[int, int, dict[str, Tensor]]] = []
     stack: list[Mapping[str, Any]] = [content]
     while stack:
         mapping = stack.pop(0)
-        stack = [value for value in mapping.values() if isinstance(value, dict)] + stack
+        stack += [value for value in mapping.values() if isinstance(value, dict)]
         tensors = {name: value for name, value in mapping.items() if isinstance(value, Tensor)}
         prefixes = {name[:end] for name in tensors for end in range(len(name))}
-        for prefix in sorted(prefixes, key=lambda prefix: (len(prefix), prefix)):
+        for prefix in prefixes:
             if prefix and not prefix.endswith("."):
                 continue
-            rest = {
-                name[len(prefix) :]: value
-                for name, value in tensors.items()
-                if name.startswith(prefix)
-            }
-            if len(own & rest.keys()) > len(own & best.keys()):
-                best = rest
-    return best
+            for start in ["", *own_prefixes(own)]:
+                state = {
+                    start + name[len(prefix) :]: value
+                    for name, value in tensors.items()
+                    if name.startswith(prefix)
+                }
+                fits.append((len(own & state.keys()), -start.count("."), state))
+    most = max((count, start) for count, start, _ in fits) if fits else (0, 0)
+    return [state for count, start, state in fits if (count, start) == most and count]
+
+
+def own_prefixes(own: set[str]) -> set[str]:
+    starts = {name[: i + 1] for name in own for i, c in enumerate(name) if c == "."}
+    return {s for s in starts if 2 * sum(name.startswith(s) for name in own) > len(own)}
 
 
 names = st.lists(st.sampled_from(["a", "b", "a.b", "b.a", "a.a.b"]), min_size=1, max_size=3)
@@ -142,13 +161,15 @@ states = st.dictionaries(dotted, tensors, max_size=6)
 def test_the_best_fit_is_that_of_a_search_through_everything(
     content: dict[str, Any], own: set[str]
 ) -> None:
-    expected = naive_state(content, own)
+    expected = naive_states(content, own)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if expected:
             found = find_state(content, own, FILE)
-            assert found.keys() == expected.keys()
-            assert all(found[name] is expected[name] for name in expected)
+            assert any(
+                found.keys() == one.keys() and all(found[name] is one[name] for name in one)
+                for one in expected
+            )
         else:
             with pytest.raises(InputError, match="holds (no weights|the weights of another)"):
                 find_state(content, own, FILE)
@@ -160,7 +181,7 @@ def test_several_sets_that_fit_are_named(trained: nn.Module) -> None:
     with pytest.warns(
         UserWarning,
         match=r"^weights.pt holds several sets of weights that fit: state_dict is taken, "
-        r"not state_dict_ema$",
+        r"not state_dict_ema \(--weights-key NAME takes another\)$",
     ):
         found = find_state(content, list(state), FILE)
     assert found["fc.bias"] is state["fc.bias"]
@@ -171,8 +192,8 @@ def test_two_networks_in_one_mapping_are_named(trained: nn.Module) -> None:
     both = {f"query.{name}": value for name, value in state.items()}
     both |= {f"keys.{name}": value for name, value in state.items()}
     with (
-        pytest.warns(UserWarning, match=r"fit: keys is taken, not query$"),
-        pytest.warns(UserWarning, match=r"do not begin with keys.: query.conv.weight, .* more$"),
+        pytest.warns(UserWarning, match=r"fit: query is taken, not keys \(--w"),
+        pytest.warns(UserWarning, match=r"do not begin with query.: keys.conv.weight, .* more$"),
     ):
         find_state(both, list(state), FILE)
 
@@ -288,7 +309,7 @@ def test_what_is_no_checkpoint_is_said_in_one_line(
 
 
 def test_a_folder_is_no_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is a folder; expected a checkpoint file$"):
+    with pytest.raises(InputError, match="is a folder without model.safetensors or pytorch_"):
         read_checkpoint(tmp_path)
 
 
@@ -367,3 +388,175 @@ def test_trust_reads_a_compiled_network(trained: nn.Module, tmp_path: Path) -> N
         load(model, path)
     load(model, path, trust=True)
     assert_equal(model, trained)
+
+
+# --- contents unlike the suffix ----------------------------------------------------------------
+
+
+def test_contents_decide_how_a_file_is_read(trained: nn.Module, tmp_path: Path) -> None:
+    state = trained.state_dict()
+    save_file(state, tmp_path / "a.pt")
+    torch.save(state, tmp_path / "b.safetensors")
+    torch.save(state, tmp_path / "c.safetensors", _use_new_zipfile_serialization=False)
+    save_file(state, tmp_path / "noending")
+    for name in ("a.pt", "b.safetensors", "c.safetensors", "noending"):
+        model = network()
+        load(model, tmp_path / name)
+        assert_equal(model, trained)
+
+
+def zipped(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model.pth", b"weights")
+
+
+def tarred(path: Path) -> None:
+    with tarfile.open(path, "w") as archive:
+        archive.addfile(tarfile.TarInfo("model.pth"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\n <!DOCTYPE html><html>", "it is a web page: the download failed or needs a login$"),
+        (b"<html><body>Sign in", "it is a web page"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid",
+            "a pointer of Git LFS .*lfs pull$",
+        ),
+        (b"\x89HDF\r\n\x1a\n" + b"0" * 50, "an HDF5 file, as Keras writes them"),
+        (gzip.compress(b"weights", mtime=0), "it is compressed: unpack it first$"),
+        (b"\x93NUMPY\x01\x00", "it is a NumPy array"),
+        (b'{"a": 1}', "it is JSON, but no index with a weight_map"),
+        (zipped, "is a zip archive that holds model.pth, and no checkpoint of torch.save: unpack"),
+        (tarred, "is an archive that holds model.pth: unpack it first$"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_other_kinds_of_files_are_named(
+    content: Any, message: str, suffix: str, tmp_path: Path
+) -> None:
+    path = tmp_path / f"a.{suffix}"
+    if callable(content):
+        content(path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=message) as caught:
+        read_checkpoint(path)
+    assert "\n" not in str(caught.value)
+
+
+def sharded(folder: Path, state: Mapping[str, Tensor]) -> Path:
+    """As Hugging Face writes large networks."""
+    names = list(state)
+    halves = {"model-00001-of-00002.safetensors": names[::2]}
+    halves["model-00002-of-00002.safetensors"] = names[1::2]
+    for file, inside in halves.items():
+        save_file({name: state[name] for name in inside}, folder / file)
+    index = {"weight_map": {name: file for file, inside in halves.items() for name in inside}}
+    path = folder / "model.safetensors.index.json"
+    path.write_text(json.dumps(index))
+    return path
+
+
+def test_an_index_of_several_files(trained: nn.Module, tmp_path: Path) -> None:
+    path = sharded(tmp_path, trained.state_dict())
+    for given_path in (path, tmp_path):
+        model = network()
+        load(model, given_path)
+        assert_equal(model, trained)
+    (tmp_path / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(InputError, match=r"names 2 files, of which 1 are not there \(model-00002"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("name", ["../a.safetensors", "/etc/passwd", "sub/a.bin", "..", "", "a\\b"])
+def test_an_index_reads_nothing_outside_of_its_folder(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors.index.json"
+    path.write_text(json.dumps({"weight_map": {"a": name}}))
+    with pytest.raises(InputError, match="names files that do not lie beside it"):
+        read_checkpoint(path)
+
+
+def test_a_folder_with_a_checkpoint(trained: nn.Module, tmp_path: Path) -> None:
+    torch.save(trained.state_dict(), tmp_path / "pytorch_model.bin")
+    model = network()
+    load(model, tmp_path)
+    assert_equal(model, trained)
+
+
+# --- classes of the training script ------------------------------------------------------------
+
+SCRIPT = """
+import sys, torch
+from torch import nn
+from parts import Block, Meter
+class Config(dict):
+    pass
+class Slots:
+    __slots__ = ("a",)
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.block = Block()
+        self.fc = nn.Linear(4, 5)
+        self.register_buffer("mean", torch.ones(3))
+if __name__ == "__main__":
+    torch.manual_seed(3)
+    net, slots = Net(), Slots()
+    slots.a = 1
+    extra = {"meter": Meter(), "config": Config(a=1), "slots": slots, "f": Meter.best}
+    torch.save({"state_dict": net.state_dict(), **extra}, "beside.pt")
+    torch.save(net, "whole.pt")
+    torch.save(net, "old.pt", _use_new_zipfile_serialization=False)
+    torch.save(extra | {"trainer": {"model": net}}, "inside.pt")
+"""
+PARTS = """
+from torch import nn
+class Meter:
+    def __init__(self): self.values = [1, 2]
+    def best(self): pass
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+"""
+
+
+@pytest.fixture(scope="module")
+def pickled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pickled")
+    (folder / "train.py").write_text(SCRIPT)
+    (folder / "parts.py").write_text(PARTS)
+    subprocess.run([sys.executable, "train.py"], cwd=folder, check=True)
+    return folder
+
+
+@pytest.mark.parametrize("importable", [False, True])
+@pytest.mark.parametrize("name", ["beside", "whole", "old", "inside"])
+def test_trust_needs_no_class_of_the_training_script(
+    name: str, importable: bool, pickled: Path
+) -> None:
+    content = read_checkpoint(
+        pickled / f"{name}.pt", trust=True, importable=pickled if importable else None
+    )
+    own = ["block.conv.weight", "block.conv.bias", "fc.weight", "fc.bias", "mean"]
+    state = find_state(content, own, FILE)
+    torch.manual_seed(3)
+    assert list(state) == own or set(state) == set(own)
+    assert torch.equal(state["block.conv.weight"], nn.Conv2d(3, 4, 3).weight)
+    assert "parts" not in sys.modules
+
+
+def test_without_trust_no_class_is_looked_for(pickled: Path) -> None:
+    with pytest.raises(InputError, match=r"would unpickle \S+, and .*give --trust-checkpoint"):
+        read_checkpoint(pickled / "beside.pt", importable=pickled)
+    assert "parts" not in sys.modules
+
+
+def test_arrays_are_weights_too(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    torch.save({"weight": np.ones((2, 3), np.float32), "bias": np.zeros(2, np.float32)}, path)
+    model = nn.Linear(3, 2)
+    load(model, path, trust=True)
+    assert torch.equal(model.weight, torch.ones(2, 3))

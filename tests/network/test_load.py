@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from penult.data.transform import Transform
 from penult.errors import InputError
+from penult.network.find import find_head
 from penult.network.load import (
     LoadedModel,
     fingerprint,
@@ -57,7 +58,6 @@ def nobody():
     pass
 
 ready = net()
-half = net().half()
 """
 
 
@@ -156,12 +156,56 @@ def test_a_network_that_is_there_already_is_taken(here: Path) -> None:
     )
 
 
-def test_a_network_keeps_its_precision(here: Path) -> None:
-    assert next(load_model("net.py:half").model.parameters()).dtype == torch.float16
+@pytest.mark.parametrize("dtype", ["half", "bfloat16", "double"])
+def test_a_network_of_another_precision_is_run_in_single_precision(here: Path, dtype: str) -> None:
+    with Path("net.py").open("a") as file:
+        file.write(f"\nother = net().{dtype}()\n")
+    with pytest.warns(UserWarning, match=r"weights are (b?float16|float64): it is run in float32"):
+        loaded = load_model("net.py:other").model
+    assert {p.dtype for p in loaded.parameters()} == {torch.float32}
+    loaded(torch.zeros(2, 3, 2, 2))
+
+
+def test_a_network_that_casts_its_images_itself_keeps_its_precision(here: Path) -> None:
+    Path("casts.py").write_text(
+        "import torch\nfrom torch import nn\n"
+        "class Casts(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.fc = nn.Conv2d(3, 4, 1).half()\n"
+        "    def forward(self, x): return self.fc(x.half()).mean((2, 3))\n"
+    )
+    loaded = load_model("casts.py:Casts").model
+    assert {p.dtype for p in loaded.parameters()} == {torch.float16}
 
 
 def test_a_parallel_network_is_taken_out_of_its_wrapper(here: Path) -> None:
     assert isinstance(load_model("net.py:parallel").model, nn.Sequential)
+
+
+def test_compiled_networks_and_layers_are_taken_out_of_their_wrappers(here: Path) -> None:
+    with Path("net.py").open("a") as file:
+        file.write(
+            "def wrapped(): return torch.compile(net(), backend='eager')\n"
+            "def both(): return nn.DataParallel(torch.compile(nn.DataParallel(net())))\n"
+            "def in_place():\n"
+            "    model = net()\n"
+            "    model.compile(backend='eager')\n"
+            "    model[1].compile(backend='eager')\n"
+            "    return model\n"
+            "def inside():\n"
+            "    model = net()\n"
+            "    model[3] = torch.compile(nn.DataParallel(model[3]), backend='eager')\n"
+            "    return model\n"
+        )
+    plain = load_model("net.py:net")
+    for name in ("wrapped", "both", "in_place", "inside"):
+        loaded = load_model(f"net.py:{name}")
+        assert_same(loaded, plain.model)
+        assert loaded.fingerprint == plain.fingerprint
+        assert find_head(loaded.model, torch.zeros(2, 3, 2, 2)).name == "3"
+    torch.save(load_module("torch").compile(plain.model).state_dict(), "compiled.pt")
+    assert_same(load_model("net.py:net", weights="compiled.pt"), plain.model)
 
 
 def test_a_factory_may_say_how_its_inputs_are_made(here: Path) -> None:
@@ -335,6 +379,79 @@ def test_torchvision_with_its_own_weights(monkeypatch: pytest.MonkeyPatch) -> No
     )
 
 
+@pytest.mark.parametrize(
+    ("how", "weights"),
+    [
+        ({"weights": "IMAGENET1K_V1"}, "IMAGENET1K_V1"),
+        ({"weights": "imagenet1k_v2"}, "IMAGENET1K_V2"),
+        ({"weights": "MobileNet_V2_Weights.IMAGENET1K_V1"}, "IMAGENET1K_V1"),
+        ({"weights": "DEFAULT"}, "IMAGENET1K_V2"),
+        ({"options": {"weights": "IMAGENET1K_V1"}}, "IMAGENET1K_V1"),
+        ({"options": {"pretrained": "true"}}, "IMAGENET1K_V2"),
+        ({}, "IMAGENET1K_V2"),
+    ],
+)
+def test_torchvision_weights_by_name(
+    how: dict[str, Any], weights: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = import_torchvision().models
+    enum = models.get_model_weights("mobilenet_v2")
+    asked: list[object] = []
+
+    def get_state_dict(self: Any, *args: object, **options: object) -> dict[str, Tensor]:
+        asked.append(self)
+        with torch.device("meta"):
+            state = models.mobilenet_v2().state_dict()
+        return {name: torch.zeros(value.shape) for name, value in state.items()}
+
+    monkeypatch.setattr(models.WeightsEnum, "get_state_dict", get_state_dict)
+    loaded = load_model("torchvision:mobilenet_v2", **how)
+    assert asked == [enum[weights]]
+    assert loaded.transform is not None
+    assert loaded.transform.resize == {"IMAGENET1K_V1": 256, "IMAGENET1K_V2": 232}[weights]
+    assert loaded.class_names is not None
+
+
+@pytest.mark.parametrize(
+    ("weights", "options", "message"),
+    [
+        (
+            "IMAGENET1K_V9",
+            {},
+            "^IMAGENET1K_V9 not found; .* torchvision:resnet18 has: IMAGENET1K_V1",
+        ),
+        ("absent.pth", {}, "^absent.pth not found; expected a checkpoint file$"),
+        ("https://host/a.pth", {}, "^--weights https://host/a.pth is an address, .* download it"),
+        (
+            "a.pth",
+            {"weights": "DEFAULT"},
+            "^--set weights=DEFAULT and --weights a.pth exclude each",
+        ),
+        ("DEFAULT", {}, "^could not get the weights .*no network"),
+    ],
+)
+def test_weights_that_cannot_be_had(
+    weights: str, options: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(import_torchvision().models._api, "load_state_dict_from_url", failing)
+    assert_one_line(
+        message, lambda: load_model("torchvision:resnet18", weights=weights, options=options)
+    )
+
+
+def test_a_set_of_weights_needs_a_file() -> None:
+    assert_one_line(
+        "^--weights-key ema needs --weights FILE, in which it is$",
+        lambda: load_model("torchvision:resnet18", weights="random", weights_key="ema"),
+    )
+
+
+def test_pretrained_weights_can_be_turned_off_by_either_option() -> None:
+    for options in ({"pretrained": "false"}, {"weights": "None"}):
+        for weights in (None, "random"):
+            load_model("timm:test_resnet", weights=weights, options=options)
+
+
 def test_torchvision_names_and_options() -> None:
     assert_one_line(
         r"^torchvision has no image classifier 'resnet1': did you mean .*resnet18.*\?$",
@@ -391,6 +508,50 @@ def test_timm_with_its_own_weights(monkeypatch: pytest.MonkeyPatch) -> None:
         "^could not get the weights of timm:test_resnet: URLError: .*no network.*; give --weights",
         lambda: load_model("timm:test_resnet"),
     )
+
+
+def test_timm_weights_by_tag(monkeypatch: pytest.MonkeyPatch) -> None:
+    timm = load_module("timm")
+    trained, made = timm.create_model("test_resnet"), []
+
+    def create(name: str, **options: object) -> nn.Module:
+        made.append((name, options["pretrained"]))
+        model: nn.Module = trained
+        return model
+
+    monkeypatch.setattr(timm, "create_model", create)
+    for weights in ("r160_in1k", "DEFAULT", "test_resnet.r160_in1k"):
+        load_model("timm:test_resnet", weights=weights)
+    assert made == [(f"test_resnet{tag}", True) for tag in (".r160_in1k", "", ".r160_in1k")]
+    assert_one_line(
+        "^a9_in1k not found; .* weights that timm:test_resnet has: r160_in1k, DEFAULT$",
+        lambda: load_model("timm:test_resnet", weights="a9_in1k"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "crop", "resize"),
+    [
+        ({"img_size": "96"}, 96, 106),
+        ({"img_size": "(96, 128)"}, (96, 128), 106),
+        ({}, (224, 224), 248),
+    ],
+)
+def test_another_input_size_of_the_network_is_that_of_its_images(
+    options: dict[str, str], crop: Any, resize: int
+) -> None:
+    loaded = load_model("timm:vit_tiny_patch16_224", weights="random", options=options)
+    assert loaded.transform is not None
+    assert (loaded.transform.crop, loaded.transform.resize) == (crop, resize)
+    height, width = crop if isinstance(crop, tuple) else (crop, crop)
+    loaded.model(torch.zeros(1, 3, height, width))
+
+
+def test_a_network_for_grey_images_reads_grey_images() -> None:
+    loaded = load_model("timm:test_resnet", weights="random", options={"in_chans": "1"})
+    assert loaded.transform is not None
+    assert loaded.transform.channels == 1
+    assert loaded.transform.mean == pytest.approx((0.449,), abs=0.1)
 
 
 def test_timm_names_and_options() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import warnings
@@ -22,6 +21,7 @@ from penult.cli.edit import edit, verdict
 from penult.cli.group_pages import groups_page
 from penult.cli.groups import GroupsOptions, groups, take_groups
 from penult.cli.measure import measure
+from penult.cli.output import allow_any_character, print_json
 from penult.cli.pages import path_page, print_page, summary_page, tuned_page
 from penult.cli.pictures import explain, report
 from penult.cli.spread import spread
@@ -43,7 +43,16 @@ from penult.runs.tune.training import Recipe
 from penult.runs.tune.tune import tune as run_tune
 
 INTERRUPTED = 130
-RESUMED = ("analyze", "demo", "tune")
+RESUMES = "repeat the command to resume it where it stopped"
+# What an interrupted command leaves behind; nothing where it is not named.
+AFTER_INTERRUPT = {
+    "demo": RESUMES,
+    "analyze": RESUMES,
+    "tune": RESUMES,
+    "report": "the run has all that it had before; repeat the command",
+    "measure": "repeat the command; layers that were collected in --out are kept",
+}
+
 app = typer.Typer(
     name="penult",
     help="Which few penultimate features decide each class of a trained image classifier.",
@@ -184,7 +193,7 @@ def fit(
         if not pick.vouched:
             warn(pick.why)
     if as_json:
-        print(json.dumps(document, ensure_ascii=False, indent=2))
+        print_json(document)
         return
     print_page(path_page(document))
     print(f"\nHeads: {out / 'heads'}")
@@ -248,7 +257,7 @@ def tune(
             progress=heard,
         )
     if as_json:
-        print(json.dumps(tuned.document, ensure_ascii=False, indent=2))
+        print_json(tuned.document)
         return
     print_page(tuned_page(tuned.document))
     print(f"\nTuned head: {tuned.folder}")
@@ -266,6 +275,7 @@ def main() -> None:
     """Run the command line; the user's mistakes end in one line and status 2."""
     usage: Any = typer.BadParameter.__mro__[1]  # UsageError, whichever click typer brings
     warnings.showwarning = _show_warning
+    allow_any_character()
     try:
         status = app(standalone_mode=False)
         if status == INTERRUPTED:
@@ -274,9 +284,8 @@ def main() -> None:
     except InputError as error:
         _fail(str(error))
     except KeyboardInterrupt:
-        goes_on = sys.argv[1:2] in ([name] for name in RESUMED)
-        kept = "the same command goes on where it stopped" if goes_on else "nothing was written"
-        errors.print(f"interrupted: {kept}")
+        after = AFTER_INTERRUPT.get(" ".join(sys.argv[1:2]), "nothing was written")
+        errors.print(f"penult: interrupted: {after}", soft_wrap=True)
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         # The reader has gone; the interpreter would complain of it once more at its end.
@@ -311,7 +320,7 @@ def _print_run(
                 n = faults["n_faults"]
                 warn(f"{n} images of {part} left out, the first: {path}: {reason}")
         by_group = {} if by_group is None else {"groups": by_group}
-        print(json.dumps({**summary, **by_group}, ensure_ascii=False, indent=2))
+        print_json({**summary, **by_group})
         return
     fitted = {row["select"]: None for row in summary["path"]}
     kept = {select: _fitted(run, summary, select) for select in fitted}

@@ -1,65 +1,141 @@
-"""What a command says on standard error: warnings and progress."""
+"""What a command says on standard error: warnings, and what it is doing and how far it is."""
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     ProgressColumn,
     Task,
-    TaskProgressColumn,
+    TaskID,
     TextColumn,
+    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.text import Text
 
 errors = Console(stderr=True, highlight=False)
-COUNTED = ("heads", "runs", "measures", "layers")  # bars of few things, which have no rate
+COUNTED = ("heads", "runs", "measures", "layers")  # stages of few things, which have no rate
+FIRST_LINE, LINES_APART = 1.0, 4.0  # seconds to the first line; how many times that to the next
 
-
-class _Rate(ProgressColumn):
-    """Samples per second."""
-
-    def render(self, task: Task) -> Text:
-        shown = task.speed and task.description not in COUNTED
-        return Text(f"{task.speed:,.0f} samples/s" if shown else "", style="cyan")
+Heard = Callable[[int, int], None]
+Begin = Callable[[str], Heard]
 
 
 @contextmanager
-def progress_bars() -> Iterator[Callable[[str], Callable[[int, int], None]]]:
-    """Progress bars on standard error, one for each name asked for."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        MofNCompleteColumn(),
-        _Rate(),
-        TimeRemainingColumn(elapsed_when_finished=True),
-    )
-    bars = Progress(*columns, console=errors)
+def progress_bars(opening: str = "") -> Iterator[Begin]:
+    """Show named stages on standard error: as bars on a terminal, elsewhere as a few lines.
 
-    def begin(name: str) -> Callable[[int, int], None]:
-        task: list[Any] = []
+    Args:
+        opening: what is done before the first stage begins; shown on a terminal only, so that a
+            command that is refused says one line.
+
+    Yields:
+        what begins a stage, given its name, and returns what is told (done, total).
+    """
+    shown = _Bars() if errors.is_terminal else _Lines()
+    if opening and errors.is_terminal:
+        shown.begin(opening)
+    try:
+        yield shown.begin
+    finally:
+        shown.stop()
+
+
+class _Done(ProgressColumn):
+    """How many of how many, and how fast."""
+
+    def render(self, task: Task) -> Text:
+        if task.total is None:
+            return Text()
+        done = f"{task.completed:,.0f} of {task.total:,.0f}"
+        rated = task.speed and task.description not in COUNTED
+        return Text(f"{done}, {task.speed:,.0f} a second" if rated else done, style="cyan")
+
+
+class _Bars:
+    """A bar for each stage; it pulses until the stage says how much there is to do."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            _Done(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=errors,
+        )
+
+    def begin(self, name: str) -> Heard:
+        """Show a stage."""
+        self._progress.start()
+        task = self._progress.add_task(name, total=None)
+        self._progress.refresh()
 
         def heard(done: int, total: int) -> None:
-            if not task:
-                bars.start()
-                task.append(bars.add_task(name, total=total, completed=done))
-            bars.update(task[0], completed=done)
+            self._hide_unmeasured(before=task)
+            self._progress.update(task, total=total, completed=done, visible=True)
 
         return heard
 
-    try:
-        yield begin
-    finally:
-        if bars.tasks:
-            bars.stop()
+    def stop(self) -> None:
+        """Leave what is shown as it is."""
+        self._hide_unmeasured(before=TaskID(len(self._progress.tasks)))
+        self._progress.stop()
+
+    def _hide_unmeasured(self, before: TaskID) -> None:
+        """Hide stages that are over without ever having said how much there was to do."""
+        for task in self._progress.tasks:
+            if task.id < before and task.total is None and task.visible:
+                self._progress.update(task.id, visible=False)
+
+
+class _Lines:
+    """A line now and then, for a log: after one second of a stage, and ever more rarely."""
+
+    def __init__(self) -> None:
+        self._name, self._state = "", ""
+        self._began: dict[str, float] = {}
+        self._due: dict[str, float] = {}
+        self._changed = threading.Event()
+        self._stopped = False
+        self._teller = threading.Thread(target=self._tell, daemon=True)
+
+    def begin(self, name: str) -> Heard:
+        """Speak of another stage from now on."""
+        self._began[name], self._due[name] = time.monotonic(), FIRST_LINE
+        self._name, self._state = name, ""
+        if not self._teller.ident:
+            self._teller.start()
+        self._changed.set()
+
+        def heard(done: int, total: int) -> None:
+            self._name, self._state = name, f" {done:,} of {total:,},"
+
+        return heard
+
+    def stop(self) -> None:
+        """Say no more."""
+        self._stopped = True
+        self._changed.set()
+        if self._teller.ident:
+            self._teller.join()
+
+    def _tell(self) -> None:
+        while not self._stopped:
+            name, state = self._name, self._state
+            took = time.monotonic() - self._began[name]
+            if took >= self._due[name]:
+                errors.print(Text(f"{name}:{state} {took:.0f} s"), soft_wrap=True)
+                self._due[name] = took * LINES_APART
+            self._changed.wait(max(0.01, self._due[name] - took))
+            self._changed.clear()
 
 
 def warn(message: str) -> None:

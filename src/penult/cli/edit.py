@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import typer
 from penult.cli import options as given
 from penult.cli.console import progress_bars, warn
 from penult.cli.edit_pages import edit_page
+from penult.cli.output import print_json
 from penult.cli.pages import print_page
 from penult.cli.spread import option, spread
 from penult.edit.edit import Edit, Place
@@ -142,7 +142,7 @@ def edit(
         for line in made.save(out, weights, trust_checkpoint):
             warn(line)
     if as_json:
-        print(json.dumps(made.document, ensure_ascii=False, indent=2))
+        print_json(made.document)
         return
     print_page(edit_page(made.document))
     if out is not None:
@@ -164,7 +164,7 @@ def verdict(
     feature = _number(pair, number)
     made = add_verdict(opened, feature, name if colon else None, kind, note, who)
     if as_json:
-        print(json.dumps(made.document(), ensure_ascii=False, indent=2))
+        print_json(made.document())
         return
     print(f"{made.pair}: {made.kind}")
 

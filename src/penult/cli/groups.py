@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import typer
 from penult.cli import options as given
 from penult.cli.console import errors, warn
 from penult.cli.group_pages import groups_page
+from penult.cli.output import print_json
 from penult.cli.pages import print_page
 from penult.cli.spread import OptionGroup, option, spread
 from penult.errors import InputError
@@ -105,7 +105,7 @@ def groups(
     table = read_groups(file, id_column=id_, attributes=attribute or [], bins=bins_of(bins or []))
     document = take_groups(found, [(table, part)])
     if as_json:
-        print(json.dumps(document, ensure_ascii=False, indent=2))
+        print_json(document)
         return
     print_page(groups_page(document))
 

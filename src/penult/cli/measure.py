@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
@@ -15,6 +14,7 @@ from rich.text import Text
 from penult.cli import options as given
 from penult.cli.console import progress_bars
 from penult.cli.group_pages import groups_page
+from penult.cli.output import print_json
 from penult.cli.pages import print_page
 from penult.cli.spread import spread
 from penult.cli.subject import Subject, open_subject
@@ -78,7 +78,7 @@ def measure(
     if plots is not None:
         draw(document, plots, plot_format)
     if as_json:
-        print(json.dumps(document, ensure_ascii=False, indent=2))
+        print_json(document)
         return
     print_page(page)
     if document.get("groups") is not None:

@@ -19,11 +19,11 @@ from penult.cli.values import (
     DTYPES,
     device_of,
     layers_of,
-    names_of,
     numbers_of,
     pairs_of,
     workers_of,
 )
+from penult.data.class_list import ClassList, class_list
 from penult.data.source import Pass
 from penult.data.transform import INTERPOLATIONS, Transform, assumed_for
 from penult.errors import InputError
@@ -62,9 +62,17 @@ class NetworkOptions(OptionGroup):
 
     title: ClassVar[str] = "The network"
 
-    weights: Annotated[str | None, option("Checkpoint file, or `random` for random weights.")] = (
-        None
-    )
+    weights: Annotated[
+        str | None,
+        option(
+            "Checkpoint file; the name of a library's weights, such as IMAGENET1K_V1 or DEFAULT; "
+            "or `random` for random weights."
+        ),
+    ] = None
+    weights_key: Annotated[
+        str | None,
+        option("Which set of weights to take if the file holds several, such as state_dict_ema."),
+    ] = None
     set_: Annotated[
         list[str] | None,
         option("key=value: an argument of the factory; may be given several times.", "--set"),
@@ -81,11 +89,13 @@ class NetworkOptions(OptionGroup):
             weights=self.weights,
             options=pairs_of(list(self.set_ or [])),
             trust_checkpoint=self.trust_checkpoint,
+            weights_key=self.weights_key,
         )
 
     def about(self, model: str) -> dict[str, Any]:
         """What a run keeps of how the network was named."""
-        return {"spec": model, "weights": self.weights, "set": list(self.set_ or [])}
+        key = {} if self.weights_key is None else {"weights_key": self.weights_key}
+        return {"spec": model, "weights": self.weights, "set": list(self.set_ or []), **key}
 
 
 @dataclass(frozen=True)
@@ -99,8 +109,11 @@ class ImageOptions(OptionGroup):
         option("`given`: the data's own labels; `predicted`: the classes that the network says."),
     ] = "given"
     class_names: Annotated[
-        Path | None,
-        option("Class names in the order of the logits: a JSON list, or one name per line."),
+        str | None,
+        option(
+            "File with the class names in the order of the logits (text or JSON), or with what "
+            "the class folders are to be called; or `natural` for folders in the order 1, 2, 10."
+        ),
     ] = None
     size: Annotated[
         int | None,
@@ -118,13 +131,16 @@ class ImageOptions(OptionGroup):
     std: Annotated[
         str | None, option("Standard deviation of each channel: R,G,B or one number.")
     ] = None
+    upright: Annotated[
+        bool, option("Turn photographs as their EXIF orientation says.", "--upright")
+    ] = False
     strict: Annotated[bool, option("Stop at the first image that cannot be used.", "--strict")] = (
         False
     )
 
-    def names(self) -> list[str] | None:
-        """The class names of `--class-names`."""
-        return names_of(self.class_names)
+    def names(self) -> ClassList | None:
+        """What `--class-names` says."""
+        return None if self.class_names is None else class_list(self.class_names)
 
     def transform(self, loaded: LoadedModel) -> Transform:
         """What the network's library says, changed by the options; else ImageNet's values."""
@@ -137,7 +153,7 @@ class ImageOptions(OptionGroup):
                     f"{transform.std} (--mean, --std)",
                     stacklevel=2,
                 )
-        changes: dict[str, Any] = {}
+        changes: dict[str, Any] = {"upright": True} if self.upright else {}
         if self.resize is not None and self.size is None:
             raise InputError("--resize needs --size, the side of the crop after it")
         if self.size is not None:

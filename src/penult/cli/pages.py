@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from penult.data.image import noted_lines
 from penult.errors import InputError
 from penult.heads.judge import Judge
 from penult.text import one_line, percent
@@ -144,8 +145,8 @@ def _faults(summary: Mapping[str, Any]) -> list[RenderableType]:
             path, reason = faults["named"][0]
             text = f"{faults['n_faults']} images of {part} left out, the first: {path}: {reason}"
             lines.append(Text(text, style="yellow"))
-        for kind, n in faults["converted"].items():
-            lines.append(Text(f"{n} {kind} images of {part} converted", style="dim"))
+        lines += [Text(line, style="dim") for line in noted_lines(faults["converted"], part)]
+        lines += [Text(f"{part}: {note}", style="dim") for note in summary["notes"][part]]
     return [Text(), *lines] if lines else []
 
 

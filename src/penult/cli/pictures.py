@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from contextlib import redirect_stdout
 
 from penult.cli import options as given
 from penult.cli.console import progress_bars, warn
+from penult.cli.output import print_json
 from penult.cli.pages import print_page
 from penult.cli.spread import spread
 from penult.errors import InputError
@@ -36,7 +36,7 @@ def report(
     page = out or opened.report_file
     if page.is_dir():
         raise InputError(f"{page} is a folder: expected the name of a page")
-    with redirect_stdout(sys.stderr), progress_bars() as heard:
+    with redirect_stdout(sys.stderr), progress_bars("opening the run") as heard:
         made = Report.of(
             opened,
             k=head.k,
@@ -57,7 +57,7 @@ def report(
             "--data or --eval where they are now"
         )
     if as_json:
-        print(json.dumps(made.document, ensure_ascii=False, indent=2))
+        print_json(made.document)
         return
     for sentence in made.document["conclusion"]:
         print(sentence)
@@ -83,7 +83,7 @@ def explain(
     opened = Run.open(run)
     if out is not None:
         require_picture(out)
-    with redirect_stdout(sys.stderr):
+    with redirect_stdout(sys.stderr), progress_bars("explaining"):
         found = Explanation.of(
             opened,
             image,
@@ -100,7 +100,7 @@ def explain(
     if out is not None:
         save_picture(found, out)
     if as_json:
-        print(json.dumps(found.document(), ensure_ascii=False, indent=2))
+        print_json(found.document())
         return
     print_page(explanation_page(found))
     if out is None:

@@ -13,12 +13,12 @@ from torch import nn
 from penult.cli.console import warn
 from penult.cli.options import ImageOptions, NetworkOptions, PassOptions
 from penult.cli.values import device_of
+from penult.data.classes import align_classes
 from penult.data.open import check_data, open_data
 from penult.data.source import ImageSource, Pass
 from penult.data.transform import Transform
 from penult.features.collect import usable_head
 from penult.network.head import Head
-from penult.runs.analyze import align_classes
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,6 @@ def open_subject(
         head = usable_head(on_device, examples, network.head)
         if not head.verified:
             warn(f"the logits are taken from {head.name}, whatever becomes of them later")
-        aligned = align_classes(head, opened, held_out, names, loaded.class_names)
+        aligned = align_classes(head.n_classes, opened, held_out, names, loaded.class_names)
     about = network.about(model) | {"fingerprint": loaded.fingerprint}
     return Subject(on_device, head, opened, held_out, transform, aligned, about, how)

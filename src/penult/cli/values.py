@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-from pathlib import Path
 
 import torch
 
@@ -16,6 +14,9 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 MOST_SIZES = 10_000
 
 
+LONGEST_REASON = 80  # characters; PyTorch's longer ones are lists of what it was built with
+
+
 def device_of(name: str) -> torch.device:
     """The device of `--device`."""
     if name == "auto":
@@ -24,8 +25,13 @@ def device_of(name: str) -> torch.device:
         device = torch.device(name)
         torch.ones(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"--device {name} cannot be used: {reason}") from error
+        reason = str(error).splitlines()[0].split(". ")[0]
+        because = f" ({reason})" if len(reason) <= LONGEST_REASON and "::" not in reason else ""
+        there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        there += ["mps"] * torch.backends.mps.is_available()
+        raise InputError(
+            f"--device {name} cannot be used{because}: expected auto or {' or '.join(there)}"
+        ) from error
     return device
 
 
@@ -84,25 +90,6 @@ def layers_of(names: list[str] | None, every: str | None) -> Names:
     if names:
         raise InputError("--layer and --layers all exclude each other")
     return "all"
-
-
-def names_of(path: Path | None) -> list[str] | None:
-    """The class names in a file."""
-    if path is None:
-        return None
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--class-names {path} cannot be read: {error}") from error
-    if text.lstrip().startswith("["):
-        try:
-            found = json.loads(text)
-        except ValueError as error:
-            raise InputError(f"--class-names {path} is no JSON list: {error}") from error
-        if not all(isinstance(name, str) for name in found):
-            raise InputError(f"--class-names {path}: expected a JSON list of strings")
-        return list(found)
-    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def numbers_of(option: str, text: str) -> tuple[float, ...]:

@@ -15,12 +15,16 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from penult.data.arrays import channels_last
 from penult.data.image import (
+    NOT_TURNED,
+    TURNED,
     ImageData,
     ImageFaultError,
     Loaded,
     conversion,
     damaged_reason,
+    is_turned,
     refusal,
 )
 from penult.data.transform import Transform
@@ -48,7 +52,7 @@ class Batch:
         ids: the samples' names.
         faults: the images left out.
         converted: how many images had to be converted, by kind ("greyscale", "palette",
-            "transparent", "CMYK" and so on).
+            "transparent", "CMYK" and so on) or are turned by their EXIF data, see `noted_lines`.
         positions: the samples' places in the data.
     """
 
@@ -66,11 +70,14 @@ class Batch:
 
 @dataclass(frozen=True)
 class Pixels:
-    """One image for the network: uint8 (height, width, channels), or float32 (c, h, w), ready."""
+    """One image for the network: uint8 (height, width, channels), or float32 (c, h, w), ready.
+
+    `noted` says what was done to it or left undone, see `noted_lines`.
+    """
 
     values: Tensor
     label: int
-    converted: str | None
+    noted: tuple[str, ...] = ()
 
     @property
     def layout(self) -> tuple[torch.dtype, tuple[int, ...]]:
@@ -96,16 +103,18 @@ def _read(data: ImageData, transform: Transform, index: int) -> Pixels:
             raise ImageFaultError(
                 data.id(index), f"is a tensor of shape {shape}, expected (channels, height, width)"
             )
-        return Pixels(loaded.detach().to("cpu", torch.float32), label, None)
+        return Pixels(loaded.detach().to("cpu", torch.float32), label)
     image = _as_image(loaded, data.id(index))
-    if reason := refusal(image):
+    if reason := refusal(image) or transform.refusal(image):
         raise ImageFaultError(data.id(index), reason)
-    converted = conversion(image, transform.mode)
+    noted = [kind] if (kind := conversion(image, transform.mode)) else []
+    if is_turned(image):
+        noted.append(TURNED if transform.upright else NOT_TURNED)
     try:
         array = transform.decode(image)
     except Exception as error:  # decoders raise whatever a damaged file leads them to
         raise ImageFaultError(data.id(index), damaged_reason(error)) from error
-    return Pixels(torch.from_numpy(np.array(array)), label, converted)
+    return Pixels(torch.from_numpy(np.array(array)), label, tuple(noted))
 
 
 @contextmanager
@@ -243,7 +252,7 @@ class _Reader(Dataset[Batch]):
             labels=torch.tensor([one.label for one in pixels], dtype=torch.int64),
             ids=[self._data.id(index) for index in positions],
             faults=faults,
-            converted=dict(Counter(one.converted for one in pixels if one.converted)),
+            converted=dict(Counter(kind for one in pixels for kind in one.noted)),
             positions=positions,
         )
 
@@ -270,24 +279,25 @@ def _first_usable(
 
 
 def _as_image(loaded: Loaded, id: str) -> Image.Image:
-    """A PIL image of what a data set gave; a uint8 tensor has its channels first, an array last."""
+    """A PIL image of what a data set gave."""
     if isinstance(loaded, Image.Image):
         return loaded
-    if isinstance(loaded, Tensor):
-        loaded = (loaded.movedim(0, -1) if loaded.ndim == 3 else loaded).cpu().numpy()
-    if not isinstance(loaded, np.ndarray):
+    first = isinstance(loaded, Tensor)
+    given = loaded.detach().cpu().numpy() if isinstance(loaded, Tensor) else loaded
+    if not isinstance(given, np.ndarray):
         raise ImageFaultError(
             id, f"is a {type(loaded).__name__}, expected an image, an array or a tensor"
         )
-    grey = loaded.ndim == 2 or (loaded.ndim == 3 and loaded.shape[2] == 1)
-    if loaded.dtype != np.uint8 or not (grey or (loaded.ndim == 3 and loaded.shape[2] in (3, 4))):
+    array = channels_last(given, first) if given.dtype == np.uint8 else None
+    if array is None:
+        what = "a tensor" if first else "an array"
         raise ImageFaultError(
             id,
-            f"is an array of {loaded.dtype} and shape {loaded.shape}, expected uint8 (height, "
+            f"is {what} of {given.dtype} and shape {given.shape}, expected uint8 (height, "
             "width) or (height, width, channels), or a float tensor (channels, height, width)",
         )
     return Image.fromarray(
-        np.ascontiguousarray(loaded.reshape(loaded.shape[:2]) if grey else loaded)
+        np.ascontiguousarray(array[..., 0] if array.shape[2:] == (1,) else array)
     )
 
 

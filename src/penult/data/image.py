@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
 from penult.errors import InputError
@@ -21,9 +23,28 @@ Loaded = Image.Image | NDArray[np.uint8] | Tensor
 MAX_PIXELS = 100_000_000
 UNLABELLED = -1
 
+TURNED = "EXIF orientation applied"
+NOT_TURNED = "EXIF orientation not applied"
+
+_EXIF = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
 _TOO_LARGE = f"has more than {MAX_PIXELS // 10**6} million pixels: scale it down"
 # What Pillow lists as readable but decodes with an outside program, or not at all.
 _NO_DECODER = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"})
+# How files of the usual kinds begin.
+_STARTS = (
+    ("JPEG", b"\xff\xd8\xff"),
+    ("PNG", b"\x89PNG\r\n\x1a\n"),
+    ("GIF", b"GIF87a"),
+    ("GIF", b"GIF89a"),
+    ("TIFF", b"II*\0"),
+    ("TIFF", b"MM\0*"),
+    ("JPEG XL", b"\xff\x0a"),
+    ("JPEG XL", b"\0\0\0\x0cJXL \r\n\x87\n"),
+    ("JPEG2000", b"\0\0\0\x0cjP  \r\n\x87\n"),
+)
+_BMP_HEADERS = [size.to_bytes(4, "little") for size in (12, 40, 52, 56, 64, 108, 124)]
+_BRANDS = dict.fromkeys((b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"heim"), "HEIF")
+_BRANDS |= {b"avif": "AVIF", b"avis": "AVIF"}
 # Control characters, and those that turn the direction of the text around them.
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -49,8 +70,12 @@ class ImageData(ABC):
             a sample tells its label.
         class_names: their names in the order of the labels; None where unknown.
         fingerprint: hash that changes with the samples or their labels.
+        named_by_folders: whether the classes are folders, whose order is the alphabet's.
+        notes: what a person should know of how the data were taken, one sentence each.
     """
 
+    named_by_folders = False
+    notes: tuple[str, ...] = ()
     labelled: bool
     labels: NDArray[np.int64] | None
     class_names: tuple[str, ...] | None
@@ -75,6 +100,17 @@ class ImageData(ABC):
     def describe(self) -> dict[str, Any]:
         """What and how much it is, as JSON values."""
 
+    def align(self, place: NDArray[np.int64], names: tuple[str, ...]) -> None:
+        """Count the classes as the network does: what was class i becomes class place[i].
+
+        Args:
+            place: (n_classes of the data,) int64; -1 for a class without samples that is left out.
+            names: the network's classes, in the order of its logits.
+        """
+        if self.labels is not None:
+            self.labels = place[self.labels]
+        self.class_names = names
+
     def sample(self, index: int) -> tuple[Loaded, int]:
         """An image and its label, -1 where unlabelled."""
         return self.load(index), UNLABELLED if self.labels is None else int(self.labels[index])
@@ -91,7 +127,7 @@ def open_image(raw: bytes, id: str) -> Image.Image:
     try:
         return _identify(raw, formats().get(extension(id)))
     except UnidentifiedImageError:
-        raise ImageFaultError(id, "is damaged or no image that Pillow reads") from None
+        raise ImageFaultError(id, _unidentified(raw)) from None
     except Image.DecompressionBombError:
         raise ImageFaultError(id, _TOO_LARGE) from None
     except Exception as error:  # decoders raise whatever a damaged file leads them to
@@ -114,6 +150,32 @@ def conversion(image: Image.Image, mode: str) -> str | None:
     return {"P": "palette", "RGB": "colour"}.get(image.mode, image.mode)
 
 
+def is_turned(image: Image.Image) -> bool:
+    """Whether the EXIF data say that an image is to be turned or mirrored before it is seen."""
+    if not _EXIF & image.info.keys() or image.format == "TIFF":  # Pillow turns TIFF by itself
+        return False
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
+    except Exception:  # damaged EXIF data; the pixels may be sound
+        return False
+
+
+def noted_lines(noted: Mapping[str, int], part: str) -> list[str]:
+    """What was noted of images while they were read, one sentence for each kind.
+
+    Args:
+        noted: number of images by kind, as in `Batch.converted`.
+        part: what they are called: "train", "eval".
+    """
+    said = {
+        TURNED: "{n} images of {part} were turned upright, as their EXIF orientation says",
+        NOT_TURNED: "{n} images of {part} have an EXIF orientation, which is not applied, as "
+        "torchvision and timm do not either: give --upright if the network saw them upright",
+    }
+    other = "{n} {kind} images of {part} converted"
+    return [said.get(kind, other).format(n=n, kind=kind, part=part) for kind, n in noted.items()]
+
+
 def refusal(image: Image.Image) -> str | None:
     """Why an opened image is not to be decoded (too large, not 8 bits), otherwise None."""
     if image.width * image.height > MAX_PIXELS:
@@ -134,6 +196,20 @@ def extension(name: str) -> str:
     return name[dot:].lower() if dot > name.rfind("/") else ""
 
 
+def content_of(head: bytes) -> str | None:
+    """Kind of picture that a file is by its first 32 bytes, such as "PNG"; None for no picture."""
+    for kind, start in _STARTS:
+        if head.startswith(start):
+            return kind
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WEBP"
+    if head[:2] == b"BM" and head[14:18] in _BMP_HEADERS:
+        return "BMP"
+    if head[4:8] == b"ftyp":
+        return _BRANDS.get(head[8:12])
+    return None
+
+
 @cache
 def formats() -> dict[str, str]:
     """File extensions of the formats that Pillow decodes by itself, with the format's name."""
@@ -142,6 +218,13 @@ def formats() -> dict[str, str]:
         for extension, name in Image.registered_extensions().items()
         if name in Image.OPEN and name not in _NO_DECODER
     }
+
+
+def _unidentified(raw: bytes) -> str:
+    kind = content_of(raw[:32])
+    if kind is None or kind in formats().values():
+        return "is damaged or no image that Pillow reads"
+    return f"is a picture of the kind {kind}, which Pillow does not read: convert it to PNG"
 
 
 def _identify(raw: bytes, likely: str | None) -> Image.Image:
@@ -154,3 +237,23 @@ def _identify(raw: bytes, likely: str | None) -> Image.Image:
     return Image.open(
         io.BytesIO(raw), formats=[name for name in Image.ID if name not in _NO_DECODER]
     )
+
+
+def digest_of(*parts: bytes) -> str:
+    """Hash of several parts."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def described_as(kind: str, data: ImageData) -> dict[str, Any]:
+    """What every kind of data says of itself."""
+    return {
+        "kind": kind,
+        "n_samples": len(data),
+        "n_classes": None if data.class_names is None else len(data.class_names),
+        "notes": list(data.notes),
+        "fingerprint": data.fingerprint,
+    }

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from penult.errors import InputError
@@ -20,11 +20,14 @@ from penult.extras import import_torchvision
 from penult.text import some
 
 Size = int | tuple[int, int]
+Box = tuple[float, float, float, float]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 MAX_SIDE = 8192
+# Pixels that an image may have between resize and crop; of a larger one only the crop is resampled.
+MAX_RESIZED = 1 << 24
 CROP_ROUNDINGS = ("even", "down")
 
 
@@ -33,7 +36,7 @@ class Transform:
     """Turn a decoded image into the network's input: resize, centre crop, scale, normalise.
 
     The same steps as torchvision's presets on a PIL image, to the pixel. The EXIF orientation is
-    not applied: torchvision, timm and Hugging Face do not apply it either.
+    not applied unless `upright` says so: torchvision, timm and Hugging Face do not apply it either.
 
     Attributes:
         resize: shorter side in pixels (the longer one follows), or (height, width); None: as it is.
@@ -46,6 +49,7 @@ class Transform:
             are in this order too.
         crop_rounding: where a centre crop lies when the margin is odd: "even" as torchvision rounds
             half to even, "down" as Hugging Face does.
+        upright: turn images as their EXIF orientation says.
         source: where it comes from, for people; no part of the fingerprint.
 
     Raises:
@@ -60,6 +64,7 @@ class Transform:
     scale: float = 1 / 255
     bgr: bool = False
     crop_rounding: str = "even"
+    upright: bool = False
     source: str = "options"
 
     def __post_init__(self) -> None:
@@ -99,20 +104,55 @@ class Transform:
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     def decode(self, image: Image.Image) -> NDArray[np.uint8]:
-        """Convert to the network's mode, resize and crop: uint8, (height, width, channels)."""
+        """Convert to the network's mode, resize and crop: uint8, (height, width, channels).
+
+        Only the crop is resampled of an image that would be very large before it, such as a strip.
+        """
+        if self.upright:
+            image = ImageOps.exif_transpose(image)
         if image.mode != self.mode:
             image = image.convert(self.mode)
-        if self.resize is not None:
-            size = _resized(image.size, self.resize)
-            image = image.resize(size, Image.Resampling[self.interpolation.upper()])
-        if self.crop is not None:
-            height, width = _pair(self.crop)
-            left = self._offset(image.width, width)
-            top = self._offset(image.height, height)
-            # PIL fills what lies outside of the image with zeros, as torchvision's padding does.
-            image = image.crop((left, top, left + width, top + height))
+        if self.crop is None:
+            image = self._resample(image, self._resized(image), None)
+        else:
+            image = self._cropped(image, *_pair(self.crop))
         array: NDArray[np.uint8] = np.asarray(image)
         return array[:, :, None] if array.ndim == 2 else array
+
+    def refusal(self, image: Image.Image) -> str | None:
+        """Why an image is not to be decoded (it would become too large), otherwise None."""
+        width, height = self._resized(image)
+        if self.crop is not None or width * height <= max(MAX_RESIZED, image.width * image.height):
+            return None
+        return (
+            f"of {image.width} × {image.height} pixels would be resized to {width:,} × {height:,}: "
+            "its shape is too long; cut it, or set one size with --size"
+        )
+
+    def _cropped(self, image: Image.Image, height: int, width: int) -> Image.Image:
+        """The centre crop of the resized image."""
+        size = self._resized(image)
+        left, top = self._offset(size[0], width), self._offset(size[1], height)
+        box = (left, top, left + width, top + height)
+        if size[0] * size[1] <= MAX_RESIZED or size == image.size:
+            # PIL fills what lies outside of the image with zeros, as torchvision's padding does.
+            return self._resample(image, size, None).crop(box)
+        inside = (max(left, 0), max(top, 0), min(box[2], size[0]), min(box[3], size[1]))
+        across, down = image.width / size[0], image.height / size[1]
+        source = (inside[0] * across, inside[1] * down, inside[2] * across, inside[3] * down)
+        part = self._resample(image, (inside[2] - inside[0], inside[3] - inside[1]), source)
+        whole = Image.new(part.mode, (width, height))
+        whole.paste(part, (inside[0] - left, inside[1] - top))
+        return whole
+
+    def _resized(self, image: Image.Image) -> tuple[int, int]:
+        """PIL's size, (width, height), after the resize and before the crop."""
+        return image.size if self.resize is None else _resized(image.size, self.resize)
+
+    def _resample(self, image: Image.Image, size: tuple[int, int], box: Box | None) -> Image.Image:
+        if self.resize is None:
+            return image
+        return image.resize(size, Image.Resampling[self.interpolation.upper()], box)
 
     def normalise(self, batch: Tensor) -> Tensor:
         """Scale and normalise a batch on its own device: float32, (n_samples, channels, h, w).

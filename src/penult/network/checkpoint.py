@@ -1,22 +1,24 @@
-"""Weights from a file into a network: read safely, find them in what was saved, fit the names."""
+"""Checkpoint: what was saved in a file, whatever its name says, read without running its code."""
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
+import sys
+import tarfile
 import warnings
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from penult.errors import InputError
+from penult.network.unpickling import pickle_with_stand_ins, user_modules
 from penult.text import described as one_line
 from penult.text import some
 
@@ -28,78 +30,65 @@ _REFUSALS = (
     r"via `add_safe_globals`,? but got (.+)",
     r"Cannot use ``?weights_only=True``? with (TorchScript archives)",
 )
-
-_DEEPEST = 6
-
-
-@dataclass(frozen=True)
-class Shapes:
-    """A tensor whose shape in the file is not the network's."""
-
-    name: str
-    found: tuple[int, ...]
-    expected: tuple[int, ...]
-
-
-def load_weights(
-    model: nn.Module, content: Any, path: Path, class_option: str | None = None
-) -> None:
-    """Load the weights in `content` into `model`, all of them.
-
-    Args:
-        model: the network that the weights belong to.
-        content: what `read_checkpoint` found in `path`; the weights are looked for by `find_state`.
-        path: the file, for errors.
-        class_option: name of the option that sets the number of classes, for the advice in errors.
-
-    Raises:
-        InputError: there are no weights, or their names or shapes do not fit the network.
-    """
-    own = model.state_dict()
-    state = find_state(content, own, path)
-    different = [
-        Shapes(name, tuple(state[name].shape), tuple(own[name].shape))
-        for name in own
-        if name in state and _has_shape(own[name]) and state[name].shape != own[name].shape
-    ]
-    check_fit(path, (), (), different, class_option)
-    try:
-        result = model.load_state_dict(state, strict=False)
-    except RuntimeError as error:
-        raise InputError(f"{path} does not fit the network: {one_line(error)}") from error
-    check_fit(path, result.missing_keys, result.unexpected_keys, (), class_option)
+# What a Hugging Face folder calls its weights, the first that is there counts.
+_IN_FOLDERS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+_OTHER_KINDS = (
+    (rb"\s*<(!doctype|html|\?xml|head|body)", "a web page: the download failed or needs a login"),
+    (rb"version https://git-lfs", "a pointer of Git LFS to the file: run git lfs pull"),
+    (rb"\x89HDF", "an HDF5 file, as Keras writes them: expected weights of PyTorch"),
+    (rb"\x1f\x8b|BZh|\xfd7zXZ", "compressed: unpack it first"),
+    (rb"\x93NUMPY", "a NumPy array: expected names with tensors"),
+    (rb"GGUF", "a GGUF file: expected weights of PyTorch"),
+)
+_LONGEST_INDEX = 64 << 20
 
 
-def read_checkpoint(path: Path, *, trust: bool = False) -> Any:
+def read_checkpoint(path: Path, *, trust: bool = False, importable: Path | None = None) -> Any:
     """What was saved in `path`, tensors on the CPU; runs no code from the file unless `trust`.
 
+    The contents decide how it is read, whatever its suffix.
+
     Args:
-        path: a `.safetensors` file, or one that `torch.save` wrote.
-        trust: unpickle arbitrary objects, which runs whatever code the file holds.
+        path: a file of safetensors or of `torch.save`, an index of several of them
+            (`model.safetensors.index.json`), or a Hugging Face folder with either.
+        trust: unpickle arbitrary objects, which runs whatever code the file holds. Classes that
+            cannot be found become stand-ins.
+        importable: folder whose modules can be imported meanwhile, the user's own.
 
     Raises:
         InputError: no such file, not a checkpoint, damaged, or it needs trust; each in one line.
     """
     if path.is_dir():
-        raise InputError(f"{path} is a folder; expected a checkpoint file")
+        inside = [path / name for name in _IN_FOLDERS if (path / name).is_file()]
+        if not inside:
+            raise InputError(
+                f"{path} is a folder without {' or '.join(_IN_FOLDERS[::2])}; expected a "
+                "checkpoint file"
+            )
+        path = inside[0]
     if not path.exists():
         raise InputError(f"{path} not found; expected a checkpoint file")
     try:
         with path.open("rb") as file:
-            start = file.read(4)
+            start = file.read(512)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {one_line(error)}") from error
     if not start:
         raise InputError(f"{path} is empty; expected a checkpoint file")
+    safe = _is_safetensors(start)
+    if not safe and start.lstrip()[:1] == b"{":
+        return _read_index(path, trust, importable)
+    if not safe:
+        _check_kind(path, start)
     try:
-        if path.suffix == ".safetensors":
+        if safe or (path.suffix == ".safetensors" and not _is_torch(start)):
             return load_file(path)
-        # Only the zip format of torch.save can be mapped into memory.
-        mapped = start == b"PK\x03\x04"
-        with warnings.catch_warnings():
-            # Advice on how to call torch, for programmers; what went wrong ends up below.
-            warnings.simplefilter("ignore")
-            return torch.load(str(path), map_location="cpu", weights_only=not trust, mmap=mapped)
+        return _load(path, start, trust, importable)
     # A damaged pickle fails in as many ways as there are instructions in it.
     except Exception as error:
         refused = None if trust else _refused(error)
@@ -114,118 +103,101 @@ def read_checkpoint(path: Path, *, trust: bool = False) -> Any:
         ) from error
 
 
-def find_state(content: Any, own: Collection[str], path: Path) -> dict[str, Tensor]:
-    """The weights in `content` that fit a network whose tensors are named `own`.
+def _load(path: Path, start: bytes, trust: bool, importable: Path | None) -> Any:
+    # Only the zip format of torch.save can be mapped into memory.
+    mapped = start[:4] == b"PK\x03\x04"
+    how: dict[str, Any] = {"weights_only": True}
+    if trust:
+        how = {"weights_only": False, "pickle_module": pickle_with_stand_ins(user_modules())}
+    with warnings.catch_warnings(), _also_importable(importable if trust else None):
+        # Advice on how to call torch, for programmers; what went wrong ends up below.
+        warnings.simplefilter("ignore")
+        if path.suffix == ".safetensors":
+            # By its name torch would take it for what it is not.
+            with path.open("rb") as file:
+                return torch.load(file, map_location="cpu", **how)
+        return torch.load(str(path), map_location="cpu", mmap=mapped, **how)
 
-    Mappings are searched at any depth, for names that are the network's own after a prefix
-    (`module.`, `_orig_mod.`, `model.`, …) is taken off; where most names fit, that is it. What
-    else was saved there is left out, with a warning if it was beside the weights.
 
-    Raises:
-        InputError: there are no tensors in `content`, or no name fits.
-    """
-    sets = list(_tensor_sets(content))
-    if not sets:
-        kind = type(content).__name__
-        raise InputError(f"{path} holds no weights: expected names with tensors, found {kind}")
-    names = set(own)
-    fits = [
-        (count, label, prefix, tensors)
-        for label, tensors in sets
-        for prefix, count in _prefixes(tensors, names).items()
-    ]
-    if not fits:
-        _, tensors = max(sets, key=lambda labelled: len(labelled[1]))
+@contextmanager
+def _also_importable(folder: Path | None) -> Iterator[None]:
+    """The user's folder on the import path: whole networks name the modules beside the factory."""
+    if folder is None:
+        yield
+        return
+    entry, before = str(folder), set(sys.modules)
+    sys.path.insert(0, entry)
+    try:
+        yield
+    finally:
+        if entry in sys.path:
+            sys.path.remove(entry)
+        # Another folder's module of this name is not to be taken for it later.
+        for name in set(sys.modules) - before:
+            place = getattr(sys.modules[name], "__file__", None)
+            if place and Path(place).resolve().is_relative_to(folder):
+                del sys.modules[name]
+
+
+def _read_index(path: Path, trust: bool, importable: Path | None) -> dict[str, Any]:
+    """All files that an index names, together."""
+    try:
+        if path.stat().st_size > _LONGEST_INDEX:
+            raise ValueError("it is too long")
+        places = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        files = sorted({str(name) for name in places.values()})
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise InputError(
-            f"{path} holds the weights of another network: its names are {some(list(tensors), 3)}; "
-            f"expected {some(list(own), 3)}"
+            f"{path} cannot be read as a checkpoint: it is JSON, but no index with a weight_map "
+            f"({one_line(error)})"
+        ) from error
+    outside = [name for name in files if not name or re.search(r"[/\\]|^\.\.?$", name)]
+    if outside:
+        raise InputError(f"{path} names files that do not lie beside it: {some(outside)}")
+    absent = [name for name in files if not (path.parent / name).is_file()]
+    if absent:
+        raise InputError(
+            f"{path} names {len(files)} files, of which {len(absent)} are not there "
+            f"({some(absent, 3)}): put them beside it"
         )
-    best = max(count for count, *_ in fits)
-    chosen, *others = [fit for fit in fits if fit[0] == best]
-    _, label, prefix, tensors = chosen
-    if others:
-        also = [_label(where, start) for _, where, start, _ in others]
-        warnings.warn(
-            f"{path} holds several sets of weights that fit: {_label(label, prefix)} is taken, "
-            f"not {some(also)}",
-            stacklevel=2,
-        )
-    beside = [name for name in tensors if not name.startswith(prefix)]
-    if beside:
-        warnings.warn(
-            f"{path}: not used, since their names do not begin with {prefix}: {some(beside)}",
-            stacklevel=2,
-        )
-    return {
-        name.removeprefix(prefix): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(prefix)
-    }
+    found: dict[str, Any] = {}
+    for name in files:
+        shard = path.parent / name
+        part = read_checkpoint(shard, trust=trust, importable=importable)
+        if not isinstance(part, dict):
+            raise InputError(f"{shard} holds no weights: expected names with tensors")
+        found |= part
+    return found
 
 
-def check_fit(
-    path: Path,
-    missing: Collection[str],
-    unexpected: Collection[str],
-    different: Collection[Shapes],
-    class_option: str | None,
-) -> None:
-    """Raise one line on what does not fit between a file and a network; nothing where all does.
-
-    Batch norm's counts of batches may be missing: older files lack them and evaluation needs none.
-
-    Raises:
-        InputError: names the first few tensors, how many there are, and what to do.
-    """
-    missing = [name for name in missing if not name.endswith("num_batches_tracked")]
-    problems = [
-        f"{shapes.name} is {_size(shapes.found)} in the file and {_size(shapes.expected)} in the "
-        "network"
-        for shapes in different
-    ]
-    found = [some(problems, 2)] if problems else []
-    for what, names in (("missing", missing), ("unexpected", unexpected)):
-        if names:
-            found.append(f"{len(names)} {what} ({some(list(names), 3)})")
-    if not found:
-        return
-    advice = _class_advice(different, class_option) or "expected the weights of this network"
-    raise InputError(f"{path} does not fit the network: {'; '.join(found)}: {advice}")
+def _is_safetensors(start: bytes) -> bool:
+    return len(start) > 8 and start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 1 << 32
 
 
-def _tensor_sets(
-    content: Any, label: str = "", depth: int = 0
-) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """All mappings of names to tensors in `content`, outer ones first."""
-    if isinstance(content, nn.Module):
-        content = content.state_dict()
-    # A mapping can hold itself.
-    if not isinstance(content, Mapping) or depth > _DEEPEST:
-        return
-    named = {name: value for name, value in content.items() if isinstance(name, str)}
-    tensors = {name: value for name, value in named.items() if isinstance(value, Tensor)}
-    if tensors:
-        yield label, tensors
-    for name, value in named.items():
-        yield from _tensor_sets(value, f"{label}.{name}" if label else name, depth + 1)
+def _is_torch(start: bytes) -> bool:
+    """Whether a file begins as a zip archive or as a pickle does."""
+    return start[:2] == b"PK" or (start[:1] == b"\x80" and start[1] in range(2, 6))
 
 
-def _prefixes(names: Collection[str], own: set[str]) -> Counter[str]:
-    """How many of `names` are the network's own after each prefix, the shortest prefix first."""
-    counts: Counter[str] = Counter()
-    for name in names:
-        starts = [0, *(dot.end() for dot in re.finditer(r"\.", name))]
-        counts.update(name[:start] for start in starts if name[start:] in own)
-    return Counter(dict(sorted(counts.items(), key=lambda item: (len(item[0]), item[0]))))
-
-
-def _has_shape(value: Any) -> bool:
-    """Not so for a lazy layer that has not run yet, nor for a layer's extra state."""
-    return isinstance(value, Tensor) and not is_lazy(value)
-
-
-def _label(label: str, prefix: str) -> str:
-    return ".".join(part for part in (label, prefix.rstrip(".")) if part) or "the outermost"
+def _check_kind(path: Path, start: bytes) -> None:
+    """Name what a file is that people take for a checkpoint."""
+    for pattern, what in _OTHER_KINDS:
+        if re.match(pattern, start, re.IGNORECASE):
+            raise InputError(f"{path} cannot be read as a checkpoint: it is {what}")
+    # The oldest format of torch.save was an archive too, with these names.
+    if start[257:262] == b"ustar" and tarfile.is_tarfile(path):
+        with tarfile.open(path) as archive:
+            first = archive.next()
+        if first is not None and first.name not in ("sys_info", "pickle", "storages", "tensors"):
+            raise InputError(f"{path} is an archive that holds {first.name}: unpack it first")
+    if start[:2] == b"PK" and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive_:
+            names = archive_.namelist()
+        if not any(name.endswith(("data.pkl", "constants.pkl")) for name in names):
+            raise InputError(
+                f"{path} is a zip archive that holds {some(names, 3) or 'nothing'}, and no "
+                "checkpoint of torch.save: unpack it and give the file that is meant"
+            )
 
 
 def _refused(error: Exception) -> str | None:
@@ -240,19 +212,3 @@ def _cause(error: Exception) -> str:
     # torch wraps the reason into paragraphs on how to switch its protection off.
     _, wrapped, reason = str(error).rpartition("WeightsUnpickler error: ")
     return one_line(type(error)(reason.splitlines()[0])) if wrapped else one_line(error)
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return " × ".join(map(str, shape)) or "a number"
-
-
-def _class_advice(different: Collection[Shapes], class_option: str | None) -> str | None:
-    """What to do where the file differs in nothing but the number of classes."""
-    ends = {(shapes.found[:1], shapes.expected[:1]) for shapes in different}
-    if len(ends) != 1 or any(shapes.found[1:] != shapes.expected[1:] for shapes in different):
-        return None
-    (found, expected) = ends.pop()
-    if found == expected or not found or not expected:
-        return None
-    option = f"--set {class_option}={found[0]}" if class_option else "tell the factory so"
-    return f"the file has {found[0]} classes, the network {expected[0]}: {option}"

@@ -18,7 +18,7 @@ from penult.network.linear_maps import LinearMap, close, reduction
 from penult.network.no_head import likely_reduce, reason
 from penult.network.replace import Replacement, replace_head
 from penult.network.tap import FeatureTap
-from penult.network.watch import Layer, Trial, Watch, alike
+from penult.network.watch import LinearLayer, NoiseRun, Watch, alike
 from penult.text import some
 
 __all__ = [
@@ -101,7 +101,7 @@ def _named(watch: Watch, name: str) -> Head:
     return _head(name, trial.map, likely_reduce(watch, layer))
 
 
-def _proof(watch: Watch, target: int) -> tuple[Layer, Trial] | None:
+def _proof(watch: Watch, target: int) -> tuple[LinearLayer, NoiseRun] | None:
     """The layer whose output is a target, with the run that proves it."""
     for layer in watch.equal_to(watch.targets[target]):
         trial = watch.trial(layer)
@@ -110,7 +110,7 @@ def _proof(watch: Watch, target: int) -> tuple[Layer, Trial] | None:
     return None
 
 
-def _verified(watch: Watch, layer: Layer, trial: Trial, target: int) -> Head:
+def _verified(watch: Watch, layer: LinearLayer, trial: NoiseRun, target: int) -> Head:
     """The head of a proof, run once more without noise to compare what it computes."""
     reduce = reduction(trial.shifted, trial.targets[target])
     assert trial.map is not None

@@ -6,7 +6,7 @@ import ast
 import hashlib
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -16,13 +16,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from penult.data.transform import Transform, from_hf, from_timm, from_torchvision
+from penult.data.transform import Transform, from_timm
 from penult.errors import InputError
-from penult.extras import import_extra, import_torchvision, with_torchvision
-from penult.network.checkpoint import Shapes, check_fit, find_state, load_weights, read_checkpoint
+from penult.extras import import_torchvision, with_torchvision
+from penult.network.checkpoint import read_checkpoint
+from penult.network.libraries import LIBRARIES, Built, Request, adapted, weights_in_options
+from penult.network.state import load_weights
+from penult.network.wrappers import in_single_precision, unwrapped
 from penult.text import described as one_line
 from penult.text import some
-from penult.user_code import call_object, load_object, nearest, parameters_of
+from penult.user_code import call_object, load_object, parameters_of
 
 __all__ = [
     "LoadedModel",
@@ -34,6 +37,7 @@ __all__ = [
 ]
 
 RANDOM = "random"
+_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".th", ".tar", ".pkl", ".safetensors", ".json")
 _NO_OPTIONS: Mapping[str, object] = MappingProxyType({})
 
 
@@ -58,35 +62,13 @@ class LoadedModel:
     class_names: tuple[str, ...] | None
 
 
-@dataclass
-class _Built:
-    """What a library or a factory made of a name."""
-
-    model: nn.Module
-    class_option: str | None
-    loaded: bool = False
-    prescribed: Callable[[], Transform] | None = None
-    class_names: tuple[str, ...] | None = None
-
-
-@dataclass(frozen=True)
-class _Request:
-    """What the user asked for: pretrained weights, those in `content` of `file`, or random ones."""
-
-    spec: str
-    name: str
-    options: Mapping[str, object]
-    pretrained: bool
-    file: Path | None
-    content: Any
-
-
 def load_model(
     spec: str,
     *,
     weights: str | Path | None = None,
     options: Mapping[str, object] = _NO_OPTIONS,
     trust_checkpoint: bool = False,
+    weights_key: str | None = None,
 ) -> LoadedModel:
     """Load the network that `spec` names, with its weights.
 
@@ -95,11 +77,13 @@ def load_model(
             `hf:NAME` (`hf:FOLDER` for a local one). A factory is called with `options` and returns
             a `torch.nn.Module`; the attribute `penult_transform` of that module, a dict with the
             fields of `Transform`, says how its inputs are made.
-        weights: a checkpoint file; "random" for the weights that the network is built with, drawn
-            with a fixed seed; None for the pretrained ones of the library, or of the factory.
+        weights: a checkpoint file; the name of a library's weights (`IMAGENET1K_V1`, `DEFAULT`, a
+            tag of timm's); "random" for the weights that the network is built with, drawn with a
+            fixed seed; None for the pretrained ones of the library, or of the factory.
         options: arguments of the factory or of the library. Text that is a Python literal becomes
             what it says (`10`, `0.5`, `None`; `true` and `false` too), all other text stays text.
         trust_checkpoint: let a checkpoint that is not only weights run its code.
+        weights_key: dotted name of the set of weights to take, where the file holds several.
 
     Raises:
         InputError: anything of this is not there, fails or does not fit; always in one line.
@@ -110,27 +94,43 @@ def load_model(
             f"{spec!r} names no network: expected file.py:factory, package.module:factory, "
             "torchvision:NAME, timm:NAME or hf:NAME"
         )
-    file = None if weights is None or str(weights) == RANDOM else Path(weights)
-    request = _Request(
+    given = {key: _literal(text) for key, text in options.items()}
+    if library in LIBRARIES:
+        weights, given = weights_in_options(spec, weights, given)
+    if weights is not None and "://" in str(weights):
+        raise InputError(
+            f"--weights {weights} is an address, and penult reads files: download it, then give "
+            "the file"
+        )
+    named = str(weights) if library in LIBRARIES and _is_name(weights) else None
+    file = None if weights is None or named or str(weights) == RANDOM else Path(weights)
+    request = Request(
         spec=spec,
         name=name,
-        options={key: _literal(text) for key, text in options.items()},
-        pretrained=weights is None,
+        options=given,
+        pretrained=weights is None or named is not None,
+        named=named,
         file=file,
-        content=_read(file, trust_checkpoint),
+        content=_read(file, trust_checkpoint, None if library in LIBRARIES else spec),
+        key=weights_key,
     )
-    build = _LIBRARIES.get(library, _build_from_factory)
+    if weights_key is not None and file is None:
+        raise InputError(f"--weights-key {weights_key} needs --weights FILE, in which it is")
+    build = LIBRARIES.get(library, _build_from_factory)
 
-    def load() -> _Built:
+    def load() -> Built:
         with _seeded():
             return build(request)
 
     built = with_torchvision(load)
+    built.model = unwrapped(built.model)
     if file is not None and not built.loaded:
-        load_weights(built.model, request.content, file, built.class_option)
+        load_weights(built.model, request.content, file, built.class_option, key=weights_key)
     _check_has_values(built.model, spec)
-    model = built.model.cpu().eval()
+    model = in_single_precision(built.model.cpu().eval())
     transform, problem = _transform_of(built, spec)
+    if transform is not None and library in LIBRARIES:
+        transform = adapted(transform, model, given)
     return LoadedModel(
         model=model,
         spec=spec,
@@ -156,14 +156,30 @@ def fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _read(file: Path | None, trust: bool) -> Any:
+def _is_name(weights: str | Path | None) -> bool:
+    """Whether text names a library's weights: no file is there, and it does not look like one."""
+    if weights is None or isinstance(weights, Path) or weights == RANDOM:
+        return False
+    return re.fullmatch(r"[\w.]+", weights) is not None and not (
+        Path(weights).exists() or Path(weights).suffix.lower() in _SUFFIXES
+    )
+
+
+def _read(file: Path | None, trust: bool, factory: str | None) -> Any:
     if file is None:
         return None
+    folder = None
+    if trust and factory is not None and file.exists():
+        # Classes of the user's own files: these are loaded first, and their folder is searched.
+        where = factory.rpartition(":")[0]
+        folder = Path(where).resolve().parent if where.endswith(".py") else Path.cwd()
+        with suppress(InputError):
+            load_object(factory, "factory")
     # A trusted file can hold whole networks, torchvision's among them.
-    return with_torchvision(lambda: read_checkpoint(file, trust=trust))
+    return with_torchvision(lambda: read_checkpoint(file, trust=trust, importable=folder))
 
 
-def _build_from_factory(request: _Request) -> _Built:
+def _build_from_factory(request: Request) -> Built:
     factory = load_object(request.spec, "factory")
     if isinstance(factory, nn.Module):
         if request.options:
@@ -181,100 +197,12 @@ def _build_from_factory(request: _Request) -> _Built:
         raise InputError(
             f"{request.spec} must return a torch.nn.Module, it returned {type(model).__name__}"
         )
-    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-        model = model.module
+    model = unwrapped(model)
     about_classes = [name for name in parameters if "class" in name.lower()]
-    return _Built(
+    return Built(
         model=model,
         class_option=about_classes[0] if about_classes else None,
         prescribed=_prescribed_by_attribute(model),
-    )
-
-
-def _build_from_torchvision(request: _Request) -> _Built:
-    models = import_torchvision().models
-    known = models.list_models(module=models)
-    if request.name not in known:
-        raise _unknown(request, known)
-    default = models.get_model_weights(request.name).DEFAULT
-    wanted = default if request.pretrained else None
-    with _library_errors(request):
-        model = models.get_model(request.name, weights=wanted, **request.options)
-    return _Built(
-        model=model,
-        class_option="num_classes",
-        prescribed=lambda: from_torchvision(default),
-        class_names=tuple(default.meta["categories"]) if request.pretrained else None,
-    )
-
-
-def _build_from_timm(request: _Request) -> _Built:
-    timm = import_extra("timm", "vision")
-    # A name with a colon (hf-hub:, local-dir:) is not of timm's own list.
-    if ":" not in request.name and not timm.is_model(request.name):
-        raise _unknown(request, timm.list_models())
-    with _library_errors(request):
-        model = timm.create_model(request.name, pretrained=request.pretrained, **request.options)
-    trained = model.pretrained_cfg.get("num_classes")
-    wanted = request.options.get("num_classes", trained)
-    if request.pretrained and wanted != trained:
-        raise InputError(
-            f"{request.spec} was trained on {trained} classes, with num_classes={wanted} its last "
-            "layer is random: give --weights FILE"
-        )
-    return _Built(model=model, class_option="num_classes", prescribed=lambda: from_timm(model))
-
-
-def _build_from_hf(request: _Request) -> _Built:
-    transformers = import_extra("transformers", "hf")
-    auto = transformers.AutoModelForImageClassification
-    processors = transformers.AutoImageProcessor
-    # Off without asking: the library would otherwise wait for an answer at the terminal.
-    local = {"trust_remote_code": False}
-    with _library_errors(request, "config.json", "give hf:FOLDER, a local folder that holds it"):
-        config, unused = transformers.AutoConfig.from_pretrained(
-            request.name, return_unused_kwargs=True, **local, **request.options
-        )
-    unused.pop("trust_remote_code", None)
-    if unused:
-        settings = ["num_labels", *config.to_dict()]
-        raise InputError(
-            f"{request.spec} has no parameter {some(list(unused))}: its config has "
-            f"{some(nearest(next(iter(unused)), settings) or settings)}"
-        )
-    with _library_errors(request), _quiet(transformers):
-        if request.pretrained:
-            model, report = auto.from_pretrained(
-                request.name,
-                config=config,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-                **local,
-            )
-        else:
-            model, report = auto.from_config(config, **local), {}
-            if request.file is not None:
-                state = find_state(request.content, model.state_dict(), request.file)
-                # Names of layers change between releases; only the library knows how.
-                model, report = type(model).from_pretrained(
-                    None,
-                    config=config,
-                    state_dict=state,
-                    output_loading_info=True,
-                    ignore_mismatched_sizes=True,
-                )
-    if report:
-        where = request.file or Path(request.name)
-        _check_report(where, report, extra_fits=request.pretrained)
-    labels = [config.id2label[index] for index in sorted(config.id2label)]
-    named = labels != [f"LABEL_{index}" for index in range(len(labels))]
-    return _Built(
-        # Half precision is how weights are stored, not how the network is meant to be run.
-        model=model.float(),
-        class_option="num_labels",
-        loaded=True,
-        prescribed=lambda: from_hf(processors.from_pretrained(request.name, **local)),
-        class_names=tuple(labels) if named else None,
     )
 
 
@@ -295,7 +223,7 @@ def _prescribed_by_attribute(model: nn.Module) -> Callable[[], Transform] | None
     return None
 
 
-def _transform_of(built: _Built, spec: str) -> tuple[Transform | None, str]:
+def _transform_of(built: Built, spec: str) -> tuple[Transform | None, str]:
     """The prescribed transform, or why there is none: options can still say how inputs are made."""
     if built.prescribed is None:
         return None, f"{spec} does not say how its inputs are made"
@@ -303,45 +231,6 @@ def _transform_of(built: _Built, spec: str) -> tuple[Transform | None, str]:
         return with_torchvision(built.prescribed), ""
     except (InputError, OSError, ValueError, ImportError) as error:
         return None, f"{spec} does not say how its inputs are made: {one_line(error)}"
-
-
-@contextmanager
-def _library_errors(
-    request: _Request,
-    wanted: str = "weights",
-    advice: str = "give --weights FILE, or --weights random for random weights",
-) -> Iterator[None]:
-    """One line where a library fails to build a network or to get its weights."""
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:
-        # Libraries answer wrong arguments with exactly these; failed downloads are subclasses.
-        if type(error) in (TypeError, ValueError, AssertionError):
-            given = some([f"{name}={value!r}" for name, value in request.options.items()])
-            with_options = f" with {given}" if given else ""
-            advice = ""
-            if request.pretrained and given and type(error) is ValueError:
-                advice = " (of the pretrained weights; give --weights FILE for others)"
-            raise InputError(
-                f"{request.spec} cannot be built{with_options}: {one_line(error)}{advice}"
-            ) from error
-        raise InputError(
-            f"could not get the {wanted} of {request.spec}: {one_line(error)}; {advice}"
-        ) from error
-
-
-@contextmanager
-def _quiet(transformers: Any) -> Iterator[None]:
-    """Keep transformers from printing a table of what does not fit; the error says it."""
-    logging = transformers.utils.logging
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
 
 
 @contextmanager
@@ -363,28 +252,6 @@ def _literal(text: object) -> object:
         return text
 
 
-def _unknown(request: _Request, known: list[str]) -> InputError:
-    library = request.spec.partition(":")[0]
-    close = nearest(request.name, known)
-    meant = f"did you mean {some(close)}?" if close else f"it has {some(known, 3)}"
-    return InputError(f"{library} has no image classifier {request.name!r}: {meant}")
-
-
-def _check_report(path: Path, report: Mapping[str, Any], *, extra_fits: bool) -> None:
-    """Check what transformers says it could not place; its own folders may hold further heads."""
-    different = [
-        Shapes(name, tuple(found), tuple(expected))
-        for name, found, expected in sorted(report["mismatched_keys"])
-    ]
-    check_fit(
-        path,
-        sorted(report["missing_keys"]),
-        [] if extra_fits else sorted(report["unexpected_keys"]),
-        different,
-        "num_labels",
-    )
-
-
 def _check_has_values(model: nn.Module, spec: str) -> None:
     for name, value in model.state_dict().items():
         if isinstance(value, Tensor) and (is_lazy(value) or value.is_meta):
@@ -392,8 +259,3 @@ def _check_has_values(model: nn.Module, spec: str) -> None:
                 f"{spec} has no values for {name}: run a lazy layer once in the factory, and build "
                 "no layer on the meta device"
             )
-
-
-_LIBRARIES: Mapping[str, Callable[[_Request], _Built]] = MappingProxyType(
-    {"torchvision": _build_from_torchvision, "timm": _build_from_timm, "hf": _build_from_hf}
-)

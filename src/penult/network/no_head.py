@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from penult.network.linear_maps import close, reduced, reduction, wide
-from penult.network.watch import Layer, Trial, Watch, alike
+from penult.network.watch import LinearLayer, NoiseRun, Watch, alike
 from penult.text import some
 
 _MOST_TRIALS = 16
@@ -29,8 +29,8 @@ _OPERATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 def reason(watch: Watch) -> str:
     """Why no layer's output is the first of the network's outputs."""
     before = watch.targets[0]
-    shares: dict[Layer, float] = {}
-    reaching: list[Layer] = []
+    shares: dict[LinearLayer, float] = {}
+    reaching: list[LinearLayer] = []
     for layer in watch.fitting(before.shape[1])[::-1][:_MOST_TRIALS]:
         trial = watch.trial(layer, alone=True)
         after = trial.targets[0]
@@ -57,7 +57,7 @@ def reason(watch: Watch) -> str:
     return found + (f"; {some(bare)} would fit but belongs to no layer that ran" if bare else "")
 
 
-def likely_reduce(watch: Watch, layer: Layer) -> str:
+def likely_reduce(watch: Watch, layer: LinearLayer) -> str:
     """How to reduce the positions of a layer whose output is not the logits."""
     trial = watch.trial(layer, alone=True)
     if trial.shifted.shape[1] == 1:
@@ -91,7 +91,7 @@ def _operation(values: Tensor, target: Tensor) -> tuple[str, str] | None:
     return None
 
 
-def _share(trial: Trial, change: Tensor) -> tuple[float, str] | None:
+def _share(trial: NoiseRun, change: Tensor) -> tuple[float, str] | None:
     """By what factor, and reduced how, the layer's noise came out at the end, if linearly."""
     n_positions = trial.noise.shape[1]
     positions = [f"position:{i}" for i in range(n_positions)]
@@ -106,7 +106,7 @@ def _share(trial: Trial, change: Tensor) -> tuple[float, str] | None:
     return None
 
 
-def _mixture(shares: Mapping[Layer, float]) -> str:
+def _mixture(shares: Mapping[LinearLayer, float]) -> str:
     """How the logits are put together from the outputs of layers, in words."""
     layers, factors = list(shares)[::-1], list(shares.values())[::-1]
     n = len(layers)

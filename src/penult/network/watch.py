@@ -27,7 +27,7 @@ Hooks = tuple[Callable[..., Any] | None, Callable[..., Any]]
 
 
 @dataclass(frozen=True, eq=False)
-class Layer:
+class LinearLayer:
     """A module that ran and, judged by shapes, could be linear."""
 
     name: str
@@ -41,7 +41,7 @@ class Layer:
 
 
 @dataclass(frozen=True, eq=False)
-class Trial:
+class NoiseRun:
     """One run in which noise was added to the output of a layer's last call.
 
     Args:
@@ -73,7 +73,7 @@ class Watch:
     def __init__(self, model: nn.Module, example: Example) -> None:
         self.model, self.example = model, example
         self.ran: set[nn.Module] = set()
-        self.layers: dict[nn.Module, Layer] = {}
+        self.layers: dict[nn.Module, LinearLayer] = {}
         found = self._run(self._watchers())
         self.outputs = [kind_of(values) for values in found]
         self.targets = _targets(found)
@@ -89,11 +89,11 @@ class Watch:
         """Targets of one more run, with hooks before (or None) and after some modules."""
         return _targets(self._run(hooks or {}))
 
-    def equal_to(self, target: Tensor) -> list[Layer]:
+    def equal_to(self, target: Tensor) -> list[LinearLayer]:
         """Layers whose output equals a target, the last first; not yet a proof."""
-        equal: list[Layer] = []
+        equal: list[LinearLayer] = []
 
-        def compare(layer: Layer) -> Hooks:
+        def compare(layer: LinearLayer) -> Hooks:
             def after(module: nn.Module, args: Any, kwargs: Any, output: Tensor) -> None:
                 x = first_tensor(args, kwargs)
                 assert x is not None
@@ -106,11 +106,11 @@ class Watch:
         self.run({layer.module: compare(layer) for layer in self.fitting(target.shape[1])})
         return list(dict.fromkeys(reversed(equal)))
 
-    def fitting(self, n_classes: int) -> list[Layer]:
+    def fitting(self, n_classes: int) -> list[LinearLayer]:
         """Layers with so many classes, in the order of their first call."""
         return [layer for layer in self.layers.values() if layer.n_classes == n_classes]
 
-    def trial(self, layer: Layer, *, alone: bool = False) -> Trial:
+    def trial(self, layer: LinearLayer, *, alone: bool = False) -> NoiseRun:
         """Run with noise added to the output of the layer's last call.
 
         Unless `alone`, its input gets noise too, so that the map is tried on other inputs than the
@@ -148,7 +148,7 @@ class Watch:
         others = [] if alone else self.fitting(layer.n_classes)
         hooks: dict[nn.Module, Hooks] = {other.module: (None, shake) for other in others}
         targets = self.run({**hooks, layer.module: (before, after)})
-        return Trial(*seen[0], targets)
+        return NoiseRun(*seen[0], targets)
 
     def listing(self) -> str:
         """The layers that could be meant, those with the logits' number of classes first."""
@@ -170,7 +170,7 @@ class Watch:
                     old = self.layers.get(module)
                     n_classes, n_features = weights[0].shape
                     calls = old.calls + 1 if old else 1
-                    self.layers[module] = Layer(name, module, n_classes, n_features, calls)
+                    self.layers[module] = LinearLayer(name, module, n_classes, n_features, calls)
 
             return None, after
 

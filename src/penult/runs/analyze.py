@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from penult.data.open import ImageData, checked_labels
+from penult.data.classes import distinct
+from penult.data.open import ImageData
 from penult.data.source import ImageSource, Pass
 from penult.data.transform import Transform
 from penult.errors import InputError
@@ -31,7 +30,6 @@ from penult.heads.subspaces import Subspaces, top_k
 from penult.network.head import Head
 from penult.runs.run import SUMMARY_FORMAT, Run, claim
 from penult.storage import write_tensors
-from penult.text import some
 
 
 @dataclass(frozen=True)
@@ -147,84 +145,8 @@ def analyze_features(
 
     train = part(features)
     held_out = part(evaluation) if evaluation is not None else None
-    names, store = _distinct(features.names()), torch.float32
+    names, store = distinct(features.names()), torch.float32
     return _analyze(out, head, names, train, held_out, {}, {}, store, options)
-
-
-def align_classes(
-    head: Head,
-    data: ImageData,
-    evaluation: ImageData | None,
-    given: Sequence[str] | None,
-    known: Sequence[str] | None,
-) -> tuple[str, ...]:
-    """Names of the classes in the order of the logits; labels of the data are put in that order.
-
-    Args:
-        head: its number of classes counts.
-        data: analysed images; `labels` and `class_names` are changed in place.
-        evaluation: likewise.
-        given: names that the user gives, or None.
-        known: names that the network's library gives, or None.
-
-    Raises:
-        InputError: class folders that do not fit the head, or unknown ones in `evaluation`.
-    """
-    n_classes = head.n_classes
-    if given is not None and len(given) != n_classes:
-        raise InputError(f"{len(given)} class names are given for the {n_classes} of the network")
-    found = data.class_names
-    names = _distinct(_names_in_order(n_classes, found, given, known))
-    position = {name: i for i, name in enumerate(names)}
-    for images, what in ((data, "the data"), (evaluation, "the evaluation data")):
-        if images is None or images.labels is None:
-            continue
-        if images.class_names is None:
-            checked_labels(images.labels, len(images), n_classes)
-            continue
-        unknown = [name for name in images.class_names if name not in position]
-        if unknown:
-            raise InputError(
-                f"{what} has classes that the network's {n_classes} do not include: "
-                f"{some(unknown)}; expected {some(list(names))}"
-            )
-        place = np.array([position[name] for name in images.class_names], dtype=np.int64)
-        images.labels = place[images.labels]
-        images.class_names = names
-    return names
-
-
-def _names_in_order(
-    n_classes: int,
-    found: Sequence[str] | None,
-    given: Sequence[str] | None,
-    known: Sequence[str] | None,
-) -> tuple[str, ...]:
-    if given is not None:
-        return tuple(given)
-    if found is not None and known is not None and set(found) <= set(known):
-        return tuple(known)
-    if found is not None and len(found) == n_classes:
-        return tuple(found)
-    if found is not None and len(found) > n_classes:
-        raise InputError(
-            f"the data has {len(found)} classes ({some(list(found))}) and the network only "
-            f"{n_classes}: give a network for these classes, such as with --set num_classes="
-            f"{len(found)}, or data with fewer class folders"
-        )
-    if found is not None:
-        raise InputError(
-            f"the data has {len(found)} classes ({some(list(found))}) and the network {n_classes}: "
-            "give --class-names FILE, the network's class names in the order of its logits, of "
-            "which the class folders are some"
-        )
-    return tuple(known) if known is not None else tuple(map(str, range(n_classes)))
-
-
-def _distinct(names: Sequence[str]) -> tuple[str, ...]:
-    """Tell equal names apart by their class index, as ImageNet's two cranes need."""
-    counts = Counter(names)
-    return tuple(f"{name} ({i})" if counts[name] > 1 else name for i, name in enumerate(names))
 
 
 def _analyze(
@@ -417,6 +339,10 @@ def _finish(
         "judge": judge.document(),
         "dense": {"accuracy": dense, "train_accuracy": train_accuracy},
         "faults": {name: found.to_json() for name, found in faults.items()},
+        "notes": {
+            name: (run.about[part] or {}).get("notes", [])
+            for name, part in (("train", "data"), ("eval", "evaluation"))
+        },
         "path": path,
         "influence": {
             name: {

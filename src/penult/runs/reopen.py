@@ -102,7 +102,11 @@ def load_as(run: Run, weights: str | Path | None, trust_checkpoint: bool = False
     about = network_of(run)
     options = dict(text.split("=", 1) for text in about["set"])
     return load_model(
-        about["spec"], weights=weights, options=options, trust_checkpoint=trust_checkpoint
+        about["spec"],
+        weights=weights,
+        options=options,
+        trust_checkpoint=trust_checkpoint,
+        weights_key=about.get("weights_key"),
     )
 
 

@@ -1,0 +1,216 @@
+"""Classes of the data put in the order of the network's logits."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from penult.data.class_list import ClassList, first_name, is_wordnet_id
+from penult.data.folders import natural_order, order_warning
+from penult.data.image import ImageData
+from penult.data.labels import checked_labels
+from penult.errors import InputError
+from penult.text import some
+
+
+def align_classes(
+    n_classes: int,
+    data: ImageData,
+    evaluation: ImageData | None = None,
+    given: ClassList | Sequence[str] | None = None,
+    known: Sequence[str] | None = None,
+) -> tuple[str, ...]:
+    """Names of the classes in the order of the logits; labels of the data are put in that order.
+
+    Class folders are placed by what the user gives, by the names that the network's library knows,
+    by their WordNet ids among those of ImageNet, or else, if there are as many as logits, in their
+    own order. Empty class folders count where they make up the number.
+
+    Args:
+        n_classes: of the network.
+        data: analysed images; `labels` and `class_names` are changed in place.
+        evaluation: likewise.
+        given: what the user says of the classes, from `class_list`, or their names.
+        known: names that the network's library gives, or None.
+
+    Raises:
+        InputError: class folders that do not fit the network, or unknown ones in `evaluation`.
+    """
+    said = _said(given, n_classes)
+    places = _places(n_classes, data, said, known)
+    for images, what in ((data, "the data"), (evaluation, "the evaluation data")):
+        if images is None:
+            continue
+        if images.class_names is None:
+            if images.labels is not None:
+                checked_labels(images.labels, len(images), n_classes)
+            continue
+        present = _present(images)
+        numbers = [places.number(name) for name in images.class_names]
+        unknown = [n for n, i in zip(images.class_names, numbers, strict=True) if i is None]
+        if unmet := [name for name in unknown if name in present]:
+            raise InputError(
+                f"{what} has classes that the network's {n_classes} do not include: "
+                f"{some(unmet)}; expected {some(list(places.names))}"
+            )
+        place = np.array([-1 if i is None else i for i in numbers], dtype=np.int64)
+        images.align(place, places.names)
+    return places.names
+
+
+class _Places:
+    """Where a class stands among the logits, by whatever it is called.
+
+    Args:
+        names: as people read them, in the order of the logits.
+        keys: other names, which come first.
+    """
+
+    def __init__(self, names: Sequence[str], keys: Mapping[str, int] | None = None) -> None:
+        self.names = distinct(names)
+        self._exact = {name: i for i, name in enumerate(names)}
+        counts = Counter(names)
+        self._exact = {name: i for name, i in self._exact.items() if counts[name] == 1}
+        self._exact |= {name: i for i, name in enumerate(self.names)} | dict(keys or {})
+        loose: dict[str, int | None] = {}
+        for name, i in self._exact.items():
+            for form in {_loose(name), _loose(name.split(",")[0])}:
+                loose[form] = i if loose.get(form, i) == i else None
+        self._by_form = loose
+
+    def number(self, name: str) -> int | None:
+        """The class of this name; None where there is none."""
+        found = self._exact.get(name)
+        return self._by_form.get(_loose(name)) if found is None else found
+
+    def holds(self, names: Sequence[str]) -> bool:
+        """Whether these are different classes."""
+        numbers = [self.number(name) for name in names]
+        return None not in numbers and len(set(numbers)) == len(numbers)
+
+
+def distinct(names: Sequence[str]) -> tuple[str, ...]:
+    """Tell equal names apart by their class index, as ImageNet's two cranes need."""
+    counts = Counter(names)
+    return tuple(f"{name} ({i})" if counts[name] > 1 else name for i, name in enumerate(names))
+
+
+def _loose(name: str) -> str:
+    """A name without what programs change: capitals, and underscores for spaces."""
+    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
+
+
+def _said(given: ClassList | Sequence[str] | None, n_classes: int) -> ClassList:
+    if given is None:
+        return ClassList()
+    said = given if isinstance(given, ClassList) else ClassList(tuple(map(first_name, given)))
+    if said.names is None or len(said.names) == n_classes:
+        return said
+    if said.renamed:
+        return ClassList(renamed=said.renamed)
+    raise InputError(f"{len(said.names)} class names are given for the {n_classes} of the network")
+
+
+def _present(images: ImageData) -> list[str]:
+    """The classes that have images, as far as the labels are known."""
+    names = images.class_names or ()
+    if images.labels is None:
+        return list(names)
+    counts = np.bincount(images.labels, minlength=len(names))
+    return [name for name, n in zip(names, counts, strict=True) if n]
+
+
+def _places(
+    n_classes: int, data: ImageData, said: ClassList, known: Sequence[str] | None
+) -> _Places:
+    if said.names is not None:
+        return _Places(said.names, said.keys)
+    found = data.class_names
+    if found is None:
+        return _Places(known if known is not None else list(map(str, range(n_classes))))
+    present = _present(data)
+    library = None if known is None else _Places(list(map(first_name, known)))
+    if library is not None and library.holds(present):
+        return _renamed(library.names, said, {n: library.number(n) for n in present})
+    if (ids := wordnet_ids(n_classes, present)) is not None:
+        names = known or [wordnet_names().get(key, key) for key in ids]
+        keys = {key: i for i, key in enumerate(ids)}
+        return _renamed([first_name(name.split(",")) for name in names], said, keys)
+    fitting = next((names for names in (found, present) if len(names) == n_classes), None)
+    if fitting is None:
+        raise InputError(_misfit(n_classes, present))
+    if said.natural:
+        fitting = natural_order(fitting)
+    elif data.named_by_folders and (warning := order_warning(fitting)):
+        warnings.warn(warning, stacklevel=3)
+    return _renamed(fitting, said, {name: i for i, name in enumerate(fitting)})
+
+
+def _renamed(names: Sequence[str], said: ClassList, keys: Mapping[str, int | None]) -> _Places:
+    """Places with the names that people are to read."""
+    shown = list(names)
+    numbers = {key: i for key, i in keys.items() if i is not None}
+    for key, i in numbers.items():
+        shown[i] = said.renamed.get(key, shown[i])
+    numbers = {name: i for i, name in enumerate(names)} | numbers
+    return _Places(shown, numbers)
+
+
+def wordnet_ids(n_classes: int, folders: Sequence[str]) -> list[str] | None:
+    """The WordNet ids of ImageNet's classes in the order of the logits, by timm's tables.
+
+    Args:
+        n_classes: of the network: 1,000, or of one of ImageNet's larger sets.
+        folders: the class folders, which must all be among them.
+
+    Returns:
+        None where there are as many folders as classes, where they are no such ids, and where no
+        table fits.
+    """
+    if len(folders) == n_classes or not folders or not all(map(is_wordnet_id, folders)):
+        return None
+    tables = _tables()
+    for path in sorted(tables.glob("*_synsets.txt")) if tables else ():
+        ids = path.read_text(encoding="utf-8").split()
+        if len(ids) == n_classes and set(folders) <= set(ids):
+            return ids
+    return None
+
+
+def wordnet_names() -> dict[str, str]:
+    """The first English name of each of ImageNet's WordNet ids, by timm's tables."""
+    tables = _tables()
+    path = tables / "imagenet_synset_to_lemma.txt" if tables else None
+    lines = path.read_text(encoding="utf-8").splitlines() if path and path.is_file() else []
+    pairs = (line.partition("\t") for line in lines)
+    return {key: names.split(",")[0].strip() for key, _, names in pairs}
+
+
+def _tables() -> Path | None:
+    """The folder of timm's tables, found without importing timm; None where it is not installed."""
+    spec = find_spec("timm")
+    places = list(spec.submodule_search_locations or ()) if spec is not None else []
+    return Path(places[0]) / "data" / "_info" if places else None
+
+
+def _misfit(n_classes: int, found: Sequence[str]) -> str:
+    shown = f"the data has {len(found)} classes ({some(list(found))}) and the network"
+    if len(found) > n_classes:
+        return (
+            f"{shown} only {n_classes}: give a network for these classes, such as with --set "
+            f"num_classes={len(found)}, or data with fewer class folders"
+        )
+    if all(map(is_wordnet_id, found)) and _tables() is None:
+        return (
+            f"{shown} {n_classes}: the ids are placed among ImageNet's classes where timm is "
+            "installed: pip install 'penult[vision]'; or give --class-names FILE"
+        )
+    return (
+        f"{shown} {n_classes}: give --class-names FILE, the network's class names in the order of "
+        "its logits, of which the class folders are some"
+    )

@@ -1,0 +1,284 @@
+"""Map-style data sets: of torch, torchvision, Hugging Face, or of the user."""
+
+from __future__ import annotations
+
+import inspect
+import reprlib
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset, default_collate
+
+from penult.data.class_list import first_name
+from penult.data.image import (
+    UNLABELLED,
+    ImageData,
+    ImageFaultError,
+    Loaded,
+    described_as,
+    digest_of,
+)
+from penult.data.items import Layout, layout_of
+from penult.data.labels import NoLabelError, label_of, label_range, labels_of
+from penult.errors import InputError
+from penult.text import described as one_line
+from penult.text import some
+from penult.user_code import call_object, load_object
+
+LOOKED_AT = 16
+CHANGES = (
+    "the samples change from one look to the next, as with augmentation left on: turn it off, "
+    "since what is analysed cannot be looked up again"
+)
+
+
+class DatasetImages(ImageData):
+    """A map-style data set whose items hold an image and a label.
+
+    Items are (image, label), longer tuples, or dicts; see `layout_of`. A label is known when its
+    sample is loaded. Where the data set also has all of them as `targets` or `labels`, and the
+    first samples looked at agree with it, `labels` is this list; otherwise the samples' own count.
+
+    Args:
+        dataset: anything with a length and items.
+        labelled: False passes over labels; items may then be images alone.
+        spec: the `file.py:function` that returned it, by which another process opens it again.
+    """
+
+    def __init__(self, dataset: Any, labelled: bool = True, spec: str | None = None) -> None:
+        self._dataset = dataset
+        self._spec = spec
+        self._place: NDArray[np.int64] | None = None
+        own: tuple[str, ...] | None = None
+        self.labelled = labelled
+        self.labels = self.class_names = None
+        self._layout = _layout(dataset, labelled)
+        listed: NDArray[np.int64] | None = None
+        if labelled:
+            own = _class_names(dataset, self._layout.label)
+            listed, self.class_names = _listed(dataset, self._layout.label, own)
+        self._know(self.class_names)
+        seen, contents, changes = self._look()
+        notes = [self._layout.note, CHANGES if changes else None]
+        if listed is not None:
+            wrong = [i for i, label in seen.items() if label != listed[i]]
+            if not wrong:
+                self.labels = listed
+            else:
+                self._know(own)
+                notes.append(
+                    f"the data set's own list of labels differs from what its samples say (sample "
+                    f"{wrong[0]}: {listed[wrong[0]]} and {seen[wrong[0]]}): the samples count"
+                )
+        self.notes = tuple(note for note in notes if note)
+        origin = type(dataset) if spec is None else load_object(spec, "function")
+        name = getattr(origin, "__qualname__", type(origin).__qualname__)
+        self.fingerprint = digest_of(
+            f"{name} {len(dataset)} {labelled}".encode(),
+            _source(origin),
+            b"" if listed is None else listed.tobytes(),
+            b"" if changes else contents.encode(),
+        )
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A user's file is imported under a name that another process does not know.
+        return {**self.__dict__, **({} if self._spec is None else {"_dataset": None})}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self._spec is not None:
+            self._dataset = map_style(call_object(self._spec, "function"), self._spec)
+
+    def id(self, index: int) -> str:
+        """The sample's number."""
+        return str(index)
+
+    def load(self, index: int) -> Loaded:
+        """The image of a sample."""
+        return self.sample(index)[0]
+
+    def sample(self, index: int) -> tuple[Loaded, int]:
+        """The image of a sample and its label, -1 where unlabelled."""
+        id, item = self.id(index), self._item(index)
+        if not self.labelled:
+            # Items may be images alone, also where the first is not.
+            layout = Layout() if self._layout.image is None else self._layout
+            if not isinstance(item, Mapping | list | tuple):
+                layout = Layout(None)
+            return layout.image_of(item, id), UNLABELLED
+        label = self._layout.label_of(item, id)
+        return self._layout.image_of(item, id), self._label(id, label)
+
+    def describe(self) -> dict[str, Any]:
+        """Kind, where it comes from, numbers and fingerprint."""
+        found = described_as("dataset", self)
+        return {**found, "source": self._spec or type(self._dataset).__qualname__}
+
+    def align(self, place: NDArray[np.int64], names: tuple[str, ...]) -> None:
+        """Count the classes as the network does."""
+        super().align(place, names)
+        self._place = place if self._place is None else place[self._place]
+
+    def _know(self, class_names: tuple[str, ...] | None) -> None:
+        self.class_names = class_names
+        self._numbers = {name: i for i, name in enumerate(class_names or ())}
+        self._n_classes = None if class_names is None else len(class_names)
+
+    def _item(self, index: int) -> Any:
+        try:
+            return self._dataset[index]
+        except Exception as error:  # the data set is the user's: it may raise anything
+            raise ImageFaultError(
+                self.id(index), f"cannot be loaded ({one_line(error)})"
+            ) from error
+
+    def _label(self, id: str, label: Any) -> int:
+        try:
+            number = label_of(label, self._numbers or None)
+        except NoLabelError as error:
+            raise ImageFaultError(id, f"has the label {error}") from None
+        end = self._n_classes
+        if number < 0 or (end is not None and number >= end):
+            raise ImageFaultError(id, f"has the label {number}, expected {label_range(end)}")
+        return number if self._place is None else int(self._place[number])
+
+    def _look(self) -> tuple[dict[int, int], str, bool]:
+        """Labels of some samples, a hash of these, and whether they change from look to look."""
+        labels: dict[int, int] = {}
+        spread = np.unique(np.linspace(0, len(self) - 1, LOOKED_AT).astype(int)).tolist()
+        seen: list[bytes] = []
+        for index in spread:
+            seen.append(self._contents(index))
+            with suppress(ImageFaultError):
+                labels[index] = self.sample(index)[1]
+        changes = any(self._contents(i) != seen[at] for at, i in enumerate(spread[:2]))
+        return labels if self.labelled else {}, digest_of(*seen), changes
+
+    def _contents(self, index: int) -> bytes:
+        """A hash of an image and its label; the same for all that cannot be loaded."""
+        try:
+            image, label = self.sample(index)
+            if isinstance(image, Image.Image):
+                return digest_of(image.tobytes(), f"{image.size} {label}".encode()).encode()
+            values = image.cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
+            return digest_of(values.tobytes(), f"{values.shape} {label}".encode()).encode()
+        except Exception:  # a fault of this one image, found and said where it is read
+            return b"fault"
+
+
+def map_style(found: Any, what: str) -> Any:
+    """The map-style data set in what a user gives: itself, or what a DataLoader reads.
+
+    Raises:
+        InputError: it is none.
+    """
+    if isinstance(found, DataLoader):
+        if found.collate_fn is not default_collate:
+            raise InputError(
+                f"{what} is a DataLoader with a collate_fn of its own: give its data set"
+            )
+        found = found.dataset
+    if isinstance(found, Mapping) and found and all(map(_is_map_style, found.values())):
+        if len(found) == 1:
+            return map_style(next(iter(found.values())), what)
+        names = list(map(str, found))
+        raise InputError(
+            f"{what} is {len(found)} data sets ({some(names)}): give one of them, such as "
+            f"{type(found).__name__}[{names[0]!r}]"
+        )
+    if not _is_map_style(found):
+        raise InputError(
+            f"{what} is {_shown(found)}, expected a map-style data set: with a length, and "
+            "items (image, label)"
+        )
+    if len(found) == 0:
+        raise InputError(f"{what} is empty: it has no samples")
+    return found
+
+
+def _is_map_style(found: Any) -> bool:
+    is_like_it = hasattr(found, "__getitem__") and hasattr(found, "__len__")
+    return is_like_it and not isinstance(found, str | bytes | Mapping | type)
+
+
+def _shown(found: Any) -> str:
+    """A value, or only its type where it says no more than its address."""
+    shown = reprlib.repr(found)
+    return f"a {type(found).__qualname__}" if " at 0x" in shown or "..." in shown else shown
+
+
+def _layout(dataset: Any, labelled: bool) -> Layout:
+    """How items are read, by the first that can be loaded and that has an image and a label."""
+    why: NoLabelError | None = None
+    for index in range(min(len(dataset), LOOKED_AT)):
+        try:
+            return layout_of(dataset[index], labelled)
+        except NoLabelError as error:
+            why = why or error
+        except Exception:  # one sample; said where it is read
+            continue
+    if why is not None:
+        raise InputError(f"sample 0 of the data set {why}")
+    return Layout()
+
+
+def _class_names(dataset: Any, label: int | str | None) -> tuple[str, ...] | None:
+    """Names of the classes in the order of their numbers, as torchvision or Hugging Face say."""
+    if isinstance(dataset, Subset):
+        return _class_names(dataset.dataset, label)
+    names = getattr(dataset, "classes", None)
+    if not isinstance(names, list | tuple | np.ndarray):
+        features = getattr(dataset, "features", None)
+        feature = features.get(label) if isinstance(features, Mapping) else None
+        names = getattr(feature, "names", None)
+    if not isinstance(names, list | tuple | np.ndarray) or not len(names):
+        return None
+    return tuple(map(first_name, names))
+
+
+def _listed(
+    dataset: Any, label: int | str | None, class_names: Sequence[str] | None
+) -> tuple[NDArray[np.int64] | None, tuple[str, ...] | None]:
+    """All labels, where the data set lists them without loading its images, and their names."""
+    labels = _list_of_labels(dataset, label)
+    names = None if class_names is None else tuple(class_names)
+    if labels is None:
+        return None, names
+    try:
+        return labels_of(labels, len(dataset), names)
+    except InputError:
+        # Raw labels that the samples turn into others; these are what counts.
+        return None, names
+
+
+def _list_of_labels(dataset: Any, label: int | str | None) -> Any:
+    if isinstance(dataset, Subset):
+        whole = _list_of_labels(dataset.dataset, label)
+        return None if whole is None else [whole[i] for i in dataset.indices]
+    if getattr(dataset, "target_transform", None) is not None:
+        return None
+    if isinstance(label, str) and label in getattr(dataset, "column_names", ()):
+        return list(dataset[label])
+    for name in ("targets", "labels"):
+        labels = getattr(dataset, name, None)
+        if isinstance(labels, list | tuple | np.ndarray | Tensor) and len(labels) == len(dataset):
+            return labels
+    return None
+
+
+def _source(origin: Any) -> bytes:
+    """The source file that defines a function or a class; nothing where there is none."""
+    try:
+        file = inspect.getsourcefile(origin)
+    except TypeError:  # built in, or an instance
+        return b""
+    return Path(file).read_bytes() if file and Path(file).is_file() else b""

@@ -1,0 +1,117 @@
+"""Class folders: which folders are the classes, and what a person should know of their order."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penult.data.image import printable
+from penult.errors import InputError
+from penult.text import one_line, some
+
+_PART = re.compile(
+    r"(train|training|val|valid|validation|dev|test|testing|eval|evaluation)"
+    r"([-_ ]?(set|data|split|images|\d+))?"
+)
+_DIGITS = re.compile(r"(\d+)")
+
+
+@dataclass(frozen=True)
+class ClassFolders:
+    """The classes of images in folders.
+
+    Attributes:
+        labels: (n_samples,) int64.
+        names: of the classes, in alphabetical order; those of empty folders too.
+    """
+
+    labels: NDArray[np.int64]
+    names: tuple[str, ...]
+
+
+def class_folders(path: object, images: list[str], folders: set[str]) -> ClassFolders:
+    """Labels of the images and the names of their classes, by the folders at the root.
+
+    Where one folder holds all of them, the classes are those inside it.
+
+    Args:
+        path: the root, for messages.
+        images: their paths below the root.
+        folders: all folders below the root.
+
+    Raises:
+        InputError: images outside of class folders; a root that holds `train` and `val`.
+    """
+    skip = 0
+    while True:
+        tops = sorted({_top(name, skip) for name in folders if len(name) > skip})
+        if len(tops) != 1 or any(name.count("/", skip) < 2 for name in images):
+            break
+        skip += len(tops[0]) + 1
+    _refuse_parts(f"{path}/{images[0][:skip]}", [name[skip:] for name in images])
+    loose = [printable(name) for name in images if "/" not in name[skip:]]
+    if loose:
+        raise InputError(
+            f"{path} holds {len(loose)} images outside of class folders ({some(loose, 3)}): put "
+            "each class's images in a folder of its own, or use the network's own predictions as "
+            "labels with --labels predicted"
+        )
+    numbers = {name: number for number, name in enumerate(tops)}
+    labels = np.fromiter((numbers[_top(name, skip)] for name in images), np.int64, len(images))
+    return ClassFolders(labels, tuple(map(printable, tops)))
+
+
+def natural_order(names: Sequence[str]) -> list[str]:
+    """Names in the order in which a person counts: 1, 2, 10, whether capitals or not."""
+
+    def key(name: str) -> tuple[list[tuple[int, int, str]], str]:
+        parts = _DIGITS.split(name.casefold())
+        return [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in parts if p], name
+
+    return sorted(names, key=key)
+
+
+def order_warning(names: Sequence[str]) -> str | None:
+    """What to say where class folders are in alphabetical order and a person counts otherwise."""
+    natural = natural_order(names)
+    if sorted(names) == natural:
+        return None
+    return (
+        f"the class folders are taken in alphabetical order ({_first(names)}), as torchvision's "
+        f"ImageFolder does: if the network's classes are in the order {_first(natural)}, "
+        "give --class-names natural"
+    )
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(one_line(name, 30) for name in names[:4]) + (", …" if len(names) > 4 else "")
+
+
+def _refuse_parts(root: str, images: list[str]) -> None:
+    """Refuse a root whose folders are the parts of a data set, such as train and val."""
+    tops = sorted({_top(name, 0) for name in images if "/" in name})
+    parts = [name for name in tops if _PART.fullmatch(name.casefold())]
+    if len(parts) < 2:
+        return
+    inside: dict[str, set[str]] = {name: set() for name in parts}
+    for name in images:
+        pieces = name.split("/")
+        if pieces[0] in inside and len(pieces) > 2:
+            inside[pieces[0]].add(pieces[1])
+    shared = set.intersection(*inside.values())
+    if len(parts) < len(tops) and not shared:
+        return
+    parts.sort(key=lambda name: (not name.casefold().startswith("train"), not inside[name], name))
+    root = root.rstrip("/")
+    raise InputError(
+        f"{root} holds the parts {some(sorted(parts))} of a data set and not its classes: give "
+        f"{root}/{parts[0]} as DATA, and measure on the other with --eval {root}/{parts[1]}"
+    )
+
+
+def _top(name: str, skip: int) -> str:
+    return name[skip:].split("/", 1)[0]

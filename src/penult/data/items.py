@@ -1,0 +1,158 @@
+"""Items of a data set: which part is the image, which the label."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from penult.data.image import ImageFaultError, Loaded, open_image
+from penult.data.labels import NoLabelError, label_of
+
+# The keys of dicts, the likeliest first.
+IMAGE_KEYS: tuple[str, ...] = ("image", "img", "images", "pixel_values", "picture", "photo", "jpg")
+IMAGE_KEYS += ("jpeg", "png", "webp", "input", "inputs", "x", "data")
+LABEL_KEYS: tuple[str, ...] = ("label", "labels", "target", "targets", "class", "cls", "y")
+LABEL_KEYS += ("category", "fine_label", "class_id", "label_id")
+
+Key = int | str
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where an item keeps its image and its label.
+
+    Attributes:
+        image: position or key; None where the item is the image.
+        label: likewise; None where there is none.
+        note: what to say of it; None where it is as usual.
+    """
+
+    image: Key | None = 0
+    label: Key | None = 1
+    note: str | None = None
+
+    def image_of(self, item: Any, id: str) -> Loaded:
+        """The image of an item.
+
+        Raises:
+            ImageFaultError: the item is of another kind, or a file that cannot be opened.
+        """
+        return opened(item if self.image is None else self._part(item, self.image, id), id)
+
+    def label_of(self, item: Any, id: str) -> Any:
+        """The label of an item, as it is there."""
+        return self._part(item, 1 if self.label is None else self.label, id)
+
+    def _part(self, item: Any, key: Key, id: str) -> Any:
+        try:
+            return item[key]
+        except (TypeError, KeyError, IndexError, AttributeError):
+            names = "(image, label)" if isinstance(key, int) else f"a dict with {key!r}"
+            raise ImageFaultError(id, f"is {_kind(item)}, expected {names}") from None
+
+
+def layout_of(item: Any, labelled: bool) -> Layout:
+    """How to take image and label out of items like this one.
+
+    Raises:
+        NoLabelError: no part can be the image, or none the label; says what there is.
+    """
+    if isinstance(item, Mapping):
+        return _layout_of_dict(item, labelled)
+    if not isinstance(item, list | tuple):
+        return Layout(0 if labelled else None)
+    image = next((i for i, part in enumerate(item) if is_image(part)), None)
+    if image is None or not labelled:
+        return Layout(image or 0, 1)
+    label = next((i for i in range(image + 1, len(item)) if _is_label(item[i])), None)
+    if label is None:
+        label = next((i for i in range(image) if _is_label(item[i])), image + 1)
+    if (image, label) == (0, 1) and len(item) == 2:
+        return Layout()
+    return Layout(
+        image,
+        label,
+        f"samples have {len(item)} parts: part {image + 1} is taken as the image and part "
+        f"{label + 1} as the label",
+    )
+
+
+def opened(value: Any, id: str) -> Loaded:
+    """An image from what stands for it: itself, a file's path, bytes, or a dict with these.
+
+    Raises:
+        ImageFaultError: a file that cannot be opened.
+    """
+    if isinstance(value, Mapping) and {"bytes", "path"} & value.keys():
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, bytes):
+        return open_image(value, id)
+    if isinstance(value, str | os.PathLike):
+        try:
+            return open_image(Path(value).read_bytes(), str(value))
+        except ImageFaultError as error:
+            raise ImageFaultError(id, f"({value}) {error.reason}") from None
+        except OSError as error:
+            raise ImageFaultError(id, f"({value}) cannot be read ({error.strerror})") from None
+    return value  # type: ignore[no-any-return]  # checked where it is decoded
+
+
+def is_image(value: Any) -> bool:
+    """Whether a part of an item can be an image."""
+    if isinstance(value, Mapping):
+        return bool({"bytes", "path"} & value.keys())
+    if isinstance(value, np.ndarray | Tensor):
+        return value.ndim >= 2
+    return isinstance(value, Image.Image | bytes)
+
+
+def _layout_of_dict(item: Mapping[str, Any], labelled: bool) -> Layout:
+    lower = {str(key).lower(): key for key in item}
+    image = _key(lower, IMAGE_KEYS)
+    if image is None:
+        likely = [key for key, value in item.items() if is_image(value)]
+        image = likely[0] if len(likely) == 1 else None
+    if image is None:
+        raise NoLabelError(f"is {_kind(item)}, expected a key such as 'image' in it")
+    if not labelled:
+        return Layout(image, None)
+    label = _key(lower, LABEL_KEYS)
+    if label is None:
+        likely = [key for key, value in item.items() if key != image and _is_label(value)]
+        label = likely[0] if len(likely) == 1 else None
+    if label is None:
+        raise NoLabelError(f"is {_kind(item)}, expected one key such as 'label' in it")
+    usual = (str(image).lower(), str(label).lower()) == ("image", "label")
+    note = None if usual else f"samples are dicts: {image!r} is the image and {label!r} the label"
+    return Layout(image, label, note)
+
+
+def _key(lower: Mapping[str, Any], wanted: tuple[str, ...]) -> Any:
+    return next((lower[key] for key in wanted if key in lower), None)
+
+
+def _is_label(value: Any) -> bool:
+    if isinstance(value, str):
+        return True
+    try:
+        label_of(value)
+    except NoLabelError:
+        return False
+    return not isinstance(value, Image.Image | Mapping)
+
+
+def _kind(item: Any) -> str:
+    name = type(item).__name__
+    article = "an" if name[0].lower() in "aeiou" else "a"
+    if isinstance(item, Mapping):
+        return f"{article} {name} with {', '.join(map(repr, list(item)[:6]))}"
+    if isinstance(item, list | tuple):
+        return f"{article} {name} of {len(item)} parts"
+    return f"{article} {name}"
