@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import io
+import resource
 from typing import Any
 
 import numpy as np
@@ -7,9 +9,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor, nn
 
+from penult.data.image import is_turned
 from penult.data.transform import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -372,3 +375,47 @@ def test_json_round_trip_and_fingerprint() -> None:
 def test_values_out_of_range(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Transform.from_json(fields)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "nearest"])
+@pytest.mark.parametrize("size", [(1, 3000), (3000, 2), (40, 9000), (7000, 500)])
+def test_only_the_crop_of_a_strip_is_resampled(
+    size: tuple[int, int], interpolation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = noise(size[1], size[0])
+    for crop in (64, (80, 40), 200):
+        transform = Transform(resize=96, crop=crop, interpolation=interpolation)
+        whole = transform.decode(image)
+        monkeypatch.setattr("penult.data.transform.MAX_RESIZED", 1)
+        # Pillow may resample the other way round first, and rounds and clips in between.
+        assert np.abs(transform.decode(image).astype(int) - whole).mean() < 0.5
+        monkeypatch.undo()
+
+
+def test_an_extreme_shape_stays_small() -> None:
+    image = Image.new("RGB", (1, 3000), (9, 8, 7))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = Transform(resize=256, crop=224).decode(image)
+    assert (found == (9, 8, 7)).all()
+    assert found.shape == (224, 224, 3)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 * 1024
+    reason = Transform(resize=256).refusal(image)
+    assert reason is not None
+    assert "of 1 × 3000 pixels would be resized to 256 × 768,000: its shape is too long" in reason
+    assert Transform(resize=256, crop=224).refusal(image) is None
+    assert Transform(resize=256).refusal(Image.new("RGB", (4000, 3000))) is None
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied_if_asked(orientation: int) -> None:
+    upright = Image.fromarray(np.arange(72, dtype=np.uint8).reshape(4, 6, 3))
+    stream = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    upright.save(stream, "PNG", exif=exif)
+    image = Image.open(stream)
+    expected = ImageOps.exif_transpose(image)
+    assert np.array_equal(Transform(upright=True).decode(image), np.asarray(expected))
+    assert np.array_equal(Transform().decode(Image.open(stream)), np.asarray(upright))
+    assert Transform(upright=True).fingerprint != Transform().fingerprint
+    assert is_turned(Image.open(stream)) == (orientation > 1)
