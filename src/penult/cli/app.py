@@ -132,7 +132,7 @@ def analyze(
         _print_run(run, as_json)
         return
     subject = open_subject(model, data, eval_, network, images, passing)
-    with redirect_stdout(sys.stderr), progress_bars() as heard:
+    with redirect_stdout(sys.stderr), progress_bars("opening the run") as heard:
         run = analyze_network(
             subject.network,
             subject.head,
@@ -244,7 +244,7 @@ def tune(
         workers=workers_of(workers, where),
         seed=seed,
     )
-    with redirect_stdout(sys.stderr), progress_bars() as heard:
+    with redirect_stdout(sys.stderr), progress_bars("opening the run") as heard:
         tuned = run_tune(
             run,
             k,

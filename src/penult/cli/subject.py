@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from penult.cli.console import warn
+from penult.cli.console import progress_bars, warn
 from penult.cli.options import ImageOptions, NetworkOptions, PassOptions
 from penult.cli.values import device_of
 from penult.data.classes import align_classes
@@ -69,7 +69,7 @@ def open_subject(
     how = passing.how(where, images)
     names = images.names()
     # What a network or a library prints is no part of what is asked for.
-    with redirect_stdout(sys.stderr):
+    with redirect_stdout(sys.stderr), progress_bars("opening the network and the images"):
         loaded = network.load(model)
         transform = images.transform(loaded)
         opened = open_data(data, labelled=how.given)

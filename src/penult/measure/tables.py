@@ -217,7 +217,7 @@ def _dimension(document: Mapping[str, Any]) -> RenderableType:
         for name, what in (("k", "features per class"), ("directions", "logit directions")):
             if (part := decision[name]) is not None:
                 smallest, surely = _number(part["smallest"]), _number(part["surely"])
-                lines.append(Text(f"{what} {within}: {smallest} (surely: {surely})"))
+                lines.append(Text(f"{what} {within}: {smallest} (with 95 % confidence: {surely})"))
     return Group(*lines)
 
 
