@@ -2,11 +2,17 @@
 from penult.data.open import open_data as open_data
 from penult.data.source import Pass as Pass
 from penult.data.transform import Transform as Transform
+from penult.edit.edit import Edit as Edit
+from penult.edit.edited_run import EditedRun as EditedRun
+from penult.edit.recipe import Recipe as Recipe
+from penult.edit.recipe import apply_recipe as apply_recipe
 from penult.errors import InputError as InputError
 from penult.explain.explanation import Explanation as Explanation
 from penult.features.collect import collect as collect
 from penult.features.features import Features as Features
 from penult.features.features import save_features as save_features
+from penult.features.groups import Groups as Groups
+from penult.features.groups_file import read_groups as read_groups
 from penult.features.influence import SCORES as SCORES
 from penult.features.influence import Evidence as Evidence
 from penult.features.influence import influence as influence
@@ -24,6 +30,7 @@ from penult.heads.subspaces import Subspaces as Subspaces
 from penult.heads.subspaces import top_k as top_k
 from penult.measure.compare import compare_runs as compare_runs
 from penult.measure.compare import measure_layers as measure_layers
+from penult.measure.groups import measure_groups as measure_groups
 from penult.measure.measures import measure_features as measure_features
 from penult.measure.measures import measure_run as measure_run
 from penult.network.blocks import find_blocks as find_blocks
@@ -35,6 +42,7 @@ from penult.network.tap import FeatureTap as FeatureTap
 from penult.report.report import Report as Report
 from penult.runs.analyze import analyze_features as analyze_features
 from penult.runs.analyze import analyze_network as analyze_network
+from penult.runs.groups import add_groups as add_groups
 from penult.runs.run import Run as Run
 from penult.runs.tune.folder import Tuned as Tuned
 from penult.runs.tune.tune import tune as tune

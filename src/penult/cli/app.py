@@ -50,6 +50,9 @@ AFTER_INTERRUPT = {
     "analyze": RESUMES,
     "tune": RESUMES,
     "report": "the run has all that it had before; repeat the command",
+    "edit": "the run is as it was",
+    "groups": "the run is as it was",
+    "verdict": "the run is as it was",
     "measure": "repeat the command; layers that were collected in --out are kept",
 }
 
