@@ -138,7 +138,10 @@ def _places(
     if library is not None and library.holds(present):
         return _renamed(library.names, said, {n: library.number(n) for n in present})
     if (ids := wordnet_ids(n_classes, present)) is not None:
-        names = known or [wordnet_names().get(key, key) for key in ids]
+        names = known
+        if names is None:
+            in_english = wordnet_names()
+            names = [in_english.get(key, key) for key in ids]
         keys = {key: i for i, key in enumerate(ids)}
         return _renamed([first_name(name.split(",")) for name in names], said, keys)
     fitting = next((names for names in (found, present) if len(names) == n_classes), None)
