@@ -68,7 +68,7 @@ def demo(
         held_out,
         out,
         transform=TRANSFORM,
-        class_names=align_classes(head.n_classes, data, held_out),
+        class_names=align_classes(head.n_classes, data, held_out).names,
         network={
             "spec": "penult.demo:DigitsCNN",
             "weights": "network.safetensors",

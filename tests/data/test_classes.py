@@ -57,7 +57,7 @@ def placed(data: ImageData) -> dict[int, str]:
 def test_class_names_in_any_usual_file(name: str, text: str, encoding: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(text, encoding=encoding)
     data = folder(tmp_path / "img", ["c", "b", "j"])
-    assert align_classes(10, data, given=class_list(tmp_path / name)) == tuple(TEN)
+    assert align_classes(10, data, given=class_list(tmp_path / name)).names == tuple(TEN)
     assert placed(data) == {1: "b", 2: "c", 9: "j"}
 
 
@@ -100,21 +100,21 @@ def test_files_that_say_nothing(content: bytes, message: str, tmp_path: Path) ->
 def test_folders_in_the_order_in_which_a_person_counts(tmp_path: Path) -> None:
     data = folder(tmp_path / "img", [str(i) for i in range(1, 11)])
     with pytest.warns(UserWarning, match="give --class-names natural"):
-        assert align_classes(10, data)[1] == "10"
+        assert align_classes(10, data).names[1] == "10"
     data = open_data(tmp_path / "img")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        names = align_classes(10, data, given=class_list("natural"))
+        names = align_classes(10, data, given=class_list("natural")).names
     assert names == tuple(str(i) for i in range(1, 11))
     assert placed(data) == {i: str(i + 1) for i in range(10)}
 
 
 def test_empty_folders_count_where_they_make_up_the_number(tmp_path: Path) -> None:
     data = folder(tmp_path / "one", ["a", "d"], empty=("b", "c"))
-    assert align_classes(4, data) == ("a", "b", "c", "d")
+    assert align_classes(4, data).names == ("a", "b", "c", "d")
     assert placed(data) == {0: "a", 3: "d"}
     other = folder(tmp_path / "two", ["a", "d"], empty=("new folder",))
-    assert align_classes(2, other) == ("a", "d")
+    assert align_classes(2, other).names == ("a", "d")
     assert placed(other) == {0: "a", 1: "d"}
     third = folder(tmp_path / "three", ["a", "d"], empty=("b",))
     with pytest.raises(InputError, match=r"has 2 classes \(a, d\) and the network 5: give --class"):
@@ -135,7 +135,7 @@ def test_wordnet_folders_are_placed_among_imagenets_classes(tmp_path: Path) -> N
     if find_spec("timm") is None:  # which takes long to import
         pytest.skip("timm is not installed")
     data = folder(tmp_path / "img", IMAGENETTE)
-    names = align_classes(1000, data)
+    names = align_classes(1000, data).names
     # The places are ImageNet's own, as published with Imagenette.
     assert placed(data) == dict(zip((0, 217, 482, 491, 497), IMAGENETTE, strict=True))
     assert names[0] == "tench"
@@ -143,7 +143,7 @@ def test_wordnet_folders_are_placed_among_imagenets_classes(tmp_path: Path) -> N
     assert len(set(names)) == 1000
     known = [f"class {i}" for i in range(1000)]
     data = open_data(tmp_path / "img")
-    assert align_classes(1000, data, known=known)[497] == "class 497"
+    assert align_classes(1000, data, known=known).names[497] == "class 497"
     assert placed(data)[497] == "n03028079"
 
 
@@ -151,10 +151,10 @@ def test_folders_are_called_what_people_read(tmp_path: Path) -> None:
     data = folder(tmp_path / "img", ["n01440764", "n03028079"])
     (tmp_path / "names.json").write_text('{"n03028079": "church", "n01440764": "fish"}')
     said = class_list(tmp_path / "names.json")
-    assert align_classes(2, data, given=said) == ("fish", "church")
+    assert align_classes(2, data, given=said).names == ("fish", "church")
     (tmp_path / "lines.txt").write_text("n03028079 church, church building\n")
     data = open_data(tmp_path / "img")
-    assert align_classes(2, data, given=class_list(tmp_path / "lines.txt")) == (
+    assert align_classes(2, data, given=class_list(tmp_path / "lines.txt")).names == (
         "n01440764",
         "church",
     )
@@ -175,7 +175,7 @@ def test_names_are_found_however_they_are_written(
     folders: list[str], known: list[str], tmp_path: Path
 ) -> None:
     data = folder(tmp_path / "img", folders)
-    names = align_classes(3, data, known=known)
+    names = align_classes(3, data, known=known).names
     for number, name in placed(data).items():
         assert name.casefold()[:5] == names[number].casefold()[:5]
 
@@ -183,8 +183,8 @@ def test_names_are_found_however_they_are_written(
 def test_labels_without_names_are_numbers() -> None:
     images = np.zeros((3, 4, 4), np.uint8)
     data = ArrayImages(images, [0, 1, 2])
-    assert align_classes(3, data) == ("0", "1", "2")
-    assert align_classes(3, data, given=ClassList(tuple("xyz"))) == ("x", "y", "z")
+    assert align_classes(3, data).names == ("0", "1", "2")
+    assert align_classes(3, data, given=ClassList(tuple("xyz"))).names == ("x", "y", "z")
     with pytest.raises(InputError, match=r"sample 2 is 3, .*\[0, 3\): if they count from 1, sub"):
         align_classes(3, ArrayImages(images, [1, 2, 3]))
 

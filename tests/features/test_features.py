@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -220,3 +222,31 @@ def test_ids_that_name_no_single_sample_are_refused(
     write_tensors(tmp_path / "f.safetensors", given, notes)
     with pytest.raises(InputError, match=message):
         Features.open(tmp_path / "f.safetensors").ids()
+
+
+def test_tables_and_arrays_that_may_not_be_written() -> None:
+    pandas = pytest.importorskip("pandas")
+    values = np.random.default_rng(0).normal(size=(12, 3))
+    labels = np.arange(12) % 3
+    shuffled = np.random.default_rng(1).permutation(12)
+    frame = pandas.DataFrame(values, columns=list("xyz"), index=shuffled)
+    column = pandas.Series(labels, index=shuffled)
+    read_only = np.frombuffer(values.tobytes()).reshape(12, 3)
+    for given in ((frame, column), (read_only, labels), (values.tolist(), labels.tolist())):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            z, y = Features.of(*given).arrays()
+        assert np.allclose(z, values)
+        assert y.tolist() == labels.tolist()
+
+
+def test_labels_in_words() -> None:
+    words = np.array(["dog", "cat", "dog"])
+    z = torch.rand(3, 2)
+    alone = Features.of(z, words)
+    assert alone.class_names == ("cat", "dog")
+    assert alone.arrays()[1].tolist() == [1, 0, 1]
+    placed = Features.of(z, list(words), class_names=["dog", "emu", "cat"])
+    assert placed.arrays()[1].tolist() == [0, 2, 0]
+    with pytest.raises(InputError, match="the label of sample 1 is 'cat', expected one of dog"):
+        Features.of(z, words, class_names=["dog", "emu"])

@@ -115,6 +115,13 @@ class ImageOptions(OptionGroup):
             "the class folders are to be called; or `natural` for folders in the order 1, 2, 10."
         ),
     ] = None
+    classes: Annotated[
+        str | None,
+        option(
+            "Only these of the network's classes: `present` for those that have images, names "
+            "between commas, or a file of names."
+        ),
+    ] = None
     size: Annotated[
         int | None,
         option("Side of the network's input in pixels: resize, then crop the centre."),

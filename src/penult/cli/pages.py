@@ -66,7 +66,9 @@ def _heading(summary: Mapping[str, Any]) -> RenderableType:
     held_out = summary["evaluated_on"] == "eval"
     where = f"{n_eval:,} evaluation images" if held_out else "the analysed images themselves"
     layer = f"layer [bold]{escape(summary['head'])}[/], " if summary["head"] else ""
-    head = f"{layer}{summary['n_classes']} classes × {summary['n_features']} features"
+    n_classes, n_outputs = summary["n_classes"], summary["n_outputs"]
+    of = "" if n_outputs == n_classes else f" of {n_outputs:,}"
+    head = f"{layer}{n_classes:,}{of} classes × {summary['n_features']:,} features"
     network = summary["network"]
     lines = [f"[bold]Network[/]   {escape(network)}"] if network else []
     lines += [
@@ -119,8 +121,9 @@ def _classes_table(
     summary: Mapping[str, Any], score: str, k: int, only: Sequence[str]
 ) -> RenderableType:
     classes = summary["influence"][score][str(k)]["classes"]
-    names = list(only) or list(classes)[:CLASSES_SHOWN]
     counts = dict(zip(summary["class_names"], summary["class_counts"], strict=True))
+    # Classes without images come last: nothing was seen of them.
+    names = list(only) or sorted(classes, key=lambda name: counts[name] == 0)[:CLASSES_SHOWN]
     table = Table(box=None, pad_edge=False)
     table.add_column("class", overflow="fold", max_width=40)
     table.add_column("samples", justify="right")
@@ -134,7 +137,10 @@ def _classes_table(
     page: list[RenderableType] = [Text(title, style="bold"), table]
     left = len(classes) - len(names)
     if not only and left > 0:
-        page.append(Text(f"… and {left:,} more classes: --class NAME, or --json", style="dim"))
+        none = sum(n == 0 for n in counts.values())
+        of_them = f", {none:,} of the run's classes without images" if none else ""
+        text = f"… and {left:,} more classes{of_them}: --class NAME, or --json"
+        page.append(Text(text, style="dim"))
     return Group(*page)
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from penult.cli.console import progress_bars, warn
 from penult.cli.options import ImageOptions, NetworkOptions, PassOptions
 from penult.cli.values import device_of
+from penult.data.chosen_classes import ClassImages, chosen_classes
 from penult.data.classes import align_classes
 from penult.data.open import check_data, open_data
 from penult.data.source import ImageSource, Pass
@@ -82,6 +83,12 @@ def open_subject(
         head = usable_head(on_device, examples, network.head)
         if not head.verified:
             warn(f"the logits are taken from {head.name}, whatever becomes of them later")
-        aligned = align_classes(head.n_classes, opened, held_out, names, loaded.class_names)
+        places = align_classes(head.n_classes, opened, held_out, names, loaded.class_names)
+        aligned = places.names
+        if images.classes is not None:
+            kept = chosen_classes(images.classes, places, opened, held_out)
+            opened = ClassImages(opened, kept, aligned)
+            held_out = held_out and ClassImages(held_out, kept, aligned)
+            head, aligned = head.restricted(kept), tuple(aligned[i] for i in kept)
     about = network.about(model) | {"fingerprint": loaded.fingerprint}
     return Subject(on_device, head, opened, held_out, transform, aligned, about, how)

@@ -16,6 +16,7 @@ from penult.data.image import ImageData
 from penult.data.labels import checked_labels
 from penult.errors import InputError
 from penult.text import some
+from penult.user_code import nearest
 
 
 def align_classes(
@@ -24,8 +25,8 @@ def align_classes(
     evaluation: ImageData | None = None,
     given: ClassList | Sequence[str] | None = None,
     known: Sequence[str] | None = None,
-) -> tuple[str, ...]:
-    """Names of the classes in the order of the logits; labels of the data are put in that order.
+) -> ClassPlaces:
+    """The classes in the order of the logits; labels of the data are put in that order.
 
     Class folders are placed by what the user gives, by the names that the network's library knows,
     by their WordNet ids among those of ImageNet, or else, if there are as many as logits, in their
@@ -60,10 +61,10 @@ def align_classes(
             )
         place = np.array([-1 if i is None else i for i in numbers], dtype=np.int64)
         images.align(place, places.names)
-    return places.names
+    return places
 
 
-class _Places:
+class ClassPlaces:
     """Where a class stands among the logits, by whatever it is called.
 
     Args:
@@ -87,6 +88,21 @@ class _Places:
         """The class of this name; None where there is none."""
         found = self._exact.get(name)
         return self._by_form.get(_loose(name)) if found is None else found
+
+    def require(self, name: str) -> int:
+        """The class of this name, or of this number where none has the name.
+
+        Raises:
+            InputError: there is none.
+        """
+        found = self.number(name)
+        if found is None and name.isdecimal() and int(name) < len(self.names):
+            found = int(name)
+        if found is None:
+            near = nearest(name, list(self.names))
+            hint = f": did you mean {some(near)}?" if near else ""
+            raise InputError(f"the network has no class {name!r}{hint}")
+        return found
 
     def holds(self, names: Sequence[str]) -> bool:
         """Whether these are different classes."""
@@ -127,14 +143,14 @@ def _present(images: ImageData) -> list[str]:
 
 def _places(
     n_classes: int, data: ImageData, said: ClassList, known: Sequence[str] | None
-) -> _Places:
+) -> ClassPlaces:
     if said.names is not None:
-        return _Places(said.names, said.keys)
+        return ClassPlaces(said.names, said.keys)
     found = data.class_names
     if found is None:
-        return _Places(known if known is not None else list(map(str, range(n_classes))))
+        return ClassPlaces(known if known is not None else list(map(str, range(n_classes))))
     present = _present(data)
-    library = None if known is None else _Places(list(map(first_name, known)))
+    library = None if known is None else ClassPlaces(list(map(first_name, known)))
     if library is not None and library.holds(present):
         return _renamed(library.names, said, {n: library.number(n) for n in present})
     if (ids := wordnet_ids(n_classes, present)) is not None:
@@ -154,14 +170,14 @@ def _places(
     return _renamed(fitting, said, {name: i for i, name in enumerate(fitting)})
 
 
-def _renamed(names: Sequence[str], said: ClassList, keys: Mapping[str, int | None]) -> _Places:
+def _renamed(names: Sequence[str], said: ClassList, keys: Mapping[str, int | None]) -> ClassPlaces:
     """Places with the names that people are to read."""
     shown = list(names)
     numbers = {key: i for key, i in keys.items() if i is not None}
     for key, i in numbers.items():
         shown[i] = said.renamed.get(key, shown[i])
     numbers = {name: i for i, name in enumerate(names)} | numbers
-    return _Places(shown, numbers)
+    return ClassPlaces(shown, numbers)
 
 
 def wordnet_ids(n_classes: int, folders: Sequence[str]) -> list[str] | None:

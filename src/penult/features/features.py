@@ -11,9 +11,11 @@ from itertools import compress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from penult.data.labels import labels_of
 from penult.errors import InputError
 from penult.features.shards import (
     FORMAT,
@@ -33,6 +35,14 @@ from penult.features.shards import (
 from penult.network.head import Head
 from penult.storage import read_json, read_tensors, write_tensors
 from penult.text import some
+
+
+def _tensor(values: Any) -> Tensor:
+    """A tensor of an array, a table or a list; torch warns of arrays that are read-only."""
+    if isinstance(values, Tensor):
+        return values.detach()
+    array = np.asarray(values)
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 class Features:
@@ -73,8 +83,9 @@ class Features:
         """Features already at hand, as arrays or tensors.
 
         Args:
-            features: (n_samples, n_features), finite.
-            labels: (n_samples,) integers in [0, n_classes).
+            features: (n_samples, n_features), finite; arrays, tensors, or a table's columns.
+            labels: (n_samples,) integers in [0, n_classes), or words: `class_names`, or in
+                alphabetical order where these are not given.
             weight: (n_classes, n_features) of the dense head, or None.
             bias: (n_classes,), or None for a head without.
             class_names: n_classes names, or None.
@@ -85,9 +96,17 @@ class Features:
                 that are not one for each sample.
         """
         try:
-            z, y = torch.as_tensor(features).detach(), torch.as_tensor(labels).detach()
+            z = _tensor(features)
+            if isinstance(labels, Tensor):
+                y = labels.detach()
+            elif (words := np.asarray(labels)).dtype.kind in "OU" and len(words):
+                numbers, class_names = labels_of(list(words), len(words), class_names)
+                y = torch.from_numpy(numbers)
+            else:
+                y = _tensor(words)
         except (TypeError, ValueError) as error:
-            raise InputError(f"expected arrays of numbers: {error}") from error
+            kind = InputError(f"expected arrays of numbers: {error}")
+            raise error if isinstance(error, InputError) else kind from error
         if z.ndim != 2 or not z.dtype.is_floating_point:
             raise InputError(
                 "expected floating-point features of shape (n_samples, n_features), found "

@@ -105,6 +105,8 @@ def save_dense(path: Path, head: Head) -> None:
     """Write a dense head beside the shards that it reads."""
     metadata = {"format": "penult-dense/1", "layer": head.name, "reduce": head.reduce}
     metadata["verified"] = json.dumps(head.verified)
+    if head.kept is not None:
+        metadata |= {"kept": json.dumps(head.kept), "n_outputs": str(head.n_outputs)}
     write_tensors(path, {"weight": head.weight, "bias": head.bias}, metadata)
 
 
@@ -112,7 +114,10 @@ def load_dense(path: Path) -> Head:
     """Read a dense head."""
     tensors, notes = read_tensors(path, "penult-dense/1", ("weight", "bias"))
     verified = bool(json.loads(notes["verified"]))
-    return Head(notes["layer"], tensors["weight"], tensors["bias"], notes["reduce"], verified)
+    kept = tuple(map(int, json.loads(notes["kept"]))) if "kept" in notes else None
+    n_outputs = int(notes["n_outputs"]) if kept is not None else None
+    given = (notes["layer"], tensors["weight"], tensors["bias"], notes["reduce"], verified)
+    return Head(*given, kept=kept, n_outputs=n_outputs)
 
 
 def write_index(folder: Path, index: Mapping[str, Any]) -> None:

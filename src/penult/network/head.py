@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -31,6 +32,8 @@ class Head:
         reduce: how the positions of the layer's input become one vector per sample: "none" (there
             is one), "mean", or "position:<i>".
         verified: whether it was checked on an example that this gives the network's logits.
+        kept: which of the layer's classes these are; None for all of them.
+        n_outputs: how many classes the layer itself has, where only some are kept.
 
     Raises:
         InputError: shapes that do not fit together, an unknown `reduce`.
@@ -41,6 +44,8 @@ class Head:
     bias: Tensor = field(repr=False)
     reduce: str = "none"
     verified: bool = False
+    kept: tuple[int, ...] | None = field(default=None, kw_only=True)
+    n_outputs: int | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.weight.ndim != 2 or self.bias.shape != self.weight.shape[:1]:
@@ -62,9 +67,33 @@ class Head:
         return self.weight.shape[0]
 
     @property
+    def layer_classes(self) -> int:
+        """Number of classes of the layer, of which this head may keep some."""
+        return self.n_outputs or self.n_classes
+
+    @property
     def n_features(self) -> int:
         """Number of features that every class reads."""
         return self.weight.shape[1]
+
+    def restricted(self, classes: Sequence[int]) -> Head:
+        """The head of some classes alone, which are told from each other and from no others.
+
+        Args:
+            classes: numbers in [0, n_classes), rising.
+        """
+        rows = list(classes)
+        if self.kept is None and len(rows) == self.n_classes:
+            return self
+        kept = tuple(rows if self.kept is None else (self.kept[i] for i in rows))
+        weight, bias = self.weight[rows].clone(), self.bias[rows].clone()
+        return replace(self, weight=weight, bias=bias, kept=kept, n_outputs=self.layer_classes)
+
+    def own(self, logits: Tensor) -> Tensor:
+        """The logits (n_samples, n_classes) of the kept classes among those of the layer."""
+        if self.kept is None or logits.shape[1] == self.n_classes:
+            return logits
+        return logits[:, list(self.kept)]
 
     def fingerprint(self) -> str:
         """Name, and a hash of weight and bias."""

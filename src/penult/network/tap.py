@@ -96,12 +96,25 @@ class FeatureTap:
             if not isinstance(values, Tensor) or values.ndim < 2:
                 raise InputError(f"layer {head.name} ran without features: found {kind_of(values)}")
         assert x is not None
-        size = (head.n_classes, head.n_features)
-        axis = channel_axis(module, x, output, size)
-        if (output.shape[axis], x.shape[axis]) != size:
+        axis = head_axis(module, x, output, head)
+        if axis is None:
             raise InputError(
                 f"layer {head.name} was found with {head.n_features} features and "
-                f"{head.n_classes} classes, and now maps {kind_of(x)} to {kind_of(output)}"
+                f"{head.layer_classes} classes, and now maps {kind_of(x)} to {kind_of(output)}"
             )
         self._features = reduced(rows(x.detach(), axis), head.reduce)
-        self._logits = reduced(rows(output.detach(), axis), head.reduce)
+        self._logits = head.own(reduced(rows(output.detach(), axis), head.reduce))
+
+
+def head_axis(module: nn.Module, x: Tensor, output: Tensor, head: Head) -> int | None:
+    """Axis of the channels where a head's layer, or its replacement, maps `x` to `output`.
+
+    Returns:
+        None where the sizes are not the head's: all classes of its layer, or those that it keeps.
+    """
+    for n_classes in dict.fromkeys((head.layer_classes, head.n_classes)):
+        size = (n_classes, head.n_features)
+        axis = channel_axis(module, x, output, size)
+        if (output.shape[axis], x.shape[axis]) == size:
+            return axis
+    return None

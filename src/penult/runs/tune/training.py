@@ -22,7 +22,8 @@ from penult.errors import InputError
 from penult.features.collect import Progress, autocast
 from penult.network.calling import call_model, evaluating, first_tensor, layer_named
 from penult.network.head import Head
-from penult.network.linear_maps import channel_axis, reduced, rows
+from penult.network.linear_maps import reduced, rows
+from penult.network.tap import head_axis
 from penult.runs.reopen import Chosen
 from penult.storage import read_tensors, write_tensors
 
@@ -129,8 +130,9 @@ class Logits:
     def _read(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any], output: Any) -> None:
         x, head = first_tensor(args, kwargs), self._head
         assert x is not None
-        axis = channel_axis(module, x, output, (head.n_classes, head.n_features))
-        self._found = reduced(rows(output, axis), head.reduce)
+        axis = head_axis(module, x, output, head)
+        assert axis is not None
+        self._found = head.own(reduced(rows(output, axis), head.reduce))
 
 
 @dataclass

@@ -332,9 +332,11 @@ def _put_dense(layer: nn.Module, head: SparseHead) -> bool:
     plain = isinstance(layer, nn.Linear | _ConvNd) and not parametrize.is_parametrized(layer)
     if not plain or not (isinstance(bias, Tensor) or not bool(head.bias.any())):
         return False
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    if len(weight) != head.n_classes:  # of some of the layer's classes
+        return False
     with torch.no_grad():
-        weight = layer.weight
-        assert isinstance(weight, Tensor)
         weight.copy_(head.dense_weight().view_as(weight))
         if isinstance(bias, Tensor):
             bias.copy_(head.bias)
