@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -263,7 +264,9 @@ class Output:
     ],
 )
 def test_outputs_that_are_no_plain_tensor(combine: Callable[..., Any], name: str) -> None:
-    head = find_head(Features(combine, linear(), linear()), vectors())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        head = find_head(Features(combine, linear(), linear()), vectors())
     assert (head.name, head.verified) == (name, True)
 
 
@@ -315,7 +318,7 @@ def test_scripted_parts_are_passed_by() -> None:
         (lambda z, h: z[:, :4] ** 2, "no linear layer gives the 4 logits"),
         (lambda z, h: z[:, :, None, None].expand(-1, -1, 2, 2), r"no logits .*\(3, 6, 2, 2\)"),
         (lambda z, h: z.argmax(1), r"no logits \(n_samples, n_classes\), but no tensor"),
-        (lambda z, h: h[:, 0], r"no logits \(n_samples, n_classes\), but float32 \(3,\)"),
+        (lambda z, h: h[:, 0], "no linear layer gives the one logit"),
     ],
 )
 def test_says_what_follows_the_last_linear_layer(combine: Callable[..., Any], message: str) -> None:
@@ -527,3 +530,36 @@ def test_random_networks(drawn: tuple[nn.Module, nn.Module, str, Tensor], number
         with replace_head(model, dense, at=head):
             torch.testing.assert_close(model(x), logits, rtol=1e-4, atol=1e-4)
         assert torch.equal(model(x), logits)
+
+
+# --- several outputs, one image ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("n_classes", "name"), [(3, "heads.1"), (4, "heads.0"), (None, "heads.0")])
+def test_of_two_heads_that_of_the_datas_classes_is_taken(n_classes: int | None, name: str) -> None:
+    heads = nn.Linear(N_FEATURES, N_CLASSES), nn.Linear(N_FEATURES, 3)
+    model = Features(lambda z, a, b: {"a": a, "b": b}, *heads)
+    because = f" as the data has {n_classes} classes," if n_classes else ""
+    with pytest.warns(
+        UserWarning,
+        match=rf"has 2 heads: {name} \(\d, 6\) is taken,{because} not heads.\d .*--head",
+    ):
+        head = find_head(model, vectors(), n_classes=n_classes)
+    assert (head.name, head.verified) == (name, True)
+
+
+def test_a_value_beside_the_logits_is_not_their_head() -> None:
+    model = Features(lambda z, v, a: (v, a), nn.Linear(N_FEATURES, 1), linear())
+    with pytest.warns(UserWarning, match=r"has 2 heads: heads.1 \(4, 6\) is taken, not heads.0"):
+        assert find_head(model, vectors()).name == "heads.1"
+
+
+@pytest.mark.parametrize("kind", ["in place", "layer in place"])
+def test_compiled_modules_run_as_they_were_written(kind: str) -> None:
+    model = nn.Sequential(nn.Linear(5, N_FEATURES), nn.ReLU(), linear())
+    compiled = model if kind == "in place" else model[2]
+    compiled.compile(backend="eager")
+    before = compiled._compiled_call_impl
+    head = find_head(model, vectors())
+    assert (head.name, head.verified) == ("2", True)
+    assert compiled._compiled_call_impl is before

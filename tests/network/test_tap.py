@@ -180,3 +180,25 @@ def test_evaluating_restores_every_flag() -> None:
 def test_device_of() -> None:
     assert device_of(nn.Linear(2, 2, device="meta")) == torch.device("meta")
     assert device_of(nn.ReLU()) == torch.device("cpu")
+
+
+def test_one_image_whose_axis_of_samples_is_squeezed_away() -> None:
+    class Squeezing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 6, 3)
+            self.fc = nn.Linear(6, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            found: Tensor = self.fc(self.conv(x).mean((2, 3), keepdim=True).squeeze())
+            return found
+
+    model, x = Squeezing(), torch.randn(3, 3, 8, 8)
+    head = find_head(model, x)
+    with torch.no_grad(), FeatureTap(model, head) as tap:
+        model(x)
+        together, logits = tap.features, tap.logits
+        for i in range(3):
+            model(x[i : i + 1])
+            torch.testing.assert_close(tap.features, together[i : i + 1])
+            torch.testing.assert_close(tap.logits, logits[i : i + 1])

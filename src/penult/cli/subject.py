@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -18,8 +18,9 @@ from penult.data.classes import align_classes
 from penult.data.open import check_data, open_data
 from penult.data.source import ImageSource, Pass
 from penult.data.transform import Transform
-from penult.features.collect import usable_head
+from penult.features.collect import usable_network
 from penult.network.head import Head
+from penult.network.inputs import fitted_transform
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,16 @@ def open_subject(
             if part is not None:
                 check_data(part, transform)
         on_device = loaded.model.to(where)
-        examples = ImageSource(opened, transform, Pass(batch_size=4))
-        head = usable_head(on_device, examples, network.head)
+        fixed = images.mean is not None
+        transform, alone = fitted_transform(on_device, opened, transform, fixed=fixed)
+        if alone:
+            how = replace(how, batch_size=1)
+        examples = ImageSource(opened, transform, Pass(batch_size=1 if alone else 4))
+        n_classes = len(names or opened.class_names or ()) or None
+        found = usable_network(on_device, examples, network.head, n_classes)
+        if found.said:
+            warn(found.said)
+        head = found.head
         if not head.verified:
             warn(f"the logits are taken from {head.name}, whatever becomes of them later")
         places = align_classes(head.n_classes, opened, held_out, names, loaded.class_names)
@@ -91,4 +100,6 @@ def open_subject(
             held_out = held_out and ClassImages(held_out, kept, aligned)
             head, aligned = head.restricted(kept), tuple(aligned[i] for i in kept)
     about = network.about(model) | {"fingerprint": loaded.fingerprint}
-    return Subject(on_device, head, opened, held_out, transform, aligned, about, how)
+    if found.reading is not None:
+        about["reading"] = found.reading.to_json()
+    return Subject(found.network, head, opened, held_out, transform, aligned, about, how)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from penult.features.features import Features
 from penult.features.shard_folder import Faults, ShardFolder, ShardSource
 from penult.features.shards import Block, require_finite
 from penult.network.calling import call_model, device_of, evaluating
+from penult.network.explicit import Found, find_or_make_head
 from penult.network.find import find_head
 from penult.network.head import Head, NotFiniteError
 from penult.network.load import fingerprint
@@ -28,6 +29,7 @@ from penult.text import some
 EXAMPLES_TRIED = 8
 
 Progress = Callable[[int, int], None]
+T = TypeVar("T")
 
 
 class Tap(Protocol):
@@ -102,18 +104,43 @@ def collect(
     return Features(parts, (n_samples, head.n_features), head, source.class_names)
 
 
-def usable_head(model: nn.Module, source: Source, name: str | None = None) -> Head:
+def usable_head(
+    model: nn.Module, source: Source, name: str | None = None, n_classes: int | None = None
+) -> Head:
     """Find the head on the first images for which the network's logits are finite.
 
     Raises:
         HeadNotFound: see `find_head`.
         InputError: the logits are finite for none of the first images; names a weight that is not.
     """
+    return _on_first_images(
+        model, source, lambda example: find_head(model, example, name=name, n_classes=n_classes)
+    )
+
+
+def usable_network(
+    model: nn.Module, source: Source, name: str | None = None, n_classes: int | None = None
+) -> Found:
+    """Find the head as `usable_head` does, or make one: see `find_or_make_head`.
+
+    Raises:
+        HeadNotFound: see `find_head`.
+        InputError: the logits are finite for none of the first images; names a weight that is not.
+    """
+    return _on_first_images(
+        model,
+        source,
+        lambda example: find_or_make_head(model, example, name=name, n_classes=n_classes),
+    )
+
+
+def _on_first_images(model: nn.Module, source: Source, find: Callable[[Tensor], T]) -> T:
+    """What is found on the first images for which the network's logits are finite."""
     device = device_of(model)
     for inputs in islice(examples(source, device), EXAMPLES_TRIED):
         for example in (inputs, *(one[None] for one in inputs)):
             with suppress(NotFiniteError):
-                return find_head(model, example, name=name)
+                return find(example)
     bad = [n for n, p in model.named_parameters() if not bool(p.isfinite().all())]
     if bad:
         raise InputError(f"the network's weights are NaN or infinite in {some(bad)}")

@@ -39,16 +39,26 @@ def call_model(model: nn.Module, example: Example) -> Any:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """All of a network's modules in evaluation mode; on leaving each has its own flag again."""
+    """All of a network's modules in evaluation mode and uncompiled; on leaving all is as before."""
     # Not model.eval(): some networks override it and merge weights, which is no reversible edit.
     flags = [(module, module.training) for module in model.modules()]
+    # Compiled code ignores hooks that were added after it was made.
+    compiled = [
+        (module, call)
+        for module, _ in flags
+        if (call := getattr(module, "_compiled_call_impl", None)) is not None
+    ]
     try:
         for module, _ in flags:
             module.training = False
+        for module, _ in compiled:
+            module._compiled_call_impl = None
         yield
     finally:
         for module, training in flags:
             module.training = training
+        for module, call in compiled:
+            module._compiled_call_impl = call
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -67,6 +77,11 @@ def layer_named(model: nn.Module, name: str) -> nn.Module:
         return layers[name]
     if not name:
         raise HeadNotFound("this head was given as arrays: it names no layer of the network")
+    if name in dict(model.named_parameters()):
+        raise HeadNotFound(
+            f"{name} is a parameter and no layer: leave --head out, so that the head is looked for "
+            "by what the network computes"
+        )
     near = nearest(name, layers)
     linear = [n for n, m in layers.items() if n and single_layer(m) and possible_sizes(m)]
     raise HeadNotFound(

@@ -7,6 +7,7 @@ whose output, shifted by noise, shifts the network's logits by just that noise.
 from __future__ import annotations
 
 import dataclasses
+import warnings
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +38,13 @@ __all__ = [
 _HINT = "say which layer is meant (--head NAME on the command line, name= in Python)"
 
 
-def find_head(model: nn.Module, example: Example, *, name: str | None = None) -> Head:
+def find_head(
+    model: nn.Module,
+    example: Example,
+    *,
+    name: str | None = None,
+    n_classes: int | None = None,
+) -> Head:
     """Find the last linear map of a network, the one whose output is the network's logits.
 
     Runs the network a few times on the example, in evaluation mode and without gradients, and
@@ -50,6 +57,7 @@ def find_head(model: nn.Module, example: Example, *, name: str | None = None) ->
             keyword inputs, or a tuple of inputs.
         name: dotted name of the layer to use, also where its output is not the logits (the head is
             then not `verified`, and its own output is taken as the logits).
+        n_classes: of the data, which decides between several outputs with heads of their own.
 
     Raises:
         HeadNotFound: no layer's output is the logits, or `name` is no linear map that ran.
@@ -60,17 +68,20 @@ def find_head(model: nn.Module, example: Example, *, name: str | None = None) ->
     if isinstance(model, torch.jit.ScriptModule):
         raise InputError("a TorchScript network cannot be watched: give the module it was made of")
     if isinstance(getattr(model, "_orig_mod", None), nn.Module):
-        raise InputError("a compiled network cannot be watched: give the module it was made of")
+        raise InputError(
+            "a compiled network cannot be watched: give the module it was made of (model._orig_mod)"
+        )
     watch = Watch(model, example)
-    return _last(watch) if name is None else _named(watch, name)
+    return _last(watch, n_classes) if name is None else _named(watch, name)
 
 
-def _last(watch: Watch) -> Head:
+def _last(watch: Watch, n_classes: int | None) -> Head:
     """The head that the network's own output proves."""
     if not watch.targets:
         found = some(watch.outputs, 3) or "no tensor"
         raise _not_found(watch, f"the network gives no logits (n_samples, n_classes), but {found}")
     proofs = [_proof(watch, i) for i in range(len(watch.targets))]
+    heads: list[tuple[LinearLayer, NoiseRun, int]] = []
     for target, proof in enumerate(proofs):
         if proof is None:
             continue
@@ -79,8 +90,27 @@ def _last(watch: Watch) -> Head:
         # What feeds another output that has a head of its own is a hidden layer.
         moved = watch.trial(layer, alone=True).targets if others else []
         if all(alike(moved[i], watch.targets[i]) for i in others):
-            return _verified(watch, layer, trial, target)
+            heads.append((layer, trial, target))
+    if heads:
+        return _verified(watch, *_meant(heads, n_classes))
     raise _not_found(watch, reason(watch))
+
+
+def _meant(
+    heads: list[tuple[LinearLayer, NoiseRun, int]], n_classes: int | None
+) -> tuple[LinearLayer, NoiseRun, int]:
+    """The head with the data's number of classes (one logit is two), else the first."""
+    fits = {n_classes, 1 if n_classes == 2 else n_classes}
+    in_order = sorted(heads, key=lambda one: (one[0].n_classes not in fits, one[0].n_classes < 2))
+    layers = list(dict.fromkeys(layer for layer, _, _ in in_order))
+    if len(layers) > 1:
+        why = f", as the data has {n_classes} classes" if layers[0].n_classes in fits else ""
+        warnings.warn(
+            f"the network has {len(layers)} heads: {layers[0]} is taken{why}, not "
+            f"{some([str(layer) for layer in layers[1:]])} (--head NAME takes another)",
+            stacklevel=2,
+        )
+    return in_order[0]
 
 
 def _named(watch: Watch, name: str) -> Head:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -106,3 +107,15 @@ class Head:
         """Logits (n_samples, n_classes) of features (n_samples, n_features), at least float32."""
         z = wide(features)
         return F.linear(z, self.weight.to(z), self.bias.to(z))
+
+
+def two_classes(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Weight (2, n_features) and bias (2,) of one logit: its class is the second.
+
+    The first has the logit 0; the softmax of both is the sigmoid of the one.
+
+    Args:
+        weight: (1, n_features).
+        bias: (1,).
+    """
+    return torch.cat([torch.zeros_like(weight), weight]), torch.cat([torch.zeros_like(bias), bias])

@@ -41,7 +41,8 @@ def channels_first(module: nn.Module) -> bool:
 
 def rows(values: Tensor, axis: int) -> Tensor:
     """Values with their channels on `axis` as (n_samples, n_positions, n_channels)."""
-    last = values.movedim(axis, -1)
+    # One image alone, whose axis of samples the network has squeezed away.
+    last = values[None] if values.ndim == 1 else values.movedim(axis, -1)
     n_positions = last[0, ..., 0].numel() if len(last) else 1
     return last.reshape(len(last), n_positions, last.shape[-1])
 
@@ -115,7 +116,7 @@ def possible_weights(module: nn.Module, x: Tensor, y: Tensor) -> tuple[int, list
 def channel_axis(module: nn.Module, x: Tensor, y: Tensor, size: tuple[int, int]) -> int:
     """Axis of the channels where a module of size (n_classes, n_features) maps `x` to `y`."""
     last = (y.shape[-1], x.shape[-1]) == size
-    return -1 if x.ndim == 2 or (last and not channels_first(module)) else 1
+    return -1 if x.ndim <= 2 or (last and not channels_first(module)) else 1
 
 
 def possible_sizes(module: nn.Module) -> set[tuple[int, int]]:

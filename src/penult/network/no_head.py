@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from penult.network.linear_maps import close, reduced, reduction, wide
+from penult.network.reparametrised import is_quantised
 from penult.network.watch import LinearLayer, NoiseRun, Watch, alike
 from penult.text import some
 
@@ -28,6 +29,14 @@ _OPERATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 def reason(watch: Watch) -> str:
     """Why no layer's output is the first of the network's outputs."""
+    quantised = [
+        name for name, m in watch.model.named_modules() if m in watch.ran and is_quantised(m)
+    ]
+    if quantised and not watch.fitting(watch.targets[0].shape[1]):
+        return (
+            f"layer {quantised[-1]} is quantised: it rounds what it reads, so that no linear map "
+            "gives its logits exactly; give the float network that was quantised"
+        )
     before = watch.targets[0]
     shares: dict[LinearLayer, float] = {}
     reaching: list[LinearLayer] = []
@@ -53,7 +62,8 @@ def reason(watch: Watch) -> str:
     if reaching:
         found = f"{reaching[0]} is followed by something that is not linear"
     else:
-        found = f"no linear layer gives the {n_classes} logits"
+        logits = f"{n_classes} logits" if n_classes > 1 else "one logit"
+        found = f"no linear layer gives the {logits}"
     return found + (f"; {some(bare)} would fit but belongs to no layer that ran" if bare else "")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Collection, Mapping
@@ -266,9 +267,14 @@ def runnable_example(model: nn.Module, dtype: torch.dtype | None = None) -> Tens
     if dtype is None:
         own = (p.dtype for p in model.parameters() if p.is_floating_point())
         dtype = next(own, torch.float32)
-    for side in _SIDES:
+    linear = next((m for m in model.modules() if isinstance(m, nn.Linear)), None)
+    whole = [] if linear is None else [linear.in_features, linear.in_features / 3]
+    sides = [math.isqrt(int(n)) for n in whole if n == int(n) and math.isqrt(int(n)) ** 2 == n]
+    device = next((p.device for p in model.parameters()), None)
+    for side in dict.fromkeys([*sides, *_SIDES]):
         for channels in (3, 1):
-            example = torch.randn(2, channels, side, side, generator=generator).to(dtype)
+            example = torch.randn(2, channels, side, side, generator=generator)
+            example = example.to(device, dtype)
             try:
                 with torch.no_grad(), evaluating(model):
                     model(example)

@@ -40,6 +40,7 @@ class FeatureTap:
         self._layer = layer_named(model, head.name)
         self._features: Tensor | None = None
         self._logits: Tensor | None = None
+        self._alone = False
         self._handles: list[RemovableHandle] = []
 
     @property
@@ -63,7 +64,7 @@ class FeatureTap:
 
     def __enter__(self) -> Self:
         self._handles += [
-            self._model.register_forward_pre_hook(self._forget),
+            self._model.register_forward_pre_hook(self._forget, with_kwargs=True),
             self._layer.register_forward_hook(self._read, with_kwargs=True),
         ]
         return self
@@ -85,15 +86,18 @@ class FeatureTap:
             )
         return values
 
-    def _forget(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+    def _forget(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._features = self._logits = None
+        inputs = first_tensor(args, kwargs)
+        self._alone = inputs is not None and inputs.ndim > 1 and len(inputs) == 1
 
     def _read(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> None:
         x, head = first_tensor(args, kwargs), self._head
         for values in (x, output):
-            if not isinstance(values, Tensor) or values.ndim < 2:
+            # Of one image alone a network may squeeze the axis of samples away.
+            if not isinstance(values, Tensor) or values.ndim < 2 - self._alone:
                 raise InputError(f"layer {head.name} ran without features: found {kind_of(values)}")
         assert x is not None
         axis = head_axis(module, x, output, head)

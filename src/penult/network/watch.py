@@ -23,6 +23,11 @@ from penult.network.linear_maps import (
 )
 from penult.text import some
 
+
+class DoesNotRun(InputError):  # noqa: N818
+    """A network fails on the example."""
+
+
 Hooks = tuple[Callable[..., Any] | None, Callable[..., Any]]
 
 
@@ -76,7 +81,7 @@ class Watch:
         self.layers: dict[nn.Module, LinearLayer] = {}
         found = self._run(self._watchers())
         self.outputs = [kind_of(values) for values in found]
-        self.targets = _targets(found)
+        self.targets = logits_of(found)
         if not all(bool(target.isfinite().all()) for target in self.targets):
             raise NotFiniteError("the network gives NaN or infinite logits on the example")
         if not all(map(alike, self.targets, self.run())):
@@ -87,7 +92,7 @@ class Watch:
 
     def run(self, hooks: Mapping[nn.Module, Hooks] | None = None) -> list[Tensor]:
         """Targets of one more run, with hooks before (or None) and after some modules."""
-        return _targets(self._run(hooks or {}))
+        return logits_of(self._run(hooks or {}))
 
     def equal_to(self, target: Tensor) -> list[LinearLayer]:
         """Layers whose output equals a target, the last first; not yet a proof."""
@@ -199,7 +204,7 @@ def run_hooked(model: nn.Module, example: Example, hooks: Mapping[nn.Module, Hoo
         raise
     except Exception as error:
         first, *_ = str(error).strip().splitlines() or [""]
-        raise InputError(
+        raise DoesNotRun(
             f"the network does not run on the example ({_described(example)}): "
             f"{type(error).__name__}: {first}"
         ) from error
@@ -227,13 +232,16 @@ def tensors_of(output: Any) -> Iterator[Tensor]:
         yield from tensors_of(vars(output))
 
 
-def _targets(tensors: list[Tensor]) -> list[Tensor]:
-    """Those that can be logits, as (n_samples, n_classes)."""
-    return [
-        values.flatten(1)
-        for values in tensors
-        if values.ndim >= 2 and len(values) and values[0].numel() == max(values.shape[1:]) > 0
-    ]
+def logits_of(tensors: list[Tensor]) -> list[Tensor]:
+    """Those that can be logits, as (n_samples, n_classes); one number per sample is one logit."""
+    lengths = {len(values) for values in tensors if values.ndim >= 2}
+    found = []
+    for values in tensors:
+        if values.ndim == 1 and len(values) and (not lengths or len(values) in lengths):
+            found.append(values[:, None])
+        elif values.ndim >= 2 and len(values) and values[0].numel() == max(values.shape[1:]) > 0:
+            found.append(values.flatten(1))
+    return found
 
 
 def _noise(values: Tensor, generator: torch.Generator) -> Tensor:

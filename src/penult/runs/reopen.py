@@ -15,6 +15,7 @@ from penult.data.image import Loaded
 from penult.data.open import ImageData, open_data
 from penult.errors import InputError
 from penult.features.features import Features
+from penult.network.explicit import ExplicitHead, Reading
 from penult.network.load import RANDOM, LoadedModel, load_model
 from penult.runs.run import Run
 
@@ -88,7 +89,12 @@ def reopen_network(
         InputError: a run of features; a network that is gone or no longer the same.
     """
     about = network_of(run)
-    found = load_as(run, weights or _weights(run, about["weights"]), trust_checkpoint)
+    found = load_as(
+        run,
+        weights or _weights(run, about["weights"]),
+        trust_checkpoint,
+        weights_key=about.get("weights_key"),
+    )
     if found.fingerprint != about["fingerprint"]:
         raise InputError(
             f"{about['spec']} is no longer the network of {run.folder}: its weights or its "
@@ -97,17 +103,28 @@ def reopen_network(
     return found.model
 
 
-def load_as(run: Run, weights: str | Path | None, trust_checkpoint: bool = False) -> LoadedModel:
-    """The network that a run names, with other weights."""
+def load_as(
+    run: Run,
+    weights: str | Path | None,
+    trust_checkpoint: bool = False,
+    *,
+    weights_key: str | None = None,
+) -> LoadedModel:
+    """The network that a run names, with other weights; with the run's head where it was made."""
     about = network_of(run)
     options = dict(text.split("=", 1) for text in about["set"])
-    return load_model(
+    loaded = load_model(
         about["spec"],
         weights=weights,
         options=options,
         trust_checkpoint=trust_checkpoint,
-        weights_key=about.get("weights_key"),
+        weights_key=weights_key,
     )
+    if "reading" in about:
+        head = run.train().require_head()
+        reading = Reading.from_json(about["reading"])
+        loaded.model = ExplicitHead(loaded.model, reading, head.weight, head.bias)
+    return loaded
 
 
 def network_of(run: Run) -> Mapping[str, Any]:
