@@ -23,6 +23,8 @@ N_FEATURES, N_CLASSES = 8, 4
 class Body(nn.Module):
     """Features of small images, then whatever `tail` makes of them with the parts."""
 
+    body: Any
+
     def __init__(self, tail: Callable[[Any, Tensor], Any], **parts: Any) -> None:
         super().__init__()
         self.body = nn.Sequential(
@@ -34,6 +36,14 @@ class Body(nn.Module):
 
     def forward(self, x: Tensor) -> Any:
         return self.tail(self, self.body(x))
+
+
+class Maps(Body):
+    """Maps of features, for tails that pool by themselves."""
+
+    def __init__(self, tail: Callable[[Any, Tensor], Any], **parts: Any) -> None:
+        super().__init__(tail, **parts)
+        self.body = self.body[:2]
 
 
 class Normalised(nn.Module):
@@ -102,8 +112,8 @@ def assert_made(model: nn.Module, x: Tensor, **options: Any) -> tuple[Any, Head]
 
 
 TAILS: dict[str, tuple[Callable[[], nn.Module], str, bool]] = {
-    "arc": (lambda: Body(lambda m, z: 30 * m.head(z), head=Normalised()), "head", True),
-    "cosine": (lambda: Body(lambda m, z: m.head(z), head=Normalised()), "head", True),
+    "arc": (lambda: Body(lambda m, z: 30 * m.head(z), head=Normalised()), "body", True),
+    "cosine": (lambda: Body(lambda m, z: m.head(z), head=Normalised()), "body", True),
     "clip": (
         lambda: Body(lambda m, z: 100 * F.normalize(z) @ F.normalize(m.text).T, text=weights()),
         "body",
@@ -119,22 +129,32 @@ TAILS: dict[str, tuple[Callable[[], nn.Module], str, bool]] = {
         "body",
         True,
     ),
-    "lora": (lambda: Body(lambda m, z: m.fc(z), fc=Lora()), "fc", False),
+    "lora": (lambda: Body(lambda m, z: m.fc(z), fc=Lora()), "body", False),
     "bare": (lambda: Body(lambda m, z: z @ m.text.T, text=weights()), "body", False),
-    "temperature": (lambda: Body(lambda m, z: m.fc(z) / 0.07, fc=linear()), "fc", False),
+    "temperature": (lambda: Body(lambda m, z: m.fc(z) / 0.07, fc=linear()), "body", False),
     "mean of heads": (
-        lambda: Body(lambda m, z: (m.a(z) + m.b(z)) / 2, a=linear(), b=linear()), "", False,
+        lambda: Body(lambda m, z: (m.a(z) + m.b(z)) / 2, a=linear(), b=linear()), "body", False,
     ),
     "dropout between": (
         lambda: Body(
             lambda m, z: m.b(F.dropout(m.a(z), 0.5, m.training)) * 2,
             a=nn.Linear(N_FEATURES, 6), b=nn.Linear(6, N_CLASSES),
         ),
-        "b", False,
+        "a", False,
+    ),
+    "functional pooling": (
+        lambda: Maps(lambda m, z: 9 * F.normalize(z.mean((2, 3))) @ m.text.T, text=weights()),
+        "body",
+        True,
+    ),
+    "functional pooling and a scale": (
+        lambda: Maps(lambda m, z: 9 * m.fc(F.adaptive_avg_pool2d(z, 1).flatten(1)), fc=linear()),
+        "fc",
+        False,
     ),
     "prior": (
         lambda: Body(lambda m, z: m.fc(z) - m.prior, fc=linear(), prior=torch.randn(N_CLASSES)),
-        "fc", False,
+        "body", False,
     ),
 }  # fmt: skip
 
@@ -181,6 +201,7 @@ def test_cosine_weights_are_those_of_the_formula(seed: int) -> None:
         lambda m, z: m.fc(z) * z.norm(dim=1, keepdim=True),
         lambda m, z: m.fc(z) + z.mean(),
         lambda m, z: -torch.cdist(z, m.fc.weight),
+        lambda m, z: F.normalize(z, p=1) @ m.fc.weight.T,
     ],
 )
 def test_logits_that_are_not_linear_get_none(tail: Callable[[Any, Tensor], Tensor]) -> None:

@@ -17,7 +17,8 @@ from penult.network.linear_maps import close, wide
 from penult.network.watch import logits_of, run_hooked, tensors_of
 
 NAME = "head"
-_MOST_POINTS = 24
+_MOST_POINTS = 12
+_LATEST = 40
 _MOST_OUTPUTS = 50_000
 
 
@@ -29,20 +30,35 @@ class Reading:
         layer: dotted name of a module.
         side: "input" or "output" of the module.
         normalised: divided by its length.
+        reduce: "none", or "mean" over the positions of maps or tokens.
     """
 
     layer: str
     side: str
     normalised: bool = False
+    reduce: str = "none"
 
     def __str__(self) -> str:
         vector = f"the {self.side} of {self.layer or 'the network'}"
+        if self.reduce == "mean":
+            vector = f"the mean of {vector} over its positions"
         return f"{vector} divided by its length" if self.normalised else vector
 
     def of(self, values: Tensor) -> Tensor:
         """(n_samples, n_features) of what the module read or gave."""
-        rows = values.flatten(1)
+        if self.reduce == "mean":
+            rows = values.flatten(2).mean(2) if values.ndim == 4 else values.mean(1)
+        else:
+            rows = values.flatten(1)
         return F.normalize(rows, dim=1) if self.normalised else rows
+
+    def spread(self, vector: Tensor, values: Tensor) -> Tensor:
+        """What the module would read or give if each sample had one vector, (1, n_features)."""
+        if values.ndim == 4:
+            return vector[:, :, None, None].expand(values.shape)
+        return (
+            vector[:, None].expand(values.shape) if values.ndim == 3 else vector.expand_as(values)
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Its fields."""
@@ -51,7 +67,12 @@ class Reading:
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Reading:
         """Of what `to_json` gave."""
-        return cls(str(fields["layer"]), str(fields["side"]), bool(fields["normalised"]))
+        return cls(
+            str(fields["layer"]),
+            str(fields["side"]),
+            bool(fields["normalised"]),
+            str(fields["reduce"]),
+        )
 
 
 class ExplicitHead(nn.Module):
@@ -85,7 +106,7 @@ class ExplicitHead(nn.Module):
             self.network(*args, **kwargs)
         finally:
             handle.remove()
-        logits: Tensor = self.head(self.reading.of(seen[-1]).to(self.head.weight.dtype))
+        logits: Tensor = self.head(self.reading.of(seen[-1]).float())
         return logits
 
 
@@ -138,15 +159,14 @@ def find_or_make_head(
 def _from_logits(
     model: nn.Module, example: Example, name: str | None, n_classes: int | None
 ) -> Found | None:
+    points = _points(model, example, name)
     for index, target in enumerate(_in_order(logits_of(_run(model, example)), n_classes)):
         probe = _Probe(model, example, n_classes, index)
         if target.shape[1] * len(target) > _MOST_OUTPUTS:
             continue
-        for reading in _points(model, example):
-            if name is not None and (reading.layer, reading.side) != (name, "input"):
-                continue
+        for reading, own in points:
             for one in (reading, replace(reading, normalised=True)):
-                map_ = probe.linear_map(one)
+                map_ = probe.linear_map(one, own)
                 if map_ is not None and _holds_alone(probe, model, example, one, map_):
                     return _made(model, one, *map_, verified=True)
     return None
@@ -208,77 +228,67 @@ class _Probe:
         self.model, self.example = model, example
         self._n_classes, self._index = n_classes, index
 
-    def logits(self, reading: Reading, vectors: Callable[[Tensor], Tensor] | None) -> Tensor:
-        """Logits with other vectors in the place of the network's own."""
-        handle = None
-        if vectors is not None:
-            handle = _hook(self.model, replace(reading, normalised=False), None, vectors)
+    def logits(self, reading: Reading, values: Callable[[Tensor], Tensor]) -> Tensor:
+        """Logits with other values in the place of what the network's module reads or gives."""
+        handle = _hook(self.model, reading, None, values)
         try:
             with evaluating(self.model):
-                output = call_model(self.model, self.example)
+                return self.of(call_model(self.model, self.example))
         finally:
-            if handle is not None:
-                handle.remove()
-        return self.of(output)
+            handle.remove()
 
     def of(self, output: Any) -> Tensor:
         """The logits that are meant, of the network's output."""
         targets = _in_order(logits_of([*tensors_of(output)]), self._n_classes)
         return targets[self._index]
 
-    def linear_map(self, reading: Reading) -> tuple[Tensor, Tensor] | None:
-        """Weight and bias by which the logits follow from a vector, if they do."""
+    def linear_map(self, reading: Reading, own: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Weight and bias by which the logits follow from a vector, if they do.
+
+        Args:
+            reading: the vector.
+            own: what the module reads or gives on the example.
+        """
         try:
             with torch.no_grad():
-                own = self._own(reading)
-                if own is None or not self._plausible(reading, own):
+                if not self._plausible(reading, own):
                     return None
             weight, bias = self._jacobian(reading, own)
             with torch.no_grad():
                 return (weight, bias) if self._holds(reading, own, weight, bias) else None
-        # A network may fail in any way on vectors that it never had.
+        # A network may fail in any way on values that it never had.
         except (RuntimeError, IndexError, ValueError, AssertionError, TypeError):
             return None
 
-    def _own(self, reading: Reading) -> Tensor | None:
-        seen: list[Tensor] = []
-        handle = _hook(self.model, replace(reading, normalised=False), seen.append)
-        try:
-            self.logits(reading, None)
-        finally:
-            handle.remove()
-        return seen[0].flatten(1).clone() if len(seen) == 1 else None
+    def _at(self, reading: Reading, vector: Tensor) -> Tensor:
+        return self.logits(reading, lambda values: reading.spread(vector, values))
 
-    def _noise(self, like: Tensor, seed: int) -> Tensor:
-        generator = torch.Generator().manual_seed(seed)
-        noise = torch.randn(like.shape, generator=generator).to(like)
-        return noise * (float(like.square().mean().sqrt()) or 1.0)
+    def _vector(self, reading: Reading, own: Tensor, seed: int) -> Tensor:
+        return _noise(replace(reading, normalised=False).of(own)[:1], seed)
 
     def _plausible(self, reading: Reading, own: Tensor) -> bool:
         """Whether the logits depend on the vector alone, and are affine in it, on a few."""
-        a, b = self._noise(own[:1], 1), self._noise(own[:1], 2)
-        at_a = self.logits(reading, lambda z: a.expand_as(z.flatten(1)).view_as(z))
+        a, b = self._vector(reading, own, 1), self._vector(reading, own, 2)
+        at_a = self._at(reading, a)
         if not close(at_a, at_a[:1].expand_as(at_a), products=True):
             return False
-        middle = 3 * a if reading.normalised else (a + b) / 2
-        at_b = self.logits(reading, lambda z: b.expand_as(z.flatten(1)).view_as(z))
-        between = self.logits(reading, lambda z: middle.expand_as(z.flatten(1)).view_as(z))
-        expected = at_a if reading.normalised else (at_a + at_b) / 2
+        if reading.normalised:
+            return close(self._at(reading, 3 * a), at_a, products=True)
+        at_b, between = self._at(reading, b), self._at(reading, (a + b) / 2)
         scale = torch.maximum(at_a.abs(), at_b.abs())
-        return close(between, expected, scale=scale, products=True) and not close(at_a, at_b)
+        return close(between, (at_a + at_b) / 2, scale=scale, products=True)
 
     def _jacobian(self, reading: Reading, own: Tensor) -> tuple[Tensor, Tensor]:
         """The affine map's weight and bias, from derivatives at one vector."""
-        start = self._noise(own[:1], 3).requires_grad_(True)
+        start = self._vector(reading, own, 3).requires_grad_(True)
         with torch.enable_grad():
-            logits = self.logits(reading, lambda z: start.expand_as(z.flatten(1)).view_as(z))[0]
-            grads = [torch.autograd.grad(logit, start, retain_graph=True)[0][0] for logit in logits]
+            logits = self._at(reading, start)[0]
+            grads = [torch.autograd.grad(one, start, retain_graph=True)[0][0] for one in logits]
         slope, at, values = torch.stack(grads).detach(), start.detach()[0], logits.detach()
         if not reading.normalised:
             return slope, values - slope @ at
         with torch.no_grad():
-            opposite = self.logits(reading, lambda z: -at.expand_as(z.flatten(1)).view_as(z))[0]
-        bias = (values + opposite) / 2
+            bias = (values + self._at(reading, -at[None])[0]) / 2
         # The derivative along the vector is 0; what it hides is the logit itself.
         unit = at / at.norm()
         return slope * at.norm() + torch.outer(values - bias, unit), bias
@@ -288,9 +298,9 @@ class _Probe:
         # A logit that is one number of the vector is the logit itself, or a factor of it.
         if bool((weight.abs() > 1e-6 * size).sum(1).le(1).all()):
             return False
-        for vectors in (own, self._noise(own, 4)):
-            found = self.logits(reading, lambda z, v=vectors: v.view_as(z))  # type: ignore[misc]
-            z = wide(reading.of(vectors))
+        for values in (own, _noise(own, 4)):
+            found = self.logits(reading, lambda _, v=values: v)  # type: ignore[misc]
+            z = wide(reading.of(values))
             expected = F.linear(z, wide(weight), wide(bias)).to(found.dtype)
             scale = F.linear(z.abs(), wide(weight).abs(), wide(bias).abs())
             if not close(found, expected, scale=scale, products=True):
@@ -298,35 +308,53 @@ class _Probe:
         return True
 
 
-def _points(model: nn.Module, example: Example) -> list[Reading]:
-    """Vectors of a network, one per sample, the last first; of modules that run once."""
-    found: list[tuple[Reading, int]] = []
+def _noise(like: Tensor, seed: int) -> Tensor:
+    """Noise as large as the values."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(like.shape, generator=generator).to(like)
+    return noise * (float(like.square().mean().sqrt()) or 1.0)
+
+
+def _points(model: nn.Module, example: Example, name: str | None) -> list[tuple[Reading, Tensor]]:
+    """Vectors of a network, one per sample, the last first, with what its modules read or gave."""
+    found: list[tuple[Reading, Tensor]] = []
     calls: dict[str, int] = {}
 
     def note(name: str) -> Any:
+        def add(side: str, values: Any) -> None:
+            if isinstance(values, Tensor) and (reduce := _reduce(values)):
+                found.append((Reading(name, side, reduce=reduce), values.detach().clone()))
+
         def before(module: nn.Module, args: Any, kwargs: Any) -> None:
             calls[name] = calls.get(name, 0) + 1
-            values = first_tensor(args, kwargs)
-            if _is_vector(values):
-                found.append((Reading(name, "input"), id(values)))
+            add("input", first_tensor(args, kwargs))
 
         def after(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-            if isinstance(output, Tensor) and _is_vector(output):
-                found.append((Reading(name, "output"), id(output)))
+            add("output", output)
 
         return before, after
 
     inner = {m: note(name) for name, m in model.named_modules() if name}
     scripted = {m for m in inner if isinstance(m, torch.jit.ScriptModule)}
     run_hooked(model, example, {m: hooks for m, hooks in inner.items() if m not in scripted})
-    once = [reading for reading, _ in found if calls[reading.layer] == 1]
-    return once[::-1][:_MOST_POINTS]
+    once = [point for point in found if calls[point[0].layer] == 1]
+    if name is not None:
+        return [p for p in once if (p[0].layer, p[0].side) == (name, "input")]
+    # The first place of a vector is the one that all that read it later depend on.
+    distinct: list[tuple[Reading, Tensor]] = []
+    for reading, values in once[-_LATEST:]:
+        if not any(v.shape == values.shape and torch.equal(v, values) for _, v in distinct):
+            distinct.append((reading, values))
+    return distinct[::-1][:_MOST_POINTS]
 
 
-def _is_vector(values: Tensor | None) -> bool:
-    if values is None or values.ndim < 2 or not values.is_floating_point() or not len(values):
-        return False
-    return values[0].numel() == max(values.shape[1:]) > 1
+def _reduce(values: Tensor) -> str | None:
+    """How values become one vector per sample, None where they cannot."""
+    if not values.is_floating_point() or values.ndim < 2 or not values.numel():
+        return None
+    if values[0].numel() == max(values.shape[1:]):
+        return "none" if values[0].numel() > 1 else None
+    return "mean" if values.ndim in (3, 4) else None
 
 
 def _hook(
