@@ -250,3 +250,14 @@ def test_labels_in_words() -> None:
     assert placed.arrays()[1].tolist() == [0, 2, 0]
     with pytest.raises(InputError, match="the label of sample 1 is 'cat', expected one of dog"):
         Features.of(z, words, class_names=["dog", "emu"])
+
+
+def test_one_logit_as_scikit_learn_has_it_is_two_classes() -> None:
+    generator = np.random.default_rng(0)
+    z, y = generator.normal(size=(40, 3)), np.arange(40) % 2
+    weight, bias = generator.normal(size=(1, 3)), np.array([0.5])
+    features = Features.of(z, y, weight, bias)
+    head = features.require_head()
+    assert (head.n_classes, head.n_features) == (2, 3)
+    said = head(torch.as_tensor(z, dtype=torch.float32)).argmax(1).numpy()
+    assert (said == (z @ weight[0] + bias > 0)).all()

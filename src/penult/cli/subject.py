@@ -85,8 +85,8 @@ def open_subject(
         if alone:
             how = replace(how, batch_size=1)
         examples = ImageSource(opened, transform, Pass(batch_size=1 if alone else 4))
-        n_classes = len(names or opened.class_names or ()) or None
-        found = usable_network(on_device, examples, network.head, n_classes)
+        classes = (names and names.names) or opened.class_names or ()
+        found = usable_network(on_device, examples, network.head, len(classes) or None)
         if found.said:
             warn(found.said)
         head = found.head

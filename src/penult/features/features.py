@@ -32,7 +32,7 @@ from penult.features.shards import (
     row_names,
     shard_shape,
 )
-from penult.network.head import Head
+from penult.network.head import Head, two_classes
 from penult.storage import read_json, read_tensors, write_tensors
 from penult.text import some
 
@@ -86,7 +86,8 @@ class Features:
             features: (n_samples, n_features), finite; arrays, tensors, or a table's columns.
             labels: (n_samples,) integers in [0, n_classes), or words: `class_names`, or in
                 alphabetical order where these are not given.
-            weight: (n_classes, n_features) of the dense head, or None.
+            weight: (n_classes, n_features) of the dense head, or None; (1, n_features) for one
+                logit, that of the second of two classes.
             bias: (n_classes,), or None for a head without.
             class_names: n_classes names, or None.
             ids: n_samples different names of the samples, or None for their row numbers.
@@ -414,6 +415,8 @@ def _same(first: Head, second: Head) -> bool:
 def head_of(weight: Any, bias: Any = None) -> Head:
     """Head from arrays: weight (n_classes, n_features), bias (n_classes,) or None for zeros.
 
+    One logit, as scikit-learn has it for two classes, becomes two: the first with the logit 0.
+
     Raises:
         InputError: shapes that do not fit, NaN or infinite values.
     """
@@ -428,7 +431,7 @@ def head_of(weight: Any, bias: Any = None) -> Head:
         raise InputError(f"expected a bias of shape ({len(w)},), found {tuple(b.shape)}")
     if not (bool(w.isfinite().all()) and bool(b.isfinite().all())):
         raise InputError("the head's weight or bias holds NaN or infinite values")
-    return Head("", w, b)
+    return Head("", *(two_classes(w, b) if len(w) == 1 else (w, b)))
 
 
 def save_features(path: str | Path, features: Features) -> None:

@@ -46,6 +46,8 @@ class Reading:
 
     def of(self, values: Tensor) -> Tensor:
         """(n_samples, n_features) of what the module read or gave."""
+        if values.ndim == 1:  # one image alone, whose axis of samples was squeezed away
+            values = values[None]
         if self.reduce == "mean":
             rows = values.flatten(2).mean(2) if values.ndim == 4 else values.mean(1)
         else:
