@@ -31,7 +31,7 @@ def label_of(value: Any, numbers: Mapping[str, int] | None = None) -> int:
         NoLabelError: it is none of these.
     """
     if isinstance(value, str):
-        return _of_word(value, numbers)
+        return _of_word(str(value), numbers)
     try:
         return operator.index(value)
     except TypeError:
@@ -76,7 +76,7 @@ def labels_of(
         found = []
         for index, word in enumerate(words):
             try:
-                found.append(_of_word(word, numbers))
+                found.append(_of_word(str(word), numbers))
             except NoLabelError as error:
                 raise InputError(f"the label of sample {index} is {error}") from None
         return checked_labels(found, n_samples, len(names)), names
