@@ -58,6 +58,8 @@ ORDERS = [
     ("weights", "averaged_weights"),
     ("model", "modelEma"),
     ("current", "init_state"),
+    ("finetuned", "finetuned_ema"),
+    ("best", "ema.best"),
 ]
 
 
