@@ -36,7 +36,7 @@ def setting_of(features: Features) -> EditSetting:
     z, labels = features.arrays()
     head = features.require_head()
     moments = Moments.of(z, labels, head.n_classes)
-    return EditSetting(features, moments, NAMES, None, head)
+    return EditSetting(features, moments, features.names(), None, head)
 
 
 def run_of(folder: Path, seed: int = 0, name: str = "run") -> Run:

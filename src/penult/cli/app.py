@@ -24,6 +24,7 @@ from penult.cli.measure import measure
 from penult.cli.output import allow_any_character, print_json
 from penult.cli.pages import path_page, print_page, summary_page, tuned_page
 from penult.cli.pictures import explain, report
+from penult.cli.shortcuts import shortcuts
 from penult.cli.spread import spread
 from penult.cli.subject import open_subject
 from penult.cli.values import DTYPES, device_of, sizes_of, top_of, workers_of
@@ -269,6 +270,7 @@ def tune(
 app.command()(groups)
 app.command()(edit)
 app.command()(verdict)
+app.command()(shortcuts)
 app.command()(measure)
 app.command()(report)
 app.command()(explain)

@@ -6,7 +6,9 @@ import hashlib
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +27,11 @@ GUARD = 1e-5
 FEW = 64
 
 Progress = Callable[[int, int], None]
+
+
+class _Best(NamedTuple):
+    values: Tensor
+    indices: Tensor
 
 
 class LogitTable:
@@ -81,6 +88,30 @@ class LogitTable:
             return torch.zeros(0, self.head.n_features)
         return torch.cat(found)
 
+    def along(self, direction: Tensor) -> Tensor:
+        """What features come to along a direction (n_features,), (n_samples,) float32."""
+        vector = direction.float()
+        return torch.cat([z @ vector for _, z in self.blocks()])
+
+    def spread(self) -> Tensor:
+        """Standard deviation of each feature over the samples, (n_features,) float64."""
+        n, sums = self.n_samples, [torch.zeros(self.head.n_features, dtype=torch.float64)] * 2
+        for _, z in self.blocks():
+            wide = z.double()
+            sums = [sums[0] + wide.sum(0), sums[1] + wide.square().sum(0)]
+        return (sums[1] / n - (sums[0] / n).square()).clamp_min(0).sqrt()
+
+    def leads(self, c: int) -> Tensor:
+        """A class's logit less the largest of the others, (n_samples,) float32."""
+        best = self._best_two()
+        other = torch.where(best.indices[:, 0] == c, best.values[:, 1], best.values[:, 0])
+        return self.logits[:, c] - other
+
+    def second(self, c: int) -> Tensor:
+        """Class of each sample if it were not a given one, (n_samples,) int64."""
+        best = self._best_two()
+        return torch.where(best.indices[:, 0] == c, best.indices[:, 1], best.indices[:, 0])
+
     def classify(self, head: Head) -> Tensor:
         """Class of each sample by another head of the same size, (n_samples,) int64.
 
@@ -102,6 +133,14 @@ class LogitTable:
             near.append(part[close])
         return self._settled(after, classes, near)
 
+    @cached_property
+    def _two(self) -> tuple[Tensor, Tensor]:
+        parts = [part.topk(2, dim=1) for part in torch.split(self.logits, ROWS)]
+        return torch.cat([p.values for p in parts]), torch.cat([p.indices for p in parts])
+
+    def _best_two(self) -> _Best:
+        return _Best(*self._two)
+
     def _logits(self, file: Path | None, progress: Progress | None) -> Tensor:
         shape = (self.n_samples, self.n_classes)
         if file is not None and file.is_file():
@@ -110,7 +149,7 @@ class LogitTable:
                 if kept.shape == shape and kept.dtype == np.float32:
                     return _mapped(kept)
         made = np.empty(shape, dtype=np.float32)
-        for start, z in self._blocks():
+        for start, z in self.blocks():
             made[start : start + len(z)] = self.head(z).numpy()
             if progress is not None:
                 progress(start + len(z), self.n_samples)
@@ -120,7 +159,8 @@ class LogitTable:
                 return _mapped(np.load(file, mmap_mode="r"))
         return torch.from_numpy(made)
 
-    def _blocks(self) -> Iterator[tuple[int, Tensor]]:
+    def blocks(self) -> Iterator[tuple[int, Tensor]]:
+        """Features (n, n_features) float32 of some samples at a time, with the first one's row."""
         start = 0
         for part in self._parts:
             for block in torch.split(part, ROWS):
@@ -194,13 +234,13 @@ class LogitTable:
             which = head.directions.abs().argmax(1)
             along = self.columns(which) * head.directions.gather(1, which[:, None])[:, 0]
         else:
-            along = torch.cat([z @ head.directions.T for _, z in self._blocks()])
+            along = torch.cat([z @ head.directions.T for _, z in self.blocks()])
         return (along - head.bounds).clamp_min(0)
 
     def _anew(self, head: BoundedHead) -> Tensor:
         classes = torch.zeros(self.n_samples, dtype=torch.int64)
         near = []
-        for start, z in self._blocks():
+        for start, z in self.blocks():
             rows = torch.arange(start, start + len(z))
             classes[rows], close = self._best(head, rows, head(z))
             near.append(rows[close])

@@ -1,0 +1,137 @@
+"""Shortcuts: the suspects of a run, as `penult shortcuts` finds and keeps them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from penult.edit.edited_run import logits_of
+from penult.edit.setting import EditSetting
+from penult.edit.suspects import FEWEST, Direction, described_pair, find_suspects
+from penult.edit.verdicts import latest
+from penult.errors import InputError
+from penult.runs.groups import evaluated_part, groups_of
+from penult.runs.run import Run
+from penult.storage import read_json, write_json
+
+FORMAT = "penult-shortcuts/1"
+# Numbers read to find principal directions; for more they are left out unless they are asked for.
+AFFORDABLE = 4_000_000_000
+DIRECTIONS = 3
+
+Progress = Callable[[int, int], None]
+
+
+def find_shortcuts(
+    run: Run,
+    *,
+    rate: float = 0.05,
+    by: str = "overuse",
+    n_listed: int = 200,
+    n_directions: int | None = None,
+    seed: int = 0,
+    progress: Callable[[str], Progress] | None = None,
+) -> dict[str, Any]:
+    """Find suspects among the weights of a run's dense head, and keep them in the run.
+
+    Args:
+        run: best with evaluation samples of its own: on those that the head was fitted to, it
+            makes hardly a mistake that could tell.
+        rate: false discovery rate over all pairs.
+        by: what lists the worst first: "overuse" or "gap".
+        n_listed: how many pairs are listed.
+        n_directions: principal directions looked at in each class; 3 where they cost little.
+        seed: of the control.
+        progress: called with "logits", "directions" or "weights"; gives the function that hears.
+
+    Raises:
+        InputError: a rate that is none.
+    """
+    if not 0 < rate < 1:
+        raise InputError(f"the false discovery rate must lie in (0, 1), found {rate}")
+    if by not in ("overuse", "gap"):
+        raise InputError(f"expected overuse or gap, found {by!r}")
+
+    def heard(name: str) -> Progress | None:
+        return progress(name) if progress else None
+
+    setting = EditSetting.of(run)
+    table = logits_of(run, setting.dense, heard("logits"))
+    names, part = tuple(setting.class_names), evaluated_part(run)
+    cost = setting.features.n_samples * setting.dense.n_features * len(names)
+    notes = []
+    if n_directions is None:
+        n_directions = DIRECTIONS if cost <= AFFORDABLE else 0
+        if not n_directions:
+            notes.append("principal directions are left out: ask for them with --directions 3")
+    if part == "train":
+        notes.append(
+            "the run has no evaluation samples: on those that the network was trained on it makes "
+            "hardly a mistake, so a shortcut is hardly seen"
+        )
+    directions = directions_of(setting, n_directions, heard("directions"))
+    found, listed = find_suspects(
+        table,
+        n_fitted=setting.features.n_samples if part == "eval" else None,
+        directions=directions,
+        rate=rate,
+        by=by,
+        n_listed=n_listed,
+        seed=seed,
+        progress=heard("weights"),
+    )
+    if not found["n_pairs"]:
+        notes.append(f"no class has {FEWEST} samples: its features are not looked at")
+    groups, ids = groups_of(run, part), run.evaluation().ids()
+    rows = [
+        described_pair(table, pair, q, rate, directions, names, ids, groups) for pair, q in listed
+    ]
+    document = {
+        "format": FORMAT,
+        "head": setting.dense.fingerprint(),
+        "part": part,
+        "n_samples": table.n_samples,
+        **found,
+        "notes": notes,
+        "pairs": rows,
+    }
+    with run.writing():
+        write_json(run.folder / "shortcuts.json", document)
+    return with_verdicts(run, document)
+
+
+def shortcuts_document(run: Run) -> dict[str, Any] | None:
+    """What `find_shortcuts` found, with the verdicts of today; None where it has not run."""
+    path = run.folder / "shortcuts.json"
+    return with_verdicts(run, read_json(path, FORMAT)) if path.is_file() else None
+
+
+def with_verdicts(run: Run, document: dict[str, Any]) -> dict[str, Any]:
+    """The document with the last verdict on each pair."""
+    verdicts = latest(run)
+    rows = []
+    for row in document["pairs"]:
+        said = None
+        if row["feature"] is not None:
+            said = verdicts.get((row["feature"], row["class"])) or verdicts.get(
+                (row["feature"], None)
+            )
+        rows.append({**row, "verdict": None if said is None else said.document()})
+    return {**document, "pairs": rows}
+
+
+def directions_of(
+    setting: EditSetting, n_directions: int, progress: Progress | None = None
+) -> list[Direction]:
+    """The first principal directions of every class that has samples enough."""
+    found: list[Direction] = []
+    n_classes = len(setting.class_names)
+    for c in range(n_classes if n_directions else 0):
+        if int(setting.moments.counts[c]) > n_directions:
+            components, _ = setting.components(c)
+            for number, v in enumerate(components[:n_directions], 1):
+                share = v.sum() * v * setting.dense.weight[c].double()
+                found.append(Direction(c, number, share))
+        if progress is not None:
+            progress(c + 1, n_classes)
+    return found

@@ -1,0 +1,274 @@
+"""Suspects: classes and features that look like shortcuts, worst first, without group labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from scipy.stats import rankdata
+from torch import Tensor
+
+from penult.edit.gaps import all_gaps, one_gap, within_classes
+from penult.edit.logits import LogitTable
+from penult.edit.overuse import Residuals, overuse
+from penult.features.groups import FEWEST_RANKED, Groups
+from penult.heads.comparison import PairedCounts
+from penult.intervals import Z95, accuracy_interval, benjamini_hochberg
+
+MATTERS = 0.1  # of a class's most used feature: less used ones are not looked at
+FEWEST = 20  # samples of a class whose features are looked at
+SHOWN = 8  # samples named of each kind
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Direction:
+    """A principal direction of a class's weighted features.
+
+    Attributes:
+        of: the class.
+        number: from 1.
+        vector: (n_features,) what it gives to the class's logit is `vector · z`.
+    """
+
+    of: int
+    number: int
+    vector: Tensor
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A class and a feature, or one of the class's directions.
+
+    Attributes:
+        of: the class.
+        feature: its number; None for a direction.
+        direction: number of the direction, or None.
+        weight: what multiplies it in the class's logit.
+        share: its weight times its spread, as a part of the largest of the class.
+        score, p: see `Overuse`.
+    """
+
+    of: int
+    feature: int | None
+    direction: int | None
+    weight: float
+    share: float
+    score: float
+    p: float
+
+
+def find_suspects(
+    table: LogitTable,
+    *,
+    n_fitted: int | None,
+    directions: Sequence[Direction] = (),
+    rate: float = 0.05,
+    by: str = "overuse",
+    n_listed: int = 200,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> tuple[dict[str, Any], list[tuple[Pair, float]]]:
+    """Look at every pair of a class and a feature that matters to it.
+
+    Args:
+        table: a head and samples that it was not fitted to.
+        n_fitted: see `Residuals.of`.
+        directions: to be looked at as well.
+        rate: false discovery rate over all pairs, below which one counts as a suspect.
+        by: what lists the worst first: "overuse", or "gap" for the size of the accuracy gap.
+        n_listed: how many pairs are listed.
+        seed: of the control.
+        progress: called with (samples done, samples in all).
+
+    Returns:
+        What was tested, and the listed pairs with their adjusted p values.
+    """
+    residuals = Residuals.of(table, n_fitted)
+    pairs = _pairs(table, residuals, directions, progress)
+    q = benjamini_hochberg([pair.p for pair in pairs])
+    features = [(pair.of, pair.feature) for pair in pairs if pair.feature is not None]
+    gaps = all_gaps(table, features)
+    by_chance = all_gaps(table, features, within_classes(table.labels, seed))
+    if by == "gap":
+        size = [*gaps.nearest_to_zero.abs().tolist(), *[0.0] * (len(pairs) - len(features))]
+    else:
+        size = [pair.score for pair in pairs]
+    worst = sorted(range(len(pairs)), key=lambda i: -size[i])[:n_listed]
+    found = {
+        "n_pairs": len(pairs),
+        "rate": rate,
+        "n_suspects": sum(value <= rate for value in q),
+        "gaps": {"n_found": gaps.n_found(rate), "n_by_chance": by_chance.n_found(rate)},
+        "inflation": residuals.inflation,
+        "by": by,
+    }
+    return found, [(pairs[i], q[i]) for i in worst]
+
+
+def _pairs(
+    table: LogitTable,
+    residuals: Residuals,
+    directions: Sequence[Direction],
+    progress: Progress | None,
+) -> list[Pair]:
+    tested = overuse(table, residuals, progress)
+    weight = table.head.weight.double()
+    spread = (weight - weight.mean(0)) * table.spread()
+    share = spread.abs() / spread.abs().amax(1, keepdim=True).clamp_min(1e-300)
+    enough = torch.bincount(table.labels, minlength=table.n_classes) >= FEWEST
+    matters = (share >= MATTERS) & (weight != 0) & enough[:, None]
+    columns = (weight, share, tested.score, tested.p)
+    places = matters.nonzero().tolist()
+    values = [column[matters].tolist() for column in columns]
+    found = [
+        Pair(c, j, None, w, s, score, p)
+        for (c, j), w, s, score, p in zip(places, *values, strict=True)
+    ]
+    for one in directions:
+        if bool(enough[one.of]):
+            score, p = residuals.tested(table.along(one.vector), one.of, 1.0)
+            found.append(Pair(one.of, None, one.number, 1.0, 1.0, score, p))
+    return found
+
+
+def described_pair(
+    table: LogitTable,
+    pair: Pair,
+    q: float,
+    rate: float,
+    directions: Sequence[Direction],
+    class_names: Sequence[str],
+    ids: Sequence[str],
+    groups: Groups | None,
+) -> dict[str, Any]:
+    """Everything about one pair, as JSON holds it."""
+    x, sign = _values(table, pair, directions), _sign(table, pair)
+    return {
+        "class": class_names[pair.of],
+        "feature": pair.feature,
+        "direction": pair.direction,
+        "weight": pair.weight,
+        "share": pair.share,
+        "overuse": {"score": pair.score, "p": pair.p, "q": q, "suspect": q <= rate},
+        "gap": one_gap(table, x, pair.of),
+        "pull": pull(table, x * sign, pair.of),
+        "off": off(table, x, pair),
+        "carries": [] if groups is None else carries(table, x, pair.of, groups),
+        "samples": _samples(table, x * sign, pair.of, ids),
+    }
+
+
+def pull(table: LogitTable, x: Tensor, c: int) -> dict[str, Any] | None:
+    """What the feature does on other classes' samples where it is as high as in the class.
+
+    How many of them are called this class, against how many others; and the AUC of the class's
+    logit lead between the class's own samples and them: 1 where they are always told apart, 0.5
+    where they are not. None where no other sample is that high.
+    """
+    own = table.labels == c
+    high = ~own & (x >= x[own].median())
+    rest = ~own & ~high
+    n_high, n_rest = int(high.sum()), int(rest.sum())
+    if not n_high:
+        return None
+    called = table.classes == c
+    k_high, k_rest = int(called[high].sum()), int(called[rest].sum())
+    lead = table.leads(c)
+    value, interval = auc(lead[own], lead[high])
+    return {
+        "n_samples": n_high,
+        "called": k_high / n_high,
+        "interval": list(accuracy_interval(k_high, n_high)),
+        "called_elsewhere": k_rest / n_rest if n_rest else None,
+        "auc": value,
+        "auc_interval": interval,
+    }
+
+
+def off(table: LogitTable, x: Tensor, pair: Pair) -> dict[str, Any]:
+    """The exact change of accuracy when it stands still at its mean for the class."""
+    taken = pair.weight * (x.double() - x.double().mean())
+    lead = table.leads(pair.of).double()
+    now = torch.where(lead - taken > 0, pair.of, table.second(pair.of))
+    # Whether the class is called now is decided by its own logit alone; others' order stays.
+    counts = PairedCounts.of(table.labels, table.classes, now)
+    own = table.labels == pair.of
+    inside = PairedCounts.of(table.labels[own], table.classes[own], now[own])
+    return {"overall": counts.document(), "class": inside.document()}
+
+
+def carries(table: LogitTable, x: Tensor, c: int, groups: Groups) -> list[dict[str, Any]]:
+    """How well it tells the groups apart within the class: for each attribute the best told value.
+
+    The AUC is the chance that a sample with the value has more of it than one without.
+    """
+    own = table.labels == c
+    found = []
+    for name, attribute in groups.attributes.items():
+        codes = attribute.codes[own]
+        best: dict[str, Any] | None = None
+        for code, value in enumerate(attribute.values):
+            inside, outside = codes == code, (codes != code) & (codes >= 0)
+            if min(int(inside.sum()), int(outside.sum())) < FEWEST_RANKED:
+                continue
+            area, interval = auc(x[own][inside], x[own][outside])
+            if best is None or abs(area - 0.5) > abs(best["auc"] - 0.5):
+                best = {"attribute": name, "value": value, "auc": area, "interval": interval}
+                best["n_samples"] = int(inside.sum())
+        if best is not None:
+            found.append(best)
+    return sorted(found, key=lambda row: -abs(row["auc"] - 0.5))
+
+
+def auc(first: Tensor, second: Tensor) -> tuple[float, list[float] | None]:
+    """Chance that a value of the first is above one of the second, with its 95 % interval.
+
+    The variance is that of DeLong, DeLong and Clarke-Pearson 1988, the interval on the logit scale.
+    """
+    m, n = len(first), len(second)
+    both = rankdata(torch.cat([first, second]).double().numpy())
+    own, other = rankdata(first.double().numpy()), rankdata(second.double().numpy())
+    above = torch.from_numpy((both[:m] - own) / n)
+    below = torch.from_numpy(1 - (both[m:] - other) / m)
+    area = float(above.mean())
+    if m < 2 or n < 2:
+        return area, None
+    variance = float(above.var()) / m + float(below.var()) / n
+    kept = min(max(area, 0.5 / (m * n)), 1 - 0.5 / (m * n))
+    half = Z95 * math.sqrt(variance) / (kept * (1 - kept))
+    middle = math.log(kept / (1 - kept))
+    ends = [1 / (1 + math.exp(-(middle + side * half))) for side in (-1, 1)]
+    return area, ends
+
+
+def _values(table: LogitTable, pair: Pair, directions: Sequence[Direction]) -> Tensor:
+    if pair.feature is not None:
+        return table.column(pair.feature)
+    return table.along(_vector(pair, directions))
+
+
+def _vector(pair: Pair, directions: Sequence[Direction]) -> Tensor:
+    return next(d.vector for d in directions if (d.of, d.number) == (pair.of, pair.direction))
+
+
+def _sign(table: LogitTable, pair: Pair) -> float:
+    """Whether more of it speaks for the class (1) or against it (-1), next to the other classes."""
+    if pair.feature is None:
+        return 1.0
+    column = table.head.weight[:, pair.feature]
+    return -1.0 if float(column[pair.of]) < float(column.mean()) else 1.0
+
+
+def _samples(table: LogitTable, x: Tensor, c: int, ids: Sequence[str]) -> Mapping[str, list[str]]:
+    """Names of samples to look at: high in the class, low in it, high elsewhere."""
+    own = (table.labels == c).nonzero()[:, 0]
+    other = (table.labels != c).nonzero()[:, 0]
+    order = own[x[own].argsort(descending=True, stable=True)]
+    elsewhere = other[x[other].argsort(descending=True, stable=True)]
+    chosen = {"high": order, "low": order.flip(0), "elsewhere": elsewhere}
+    return {name: [ids[i] for i in rows[:SHOWN].tolist()] for name, rows in chosen.items()}

@@ -1,0 +1,260 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy.stats import norm
+from sklearn.metrics import roc_auc_score
+
+from command import penult
+from penult.edit.edit import Edit
+from penult.edit.gaps import all_gaps, one_gap, within_classes
+from penult.edit.logits import LogitTable
+from penult.edit.overuse import Residuals, calibration, overuse
+from penult.edit.registry import apply_edit
+from penult.edit.shortcuts import find_shortcuts, shortcuts_document
+from penult.edit.suspects import Pair, auc, find_suspects, off, pull
+from penult.edit.verdicts import add_verdict
+from penult.errors import InputError
+from penult.features.features import Features, save_features
+from penult.features.groups import Attribute, Groups
+from penult.runs.analyze import Options, analyze_features
+from planted import drawn, run_of, setting_of
+from watermark import PLANTED, Watermarked, watermarked
+
+
+def suspects_of(made: Watermarked) -> tuple[int, Pair]:
+    """How many suspects there are, and the first of all pairs."""
+    table = LogitTable(made.evaluation, made.evaluation.require_head())
+    found, listed = find_suspects(table, n_fitted=made.train.n_samples)
+    return found["n_suspects"], listed[0][0]
+
+
+def judged(seed: int, cue: str) -> tuple[int, Pair, Watermarked]:
+    made = watermarked(seed, cue=cue)
+    n, first = suspects_of(made)
+    return n, first, made
+
+
+def carries_the_cue(made: Watermarked, pair: Pair) -> bool:
+    """Whether a pair is of the planted class, and tells within it who has the cue."""
+    own = made.evaluation.labels() == PLANTED
+    assert pair.feature is not None
+    x = made.evaluation.arrays()[0][own, pair.feature]
+    area = roc_auc_score(made.has[own], x)
+    return pair.of == PLANTED and abs(area - 0.5) > 0.3
+
+
+@pytest.mark.parametrize("cue", ["frame", "spot", "digit"])
+def test_a_planted_cue_is_the_first_suspect(cue: str) -> None:
+    found = [judged(s, cue) for s in range(3)]
+    assert sum(carries_the_cue(made, first) for _, first, made in found) >= 2
+    assert sum(n > 0 for n, _, _ in found) >= 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cue", ["frame", "spot", "digit"])
+def test_a_planted_cue_is_the_first_suspect_in_19_of_20(cue: str) -> None:
+    found = [judged(s, cue) for s in range(20)]
+    assert sum(carries_the_cue(made, first) for _, first, made in found) >= 19
+
+
+@pytest.mark.slow
+def test_without_a_plant_there_is_no_suspect_in_19_of_20() -> None:
+    found = [suspects_of(watermarked(s, plant=False))[0] for s in range(20)]
+    assert sum(n == 0 for n in found) >= 19
+
+
+def test_scores_of_the_weights_that_suit_the_samples_are_standard_normal() -> None:
+    """Where labels are drawn from the head's own probabilities, nothing is overused."""
+    rejected, scores = 0, []
+    for seed in range(20):
+        features = drawn(n=2000, seed=seed)
+        z, head = features.arrays()[0], features.require_head()
+        g = torch.Generator().manual_seed(seed)
+        labels = torch.multinomial(head(z).softmax(1), 1, generator=g)[:, 0]
+        table = LogitTable(Features.of(z, labels, head.weight, head.bias), head)
+        tested = overuse(table, Residuals.of(table, None))
+        scores.append(tested.score.flatten())
+        rejected += int((tested.p < 0.05 / tested.p.numel()).any())
+    assert rejected <= 4
+    assert float(torch.cat(scores).std()) == pytest.approx(1, abs=0.15)
+
+
+def test_scores_are_the_standardised_gradient() -> None:
+    features = drawn(n=200)
+    head, (z, labels) = features.require_head(), features.arrays()
+    table = LogitTable(features, head)
+    residuals = Residuals.of(table, 400)
+    found = overuse(table, residuals)
+    scale, shift = calibration(head(z), labels, by_class=False)
+    logits = head(z) - head(z).mean(1, keepdim=True)
+    residual = (logits * scale + shift).softmax(1) - F.one_hot(labels, 4)
+    for c, j in ((0, 1), (3, 6)):
+        moved = z[:, j].double() - z[:, j].double().mean()
+        gradient = float(residual[:, c].double() @ moved)
+        size = float((residual[:, c].double().square() @ moved.square()).sqrt())
+        sign = float(torch.sign(head.weight[c, j] - head.weight[:, j].mean()))
+        expected = sign * gradient / size / 1.5**0.5
+        assert float(found.score[c, j]) == pytest.approx(expected, abs=1e-4)
+        assert residuals.tested(z[:, j], c, sign)[0] == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_head_that_is_merely_too_sure_is_no_finding() -> None:
+    features = drawn(n=2000, seed=1)
+    z, head = features.arrays()[0], features.require_head()
+    g = torch.Generator().manual_seed(0)
+    labels = torch.multinomial((head(z) / 3).softmax(1), 1, generator=g)[:, 0]
+    table = LogitTable(Features.of(z, labels, head.weight, head.bias), head)
+    found, _ = find_suspects(table, n_fitted=None)
+    assert found["n_suspects"] == 0
+
+
+def test_gaps_are_counted_as_by_hand() -> None:
+    features = drawn(n=400)
+    table = LogitTable(features, features.require_head())
+    z, labels = features.arrays()
+    right = table.classes == labels
+    found = all_gaps(table, [(1, 2), (1, 4), (3, 0)])
+    for i, (c, j) in enumerate([(1, 2), (1, 4), (3, 0)]):
+        x, ok = z[labels == c, j].numpy(), right[labels == c].numpy()
+        order = np.argsort(x)
+        n = -(-len(x) // 4)
+        expected = ok[order[-n:]].mean() - ok[order[:n]].mean()
+        assert float(found.value[i]) == pytest.approx(expected)
+        low, high = (float(end[i]) for end in found.interval)
+        assert low < expected < high
+        assert one_gap(table, z[:, j], c) == found.document(i)
+    places = within_classes(labels, 0)
+    assert torch.equal(labels[places], labels)
+    assert sorted(places.tolist()) == list(range(400))
+
+
+def test_a_gap_of_a_feature_that_is_mostly_zero_or_constant() -> None:
+    features = drawn(n=400)
+    table = LogitTable(features, features.require_head())
+    x = torch.zeros(400)
+    assert one_gap(table, x, 1) is None
+    rows = (features.labels() == 1).nonzero()[:, 0]
+    x[rows[:7]] = 1.0
+    found = one_gap(table, x, 1)
+    assert found is not None
+    assert found["high"]["n_samples"] == 7
+    assert found["low"]["n_samples"] == len(rows) - 7
+
+
+def test_switching_a_pair_off_changes_accuracy_as_computed_anew() -> None:
+    features = drawn(n=400)
+    head, (z, labels) = features.require_head(), features.arrays()
+    table = LogitTable(features, head)
+    for c, j in ((0, 1), (2, 3)):
+        pair = Pair(c, j, None, float(head.weight[c, j]), 1.0, 0.0, 1.0)
+        logits = head(z.double())
+        moved = z[:, j].double() - z[:, j].double().mean()
+        logits[:, c] -= float(head.weight[c, j]) * moved
+        found = off(table, z[:, j], pair)
+        expected = float((logits.argmax(1) == labels).double().mean())
+        assert found["overall"]["after"] == pytest.approx(expected)
+
+
+def test_pull_and_auc_are_those_of_scikit_learn() -> None:
+    features = drawn(n=400)
+    head, (z, labels) = features.require_head(), features.arrays()
+    table = LogitTable(features, head)
+    found = pull(table, z[:, 2], 1)
+    assert found is not None
+    own = labels == 1
+    high = ~own & (z[:, 2] >= z[own, 2].median())
+    assert found["n_samples"] == int(high.sum())
+    assert found["called"] == pytest.approx(float((table.classes[high] == 1).double().mean()))
+    lead = table.leads(1)
+    chosen = own | high
+    area = roc_auc_score(own[chosen], lead[chosen])
+    assert found["auc"] == pytest.approx(area)
+    assert found["auc_interval"][0] < area < found["auc_interval"][1]
+
+
+def test_intervals_of_the_auc_hold_as_often_as_they_say() -> None:
+    g = torch.Generator().manual_seed(0)
+    true = float(norm.cdf(1 / 2**0.5))
+    held = 0
+    for _ in range(300):
+        first, second = torch.randn(40, generator=g) + 1, torch.randn(60, generator=g)
+        _, ends = auc(first, second)
+        assert ends is not None
+        held += ends[0] <= true <= ends[1]
+    assert 270 <= held <= 297
+
+
+def frame_run(folder: Path) -> tuple[Watermarked, str]:
+    made = watermarked(0)
+    save_features(folder / "train.safetensors", made.train)
+    run = analyze_features(made.train, made.evaluation, folder / "run", Options(fit=False))
+    codes = made.has.long()
+    groups = Groups({"frame": Attribute("frame", ("no", "yes"), codes)}, len(codes))
+    groups.save(run.folder / "groups" / "eval.safetensors")
+    return made, str(run.folder)
+
+
+def test_the_command_finds_the_frame_tells_that_it_carries_it_and_shows_verdicts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, run = frame_run(tmp_path)
+    assert penult("shortcuts", run, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    first = found["pairs"][0]
+    assert first["class"] == str(PLANTED)
+    assert abs(first["carries"][0]["auc"] - 0.5) > 0.3
+    assert first["overuse"]["suspect"]
+    assert len(first["samples"]["elsewhere"]) == 8
+    assert any(row["direction"] is not None for row in found["pairs"])
+    named = next(row for row in found["pairs"] if row["feature"] is not None)
+    pair = f"{named['feature']}:{named['class']}"
+    assert penult("verdict", run, pair, "shortcut") == 0
+    capsys.readouterr()
+    assert penult("shortcuts", run, "--listed", "5") == 0
+    out = capsys.readouterr().out
+    assert "pairs of a class and a feature are suspects (false discovery rate 5 %" in out
+    assert "shortcut" in out
+    assert penult("shortcuts", run, "--by", "gap", "--json") == 0
+    gaps = [row["gap"]["interval"] for row in json.loads(capsys.readouterr().out)["pairs"][:5]]
+    assert all(low > 0 or high < 0 for low, high in gaps)
+    assert penult("shortcuts", run, "--rate", "2") == 2
+    assert "must lie in (0, 1), found 2" in capsys.readouterr().err
+
+
+def test_a_run_without_evaluation_samples_says_that_little_is_seen(tmp_path: Path) -> None:
+    run = analyze_features(drawn(), None, tmp_path / "run", Options(fit=False))
+    found = find_shortcuts(run)
+    assert "hardly a mistake" in found["notes"][0]
+    add_verdict(run, 2, None, "core", who="ann")
+    kept = shortcuts_document(run)
+    assert kept is not None
+    assert {row["verdict"]["verdict"] for row in kept["pairs"] if row["feature"] == 2} == {"core"}
+    other = run_of(tmp_path, name="few")
+    with pytest.raises(InputError, match="expected overuse or gap"):
+        find_shortcuts(other, by="size")
+
+
+def test_switching_the_cue_s_direction_off_mends_what_it_misled() -> None:
+    """Images of other classes that have the frame are told from the planted class again."""
+    gains: list[float] = []
+    losses: list[float] = []
+    for seed in range(3):
+        made = watermarked(seed)
+        z, labels = made.evaluation.arrays()
+        head = made.evaluation.require_head()
+        own = labels == PLANTED
+        cue = z[own & made.has].mean(0) - z[own & ~made.has].mean(0)
+        edit = Edit("off", direction=tuple(cue.tolist()))
+        edited = apply_edit(head, edit, setting_of(made.train))
+        right = [one(z).argmax(1) == labels for one in (head, edited)]
+        for found, rows in ((gains, ~own & made.has), (losses, ~own & ~made.has)):
+            before, after = (float(one[rows].double().mean()) for one in right)
+            found.append(after - before)
+    assert float(np.median(gains)) > 0.2
+    assert min(losses) > -0.02
