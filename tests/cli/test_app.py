@@ -104,7 +104,7 @@ def test_without_evaluation_data_the_output_says_so(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert analyze() == 0
-    assert "accuracy measured on the analysed images themselves" in capsys.readouterr().out
+    assert "18 analysed samples (cross-fitted in 5 folds)" in capsys.readouterr().out
     assert Run.open("run").summary()["evaluated_on"] == "train"
 
 
@@ -321,7 +321,7 @@ def test_a_damaged_run_is_made_again(here: Path, capsys: pytest.CaptureFixture[s
         Path("run", name).unlink()
         assert analyze("--eval", "eval") == 0
         assert {p: p.read_bytes() for p in Path("run").rglob("*") if p.is_file()} == whole, name
-    Path("run/run.json").write_text('{"format": "penult-run/1"}')
+    Path("run/run.json").write_text('{"format": "penult-run/2"}')
     capsys.readouterr()
     for command in (["show", "run"], ["analyze", "net.py:net", "data", "--out", "run"]):
         assert penult(*command, *(["--weights", "random"] if "data" in command else [])) == 2

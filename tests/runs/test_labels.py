@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from penult.runs.labels import commonest, label_warnings
+from penult.runs.labels import label_warnings
 
 
 def names_of(n: int) -> list[str]:
@@ -157,8 +157,3 @@ def test_classes_that_the_data_lacks() -> None:
     assert label_warnings(kept[labels], kept[predicted], names_of(1000)) == []
     (said,) = label_warnings(kept[labels.roll(20)], kept[predicted], names_of(1000))
     assert "in another order" in said
-
-
-def test_the_commonest_class() -> None:
-    assert commonest([3, 5, 5, 1]) == (1, 5 / 14)
-    assert commonest([0, 0]) == (0, 0.0)

@@ -11,7 +11,7 @@ import pytest
 from penult.errors import InputError
 from penult.runs.run import Run, claim
 
-SUMMARY = {"format": "penult-summary/1", "n_samples": 3}
+SUMMARY = {"format": "penult-summary/2", "n_samples": 3}
 IDENTITY = {"network": "n1", "data": "d1"}
 
 

@@ -22,7 +22,7 @@ from penult.cli.group_pages import groups_page
 from penult.cli.groups import GroupsOptions, groups, take_groups
 from penult.cli.measure import measure
 from penult.cli.output import allow_any_character, print_json
-from penult.cli.pages import path_page, print_page, summary_page, tuned_page
+from penult.cli.pages import path_page, print_page, summary_page, tuned_page, warnings_of
 from penult.cli.pictures import explain, report
 from penult.cli.shortcuts import shortcuts
 from penult.cli.spread import spread
@@ -207,7 +207,7 @@ def fit(
 @spread
 def show(
     run: given.RunFolder,
-    score: given.Score = "frequency",
+    score: given.Score = None,
     k: given.K = None,
     class_: given.Classes = None,
     as_json: given.AsJson = False,
@@ -315,7 +315,7 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 
 
 def _print_run(
-    run: Run, as_json: bool, score: str = "frequency", k: int | None = None, only: Any = ()
+    run: Run, as_json: bool, score: str | None = None, k: int | None = None, only: Any = ()
 ) -> None:
     summary, by_group = run.summary(), groups_document(run)
     if as_json:
@@ -324,15 +324,14 @@ def _print_run(
                 path, reason = faults["named"][0]
                 n = faults["n_faults"]
                 warn(f"{n} images of {part} left out, the first: {path}: {reason}")
+        for text in warnings_of(summary):
+            warn(text)
         by_group = {} if by_group is None else {"groups": by_group}
         print_json({**summary, **by_group})
         return
     fitted = {row["select"]: None for row in summary["path"]}
     kept = {select: _fitted(run, summary, select) for select in fitted}
     summary = {**summary, "influence": {**summary["influence"], **kept}}
-    if k is None:
-        sizes = [int(size) for size in summary["influence"]["frequency"]]
-        k = max(size for size in sizes if size <= 5)
     print_page(summary_page(summary, score=score, k=k, only=only))
     if by_group is not None:
         print_page(Group(Text(), groups_page(by_group)))

@@ -344,8 +344,11 @@ Tolerance = Annotated[
 
 RunFolder = Annotated[Path, typer.Argument(help="A run folder.")]
 Score = Annotated[
-    str,
-    option("Whose features are listed: an influence score, or curvature for the fitted heads."),
+    str | None,
+    option(
+        "Whose features are listed: an influence score, or curvature for the fitted heads.  "
+        "[default: what keeps most accuracy]"
+    ),
 ]
 K = Annotated[int | None, option("Features per class that are listed.", "-k")]
 Classes = Annotated[

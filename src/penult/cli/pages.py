@@ -13,27 +13,37 @@ from rich.text import Text
 from penult.data.image import noted_lines
 from penult.errors import InputError
 from penult.heads.judge import Judge
+from penult.intervals import accuracy_interval
 from penult.text import one_line, percent
 
 CLASSES_SHOWN = 20
+WEAKEST_SHOWN = 5
 BAR = 40
 
 
 def summary_page(
-    summary: Mapping[str, Any], *, score: str, k: int, only: Sequence[str] = ()
+    summary: Mapping[str, Any],
+    *,
+    score: str | None = None,
+    k: int | None = None,
+    only: Sequence[str] = (),
 ) -> RenderableType:
     """The page that `penult show` prints.
 
     Args:
         summary: a run's `summary.json`.
-        score: the influence score whose features and curve are shown.
-        k: features per class that are listed.
+        score: the influence score whose features and curve are shown; the one that keeps most
+            accuracy with k features where None.
+        k: features per class that are listed; up to five where None.
         only: names of classes to list; the first few where empty.
 
     Raises:
         InputError: a score, a k or a class that the run does not hold.
     """
     found = summary["influence"]
+    if k is None:
+        k = max(int(size) for size in found[score or next(iter(found))] if int(size) <= 5)
+    score = best_score(found, k) if score is None else score
     if score not in found:
         raise InputError(f"no score is called {score!r}; there are {', '.join(found)}")
     if str(k) not in found[score]:
@@ -48,6 +58,7 @@ def summary_page(
         Text(),
         _curve(summary, score),
         Text(),
+        *_weakest(summary, only),
         _classes_table(summary, score, k, only),
         *_faults(summary),
     )
@@ -61,23 +72,42 @@ def print_page(page: RenderableType, console: Console | None = None) -> None:
     console.print(page)
 
 
+def best_score(found: Mapping[str, Any], k: int) -> str:
+    """The score that keeps most accuracy with k features per class; of equals the first."""
+    with_k = {name: rows[str(k)]["accuracy"] for name, rows in found.items() if str(k) in rows}
+    if not with_k:
+        sizes = dict.fromkeys(size for rows in found.values() for size in rows)
+        raise InputError(f"the run holds no k = {k}; it holds {', '.join(sizes)}")
+    return max(with_k, key=with_k.__getitem__)
+
+
 def _heading(summary: Mapping[str, Any]) -> RenderableType:
-    n_eval, dense = summary["n_eval_samples"], summary["dense"]
-    held_out = summary["evaluated_on"] == "eval"
-    where = f"{n_eval:,} evaluation images" if held_out else "the analysed images themselves"
+    dense, judge = summary["dense"], Judge.read(summary["judge"])
     layer = f"layer [bold]{escape(summary['head'])}[/], " if summary["head"] else ""
     n_classes, n_outputs = summary["n_classes"], summary["n_outputs"]
     of = "" if n_outputs == n_classes else f" of {n_outputs:,}"
     head = f"{layer}{n_classes:,}{of} classes × {summary['n_features']:,} features"
-    network = summary["network"]
+    network, most = summary["network"], dense["commonest"]
+    analysed = f" (analysed samples: {percent(dense['train_accuracy'])} %)" if judge.vouches else ""
+    low, high = map(percent, dense["interval"])
     lines = [f"[bold]Network[/]   {escape(network)}"] if network else []
     lines += [
         f"[bold]Head[/]      {head}",
-        f"[bold]Samples[/]   {summary['n_samples']:,} analysed; accuracy measured on {where}",
-        f"[bold]Dense[/]     {percent(dense['accuracy'])} % right"
-        + (f" (analysed images: {percent(dense['train_accuracy'])} %)" if held_out else ""),
+        f"[bold]Samples[/]   {summary['n_samples']:,} analysed; accuracy measured on "
+        + judge.samples,
+        f"[bold]Dense[/]     {percent(dense['accuracy'])} % right, 95 % interval {low} to {high}"
+        + analysed,
+        f"[bold]Baseline[/]  {percent(most['accuracy'])} % right by always saying "
+        f"{escape(one_line(most['class'], 40))}",
     ]
+    lines += [f"[yellow]Warning[/]   {escape(text)}" for text in warnings_of(summary)]
     return Text.from_markup("\n".join(lines))
+
+
+def warnings_of(summary: Mapping[str, Any]) -> list[str]:
+    """What a person should know before anything is concluded from a run."""
+    judge = Judge.read(summary["judge"])
+    return [*summary["warnings"], *([judge.warning] if judge.warning else [])]
 
 
 def _accuracy_table(summary: Mapping[str, Any], marked: str) -> RenderableType:
@@ -117,22 +147,50 @@ def _bar(fraction: float) -> str:
     return "━" * (halves // 2) + "╸" * (halves % 2)
 
 
+def _weakest(summary: Mapping[str, Any], only: Sequence[str]) -> list[RenderableType]:
+    """The classes of which the network has least right, where there are more than are listed."""
+    dense = summary["dense"]
+    there = [c for c, n in enumerate(dense["n_samples"]) if n]
+    if only or len(there) <= CLASSES_SHOWN:
+        return []
+    highs = {c: accuracy_interval(dense["n_right"][c], dense["n_samples"][c])[1] for c in there}
+    table = Table(box=None, pad_edge=False)
+    table.add_column("class", overflow="fold", max_width=40)
+    for name in ("samples", "right (%)", "95 % interval"):
+        table.add_column(name, justify="right")
+    for c in sorted(there, key=lambda c: highs[c])[:WEAKEST_SHOWN]:
+        table.add_row(Text(one_line(summary["class_names"][c])), *_right(dense, c))
+    return [Text("Weakest classes of the network", style="bold"), table, Text()]
+
+
+def _right(dense: Mapping[str, Any], c: int) -> tuple[str, str, str]:
+    """Samples of a class that were judged, accuracy of the network on them, and its interval."""
+    n, n_right = dense["n_samples"][c], dense["n_right"][c]
+    if not n:
+        return "0", "", ""
+    low, high = accuracy_interval(n_right, n)
+    return f"{n:,}", percent(n_right / n), f"{percent(low)} to {percent(high)}"
+
+
 def _classes_table(
     summary: Mapping[str, Any], score: str, k: int, only: Sequence[str]
 ) -> RenderableType:
     classes = summary["influence"][score][str(k)]["classes"]
-    counts = dict(zip(summary["class_names"], summary["class_counts"], strict=True))
+    place = {name: c for c, name in enumerate(summary["class_names"])}
+    counts, dense = summary["class_counts"], summary["dense"]
     # Classes without images come last: nothing was seen of them.
-    names = list(only) or sorted(classes, key=lambda name: counts[name] == 0)[:CLASSES_SHOWN]
+    listed = sorted(classes, key=lambda name: counts[place[name]] == 0)
+    names = list(only) or listed[:CLASSES_SHOWN]
     table = Table(box=None, pad_edge=False)
     table.add_column("class", overflow="fold", max_width=40)
-    table.add_column("samples", justify="right")
+    for name in ("analysed", "judged", "network right (%)", "95 % interval"):
+        table.add_column(name, justify="right")
     table.add_column("features")
     for name in names:
         # A class name is data: brackets in it are no markup, control characters no commands.
-        shown = one_line(name)
+        shown, c = one_line(name), place[name]
         kept = " ".join(f"{feature:>4}" for feature in classes[name])
-        table.add_row(Text(shown), f"{counts[name]:,}", Text(kept))
+        table.add_row(Text(shown), f"{counts[c]:,}", *_right(dense, c), Text(kept))
     title = f"Features that decide each class ({score}, k = {k}; the most influential first)"
     page: list[RenderableType] = [Text(title, style="bold"), table]
     left = len(classes) - len(names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,16 +19,15 @@ from penult.data.transform import Transform
 from penult.errors import InputError
 from penult.features.collect import Progress, features_source, network_source
 from penult.features.features import Features
-from penult.features.influence import SCORES, Evidence, Top, check_top, influence, sizes_within
+from penult.features.influence import SCORES, Evidence, Top, check_top, sizes_within
 from penult.features.shard_folder import Faults, ShardFolder, ShardSource, require_space
 from penult.features.shards import Block
-from penult.heads.comparison import PairedCounts, paired_counts
-from penult.heads.cross_fit import affordable_folds, cross_fit
-from penult.heads.judge import CROSS_FIT, EVALUATION, FITTED, Judge
+from penult.heads.judge import Judge
 from penult.heads.path import SIZES, Plan, fit_path
-from penult.heads.sparse_head import SparseHead
-from penult.heads.subspaces import Subspaces, top_k
 from penult.network.head import Head
+from penult.runs.calls import Calls, few_samples
+from penult.runs.labels import label_warnings
+from penult.runs.restricted import Restricted, judge_of
 from penult.runs.run import SUMMARY_FORMAT, Run, claim
 from penult.storage import write_tensors
 
@@ -195,13 +195,16 @@ def _analyze(
         parts = [train] + ([evaluation] if evaluation else [])
         n_samples = sum(part.n_samples for part in parts)
         require_space(run.folder, n_samples, [head.n_features], store)
-        evidence, train_accuracy, faults = _fill(
+        evidence, calls, faults = _fill(
             run, head, class_names, train, evaluation, whole, store, options
         )
+        said = _warnings(calls, class_names, evidence.moments.counts)
+        for text in said:
+            warnings.warn(text, stacklevel=3)
         evidence.moments.save(run.moments_file)
-        judge = _judge(run, head, evaluation is not None)
+        judge = judge_of(run.train(), run.held_out())
         path = _fit(run, head, class_names, judge, options) if options.fit else []
-        _finish(run, head, class_names, evidence, train_accuracy, faults, judge, path)
+        _finish(run, head, class_names, evidence, calls, faults, judge, path, said)
     return run
 
 
@@ -214,8 +217,8 @@ def _fill(
     identity: Mapping[str, Any],
     store: torch.dtype,
     options: Options,
-) -> tuple[Evidence, float, dict[str, Faults]]:
-    """Write the shards; gives the sums over the analysed data and the dense accuracy on it."""
+) -> tuple[Evidence, dict[str, Calls], dict[str, Faults]]:
+    """Write the shards; gives the sums over the analysed data, and the network's classes."""
     evidence = Evidence.zeros(
         head.weight.to(options.device),
         sizes_within(head.n_features),
@@ -223,12 +226,11 @@ def _fill(
         top=options.top,
         device=options.device,
     )
-    n_correct = 0
+    calls = {"train": Calls(head)}
 
     def add(block: Block) -> None:
-        nonlocal n_correct
         evidence.update(block.features, block.labels)
-        n_correct += int((block.dense_classes(head) == block.labels).sum())
+        calls["train"].add(block)
 
     faults = {}
     shards = ShardFolder(run.train_folder, head, class_names, store, identity)
@@ -236,18 +238,10 @@ def _fill(
     faults["train"] = shards.faults
     if evaluation is not None:
         shards = ShardFolder(run.eval_folder, head, class_names, store, identity)
-        shards.fill(evaluation.source)
+        calls["eval"] = Calls(head)
+        shards.fill(evaluation.source, calls["eval"].add)
         faults["eval"] = shards.faults
-    return evidence.to("cpu"), n_correct / evidence.moments.n_samples, faults
-
-
-def _judge(run: Run, head: Head, evaluated: bool) -> Judge:
-    """The samples on which the run's heads are compared with the dense one."""
-    if evaluated:
-        return Judge(EVALUATION, run.evaluation().n_samples)
-    n_samples = run.train().n_samples
-    n_folds = affordable_folds(n_samples, head.n_features, head.n_classes)
-    return Judge(CROSS_FIT if n_folds else FITTED, n_samples, n_folds)
+    return evidence.to("cpu"), calls, faults
 
 
 def _fit(
@@ -266,65 +260,28 @@ def _fit(
     ]
 
 
-def _restricted(
-    evidence: Evidence, head: Head
-) -> tuple[dict[str, Tensor], dict[tuple[str, int], Subspaces], list[SparseHead]]:
-    """Scores, and what each selects at each size, with the dense weights on it."""
-    tensors: dict[str, Tensor] = {}
-    subspaces: dict[tuple[str, int], Subspaces] = {}
-    for name in SCORES:
-        for k in sizes_within(head.n_features):
-            scores = influence(name, evidence, k)
-            key = f"{name}@{k}" if name == "frequency" and evidence.top is None else name
-            tensors[key] = scores.float()
-            subspaces[name, k] = top_k(scores, k)
-    heads = [
-        SparseHead.from_dense(head.weight, head.bias, kept, head.name)
-        for kept in subspaces.values()
-    ]
-    return tensors, subspaces, heads
-
-
-def _measured(
-    run: Run, head: Head, heads: Sequence[SparseHead], evidence: Evidence, judge: Judge
-) -> list[PairedCounts]:
-    """The heads by every score against the dense one, on the samples that judge."""
-    if judge.kind != CROSS_FIT:
-        samples = run.evaluation() if judge.kind == EVALUATION else run.train()
-        return paired_counts(head, heads, samples)
-
-    def again(part: Features) -> list[SparseHead]:
-        sizes = sizes_within(head.n_features)
-        found = Evidence.zeros(head.weight, sizes, seed=evidence.seed, top=evidence.top)
-        for z, labels in part.blocks():
-            found.update(z, labels)
-        return _restricted(found, head)[2]
-
-    return cross_fit(run.train(), again, judge.n_folds, evidence.seed)
-
-
 def _finish(
     run: Run,
     head: Head,
     class_names: Sequence[str],
     evidence: Evidence,
-    train_accuracy: float,
+    calls: Mapping[str, Calls],
     faults: Mapping[str, Faults],
     judge: Judge,
     path: list[dict[str, Any]],
+    said: list[str],
 ) -> None:
     """Score, restrict the dense weights, measure, and write all of it."""
-    tensors, subspaces, heads = _restricted(evidence, head)
-    write_tensors(run.influence_file, tensors, {"format": "penult-influence/1"})
-    found = _measured(run, head, heads, evidence, judge)
-    dense = found[0].before or 0.0
-    measured = dict(zip(subspaces, found, strict=True))
-    for (name, k), sparse in zip(subspaces, heads, strict=True):
+    restricted = Restricted.of(evidence, head)
+    write_tensors(run.influence_file, restricted.scores, {"format": "penult-influence/1"})
+    measured = restricted.measured(run.train(), run.held_out(), evidence, judge)
+    dense = calls["eval" if "eval" in calls else "train"].document(list(class_names))
+    for (name, k), sparse in restricted.heads.items():
         notes = {
             "select": name,
             "refit": "none",
             "accuracy": repr(measured[name, k].after),
-            "dense_accuracy": repr(dense),
+            "dense_accuracy": repr(dense["accuracy"]),
         }
         sparse.save(run.head_file(name, k), class_names, notes)
     document = {
@@ -340,7 +297,8 @@ def _finish(
         "evaluated_on": "eval" if "eval" in faults else "train",
         "n_eval_samples": judge.n_samples,
         "judge": judge.document(),
-        "dense": {"accuracy": dense, "train_accuracy": train_accuracy},
+        "dense": {**dense, "train_accuracy": calls["train"].accuracy},
+        "warnings": said,
         "faults": {name: found.to_json() for name, found in faults.items()},
         "notes": {
             name: (run.about[part] or {}).get("notes", [])
@@ -354,7 +312,9 @@ def _finish(
                     "counts": asdict(measured[name, k]),
                     "classes": {
                         label: kept.tolist()
-                        for label, kept in zip(class_names, subspaces[name, k], strict=True)
+                        for label, kept in zip(
+                            class_names, restricted.subspaces[name, k], strict=True
+                        )
                     },
                 }
                 for k in sizes_within(head.n_features)
@@ -363,3 +323,15 @@ def _finish(
         },
     }
     run.finish(document)
+
+
+def _warnings(calls: Mapping[str, Calls], class_names: Sequence[str], counts: Tensor) -> list[str]:
+    """What a person should know before anything is concluded."""
+    parts = {"train": "analysed samples", "eval": "evaluation samples"}
+    found = [
+        f"{parts[part]}: {said}"
+        for part, samples in calls.items()
+        for said in label_warnings(samples.labels, samples.predicted, class_names)
+    ]
+    few = few_samples(counts)
+    return found if few is None else [*found, few]

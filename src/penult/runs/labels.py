@@ -45,12 +45,6 @@ def label_warnings(labels: Tensor, predicted: Tensor, class_names: Sequence[str]
     return []
 
 
-def commonest(counts: Sequence[int]) -> tuple[int, float]:
-    """The class with the most samples, and the accuracy of always giving it."""
-    c = max(range(len(counts)), key=counts.__getitem__)
-    return c, counts[c] / max(1, sum(counts))
-
-
 @dataclass(frozen=True, eq=False)
 class _Calls:
     """Labels with the network's classes."""

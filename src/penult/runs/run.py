@@ -21,8 +21,8 @@ from penult.heads.sparse_head import SparseHead
 from penult.runs.lock import PATIENCE, locked
 from penult.storage import difference, read_json, write_json
 
-FORMAT = "penult-run/1"
-SUMMARY_FORMAT = "penult-summary/1"
+FORMAT = "penult-run/2"
+SUMMARY_FORMAT = "penult-summary/2"
 WRITTEN = (
     "shortcuts.json",
     "verdicts.jsonl",
