@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -199,8 +198,6 @@ def _analyze(
             run, head, class_names, train, evaluation, whole, store, options
         )
         said = _warnings(calls, class_names, evidence.moments.counts)
-        for text in said:
-            warnings.warn(text, stacklevel=3)
         evidence.moments.save(run.moments_file)
         judge = judge_of(run.train(), run.held_out())
         path = _fit(run, head, class_names, judge, options) if options.fit else []
