@@ -41,11 +41,11 @@ def summary_page(
         InputError: a score, a k or a class that the run does not hold.
     """
     found = summary["influence"]
+    if score is not None and score not in found:
+        raise InputError(f"no score is called {score!r}; there are {', '.join(found)}")
     if k is None:
         k = max(int(size) for size in found[score or next(iter(found))] if int(size) <= 5)
     score = best_score(found, k) if score is None else score
-    if score not in found:
-        raise InputError(f"no score is called {score!r}; there are {', '.join(found)}")
     if str(k) not in found[score]:
         raise InputError(f"the run holds no k = {k}; it holds {', '.join(found[score])}")
     unknown = [name for name in only if name not in summary["class_names"]]
@@ -195,7 +195,7 @@ def _classes_table(
     page: list[RenderableType] = [Text(title, style="bold"), table]
     left = len(classes) - len(names)
     if not only and left > 0:
-        none = sum(n == 0 for n in counts.values())
+        none = sum(n == 0 for n in counts)
         of_them = f", {none:,} of the run's classes without images" if none else ""
         text = f"… and {left:,} more classes{of_them}: --class NAME, or --json"
         page.append(Text(text, style="dim"))
