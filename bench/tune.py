@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from penult.runs.run import Run
-from penult.runs.tune.training import Recipe
+from penult.runs.tune.training import TrainingPlan
 from penult.runs.tune.tune import tune
 
 HERE = Path(__file__).parent
@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
     given = parser.parse_args()
     run = analysed(given.shared, given.work)
-    recipe = Recipe(dtype=getattr(torch, given.dtype))
+    recipe = TrainingPlan(dtype=getattr(torch, given.dtype))
     alone = tune(run, given.k, select=given.select, recipe=recipe, head_only=True).document
     whole = tune(run, given.k, select=given.select, recipe=recipe, progress=heard).document
     given.out.mkdir(parents=True, exist_ok=True)

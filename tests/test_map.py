@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import defaultdict
 from pathlib import Path
 
 
@@ -13,6 +14,15 @@ def modules(repository: Path) -> dict[Path, ast.Module]:
         path: ast.parse(path.read_text(encoding="utf-8"))
         for path in sorted((repository / "src").glob("penult/**/*.py"))
     }
+
+
+def test_no_two_classes_have_one_name(repository: Path) -> None:
+    places = defaultdict(list)
+    for path, tree in modules(repository).items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                places[node.name.strip("_")].append(path.relative_to(repository).as_posix())
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
 
 
 def test_every_module_says_what_it_holds(repository: Path) -> None:

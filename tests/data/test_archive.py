@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from penult.data.archive import Entry
+from penult.data.archive import ArchiveEntry
 from penult.data.open import batches, open_data
 from penult.data.transform import Transform
 from penult.errors import InputError
@@ -34,10 +34,10 @@ def png(seed: int) -> bytes:
     return stream.getvalue()
 
 
-def entry_of(path: Path, name: str) -> Entry:
+def entry_of(path: Path, name: str) -> ArchiveEntry:
     with zipfile.ZipFile(path) as archive:
         found = archive.getinfo(name)
-    return Entry(
+    return ArchiveEntry(
         found.file_size, found.CRC, found.header_offset, found.compress_size, found.compress_type
     )
 

@@ -207,9 +207,8 @@ def test_outside_of_the_box_the_box_is_widened() -> None:
 
 
 def test_one_class_needs_no_feature() -> None:
-    reason = sufficient_reason(
-        head_of(torch.ones(1, 3)), torch.ones(3), Box(torch.zeros(3), torch.ones(3))
-    )
+    head = Head("fc", torch.ones(1, 3), torch.zeros(1))
+    reason = sufficient_reason(head, torch.ones(3), Box(torch.zeros(3), torch.ones(3)))
     assert (reason.features, reason.rival, reason.valid, reason.exact) == ((), None, True, True)
     assert json.loads(json.dumps(reason.document()))["margin"] is None
     assert str(reason) == "0 of 3 features guarantee class 0"

@@ -40,7 +40,7 @@ from penult.measure.groups import groups_document
 from penult.report.report import Report
 from penult.runs.analyze import Options, analyze_features, analyze_network
 from penult.runs.run import Run
-from penult.runs.tune.training import Recipe
+from penult.runs.tune.training import TrainingPlan
 from penult.runs.tune.tune import tune as run_tune
 
 INTERRUPTED = 130
@@ -238,7 +238,7 @@ def tune(
 ) -> None:
     """Train the network through one of the run's sparse heads, to repair what it lost."""
     where = moved.where()
-    recipe = Recipe(
+    recipe = TrainingPlan(
         epochs,
         batch_size,
         rate,

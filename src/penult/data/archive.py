@@ -31,7 +31,7 @@ _MADE_ON_WINDOWS = 0
 
 
 @dataclass(frozen=True)
-class Entry:
+class ArchiveEntry:
     """Where an archive keeps a file: what its table of contents says.
 
     Attributes:

@@ -24,7 +24,7 @@ from penult.data.image import (
     described_as,
     digest_of,
 )
-from penult.data.items import Layout, layout_of
+from penult.data.items import ItemLayout, layout_of
 from penult.data.labels import NoLabelError, label_of, label_range, labels_of
 from penult.errors import InputError
 from penult.text import described as one_line
@@ -111,9 +111,9 @@ class DatasetImages(ImageData):
         id, item = self.id(index), self._item(index)
         if not self.labelled:
             # Items may be images alone, also where the first is not.
-            layout = Layout() if self._layout.image is None else self._layout
+            layout = ItemLayout() if self._layout.image is None else self._layout
             if not isinstance(item, Mapping | list | tuple):
-                layout = Layout(None)
+                layout = ItemLayout(None)
             return layout.image_of(item, id), UNLABELLED
         label = self._layout.label_of(item, id)
         return self._layout.image_of(item, id), self._label(id, label)
@@ -216,7 +216,7 @@ def _shown(found: Any) -> str:
     return f"a {type(found).__qualname__}" if " at 0x" in shown or "..." in shown else shown
 
 
-def _layout(dataset: Any, labelled: bool) -> Layout:
+def _layout(dataset: Any, labelled: bool) -> ItemLayout:
     """How items are read, by the first that can be loaded and that has an image and a label."""
     why: NoLabelError | None = None
     for index in range(min(len(dataset), LOOKED_AT)):
@@ -228,7 +228,7 @@ def _layout(dataset: Any, labelled: bool) -> Layout:
             continue
     if why is not None:
         raise InputError(f"sample 0 of the data set {why}")
-    return Layout()
+    return ItemLayout()
 
 
 def _class_names(dataset: Any, label: int | str | None) -> tuple[str, ...] | None:

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from penult.data.archive import MAX_BYTES, Entry, list_zip
+from penult.data.archive import MAX_BYTES, ArchiveEntry, list_zip
 from penult.data.folders import class_folders
 from penult.data.image import (
     ImageData,
@@ -222,7 +222,7 @@ class ZipImages(FileImages):
         super().__init__(path / inside, list_zip(path, inside), labelled)
 
     def _read(self, index: int) -> bytes:
-        entry = Entry(*map(int, self._table[index]))
+        entry = ArchiveEntry(*map(int, self._table[index]))
         if entry.size > entry.may_hold:
             raise zipfile.BadZipFile(
                 f"its {entry.compressed:,} bytes would inflate to {entry.size:,}: pack it anew, "
@@ -231,7 +231,7 @@ class ZipImages(FileImages):
         return entry.read(self._opened())
 
     def _begin(self, index: int, limit: int) -> bytes:
-        return Entry(*map(int, self._table[index])).begin(self._opened(), limit)
+        return ArchiveEntry(*map(int, self._table[index])).begin(self._opened(), limit)
 
     def _contents(self) -> Iterator[bytes]:
         yield self._table[:, :2].tobytes()

@@ -25,7 +25,7 @@ Key = int | str
 
 
 @dataclass(frozen=True)
-class Layout:
+class ItemLayout:
     """Where an item keeps its image and its label.
 
     Attributes:
@@ -58,7 +58,7 @@ class Layout:
             raise ImageFaultError(id, f"is {_kind(item)}, expected {names}") from None
 
 
-def layout_of(item: Any, labelled: bool) -> Layout:
+def layout_of(item: Any, labelled: bool) -> ItemLayout:
     """How to take image and label out of items like this one.
 
     Raises:
@@ -67,16 +67,16 @@ def layout_of(item: Any, labelled: bool) -> Layout:
     if isinstance(item, Mapping):
         return _layout_of_dict(item, labelled)
     if not isinstance(item, list | tuple):
-        return Layout(0 if labelled else None)
+        return ItemLayout(0 if labelled else None)
     image = next((i for i, part in enumerate(item) if is_image(part)), None)
     if image is None or not labelled:
-        return Layout(image or 0, 1)
+        return ItemLayout(image or 0, 1)
     label = next((i for i in range(image + 1, len(item)) if _is_label(item[i])), None)
     if label is None:
         label = next((i for i in range(image) if _is_label(item[i])), image + 1)
     if (image, label) == (0, 1) and len(item) == 2:
-        return Layout()
-    return Layout(
+        return ItemLayout()
+    return ItemLayout(
         image,
         label,
         f"samples have {len(item)} parts: part {image + 1} is taken as the image and part "
@@ -113,7 +113,7 @@ def is_image(value: Any) -> bool:
     return isinstance(value, Image.Image | bytes)
 
 
-def _layout_of_dict(item: Mapping[str, Any], labelled: bool) -> Layout:
+def _layout_of_dict(item: Mapping[str, Any], labelled: bool) -> ItemLayout:
     lower = {str(key).lower(): key for key in item}
     image = _key(lower, IMAGE_KEYS)
     if image is None:
@@ -122,7 +122,7 @@ def _layout_of_dict(item: Mapping[str, Any], labelled: bool) -> Layout:
     if image is None:
         raise NoLabelError(f"is {_kind(item)}, expected a key such as 'image' in it")
     if not labelled:
-        return Layout(image, None)
+        return ItemLayout(image, None)
     label = _key(lower, LABEL_KEYS)
     if label is None:
         likely = [key for key, value in item.items() if key != image and _is_label(value)]
@@ -131,7 +131,7 @@ def _layout_of_dict(item: Mapping[str, Any], labelled: bool) -> Layout:
         raise NoLabelError(f"is {_kind(item)}, expected one key such as 'label' in it")
     usual = (str(image).lower(), str(label).lower()) == ("image", "label")
     note = None if usual else f"samples are dicts: {image!r} is the image and {label!r} the label"
-    return Layout(image, label, note)
+    return ItemLayout(image, label, note)
 
 
 def _key(lower: Mapping[str, Any], wanted: tuple[str, ...]) -> Any:

@@ -217,7 +217,7 @@ class _Taking:
         self.device = device
         self.transform = Transform.from_json(run.about["transform"])
         self.data = {
-            part: _Found(images_of(run, name, given))
+            part: _ByName(images_of(run, name, given))
             for part, name, given in (
                 ("train", "data", sources.data),
                 ("eval", "evaluation", sources.evaluation),
@@ -332,7 +332,7 @@ class _Taking:
         made.pictures[wish.key] = Picture(old.sample, CHANGED, old.data)
 
 
-class _Found:
+class _ByName:
     """Images by name: some may be gone since, or others have come."""
 
     def __init__(self, data: ImageData | None) -> None:

@@ -212,7 +212,7 @@ def sufficient_reason(
     _check(linear, z[None] if z.ndim == 1 else z, box, expected="(n_features,)", single=z.ndim == 1)
     if class_names is not None and len(class_names) != linear.n_classes:
         raise InputError(f"{len(class_names)} class names for {linear.n_classes} classes")
-    part = _Part(linear, wide(z.detach()).cpu()[None].double().numpy(), box)
+    part = _Leads(linear, wide(z.detach()).cpu()[None].double().numpy(), box)
     free, most = part.freed(exact, seconds)
     return _reason(part, free[0], int(most[0]), wide(z.detach()).cpu(), class_names)
 
@@ -241,7 +241,7 @@ def reason_sizes(
     _check(linear, features, box, expected="(n_samples, n_features)", single=features.ndim == 2)
     found: list[tuple[NDArray[Any], ...]] = []
     for z in _chunks(linear, features):
-        part = _Part(linear, z, box)
+        part = _Leads(linear, z, box)
         free, most = part.freed(exact, seconds_each)
         n_features = linear.n_features
         found.append(
@@ -262,7 +262,7 @@ class _Linear:
         self.n_features, self.n_classes = self.columns.shape
 
 
-class _Part:
+class _Leads:
     """Some samples in one head: leads, gains, and the features that can be left free.
 
     Class y counts as a rival of its own that never gains, so that rivals are classes.
@@ -326,7 +326,7 @@ def _chunks(linear: _Linear, features: Tensor) -> Iterator[Floats]:
 
 
 def _reason(
-    part: _Part, free: Bools, most: int, z: Tensor, class_names: Sequence[str] | None
+    part: _Leads, free: Bools, most: int, z: Tensor, class_names: Sequence[str] | None
 ) -> Reason:
     gains, predicted, n_features = part.gains()[0], int(part.predicted[0]), len(free)
     margins = part.leads[0] - free @ gains

@@ -19,7 +19,7 @@ from penult.features.features import Features
 from penult.features.shard_folder import Faults, ShardFolder, ShardSource
 from penult.features.shards import Block, require_finite
 from penult.network.calling import call_model, device_of, evaluating
-from penult.network.explicit import Found, find_or_make_head
+from penult.network.explicit import FoundHead, find_or_make_head
 from penult.network.find import find_head
 from penult.network.head import Head, NotFiniteError
 from penult.network.load import fingerprint
@@ -120,7 +120,7 @@ def usable_head(
 
 def usable_network(
     model: nn.Module, source: Source, name: str | None = None, n_classes: int | None = None
-) -> Found:
+) -> FoundHead:
     """Find the head as `usable_head` does, or make one: see `find_or_make_head`.
 
     Raises:

@@ -258,7 +258,7 @@ def smallest_within(losses: Sequence[PairedCounts], tolerance: float) -> int | N
 
 
 @dataclass(frozen=True, eq=False)
-class _Block:
+class _Compared:
     labels: Tensor
     before: Tensor
     after: list[Tensor]
@@ -267,7 +267,7 @@ class _Block:
 
 def _compared(
     before: Classifier, heads: Sequence[Classifier], features: Features, divergence: bool
-) -> Iterator[_Block]:
+) -> Iterator[_Compared]:
     recorded = isinstance(before, Head) and _same(before, features.head)
     rows = max(1, CHUNK // max(features.n_classes, features.n_features))
     with torch.no_grad():
@@ -285,7 +285,7 @@ def _compared(
                     q = found.double().log_softmax(1) if divergence else p
                     divergences.append(float((p.exp() * (p - q)).sum()) if divergence else 0.0)
                 classes = logits.argmax(1) if known is None else known
-                yield _Block(block.labels[part], classes, after, divergences)
+                yield _Compared(block.labels[part], classes, after, divergences)
 
 
 def _same(first: Head, second: Head | None) -> bool:

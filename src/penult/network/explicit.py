@@ -113,7 +113,7 @@ class ExplicitHead(nn.Module):
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundHead:
     """A network whose head is known.
 
     Attributes:
@@ -131,7 +131,7 @@ class Found:
 
 def find_or_make_head(
     model: nn.Module, example: Example, *, name: str | None = None, n_classes: int | None = None
-) -> Found:
+) -> FoundHead:
     """Find a network's head; where no single layer is it, make one if the logits allow it.
 
     Logits that are linear in a vector of the network (of features divided by their length as
@@ -153,14 +153,14 @@ def find_or_make_head(
             raise
         return found
     if head.n_classes > 1 or head.reduce != "none":
-        return Found(model, head)
+        return FoundHead(model, head)
     reading = Reading(head.name, "input")
     return _made(model, reading, head.weight, head.bias, head.verified)
 
 
 def _from_logits(
     model: nn.Module, example: Example, name: str | None, n_classes: int | None
-) -> Found | None:
+) -> FoundHead | None:
     points = _points(model, example, name)
     for index, target in enumerate(_in_order(logits_of(_run(model, example)), n_classes)):
         probe = _Probe(model, example, n_classes, index)
@@ -205,7 +205,7 @@ def _made(
     weight: Tensor,
     bias: Tensor,
     verified: bool,
-) -> Found:
+) -> FoundHead:
     said = (
         f"no single layer gives the logits, but they are linear in {reading}: this is taken as the "
         "features, and all that follows as one head"
@@ -218,7 +218,7 @@ def _made(
     parameter = next(model.parameters(), weight)
     network = ExplicitHead(model, reading, weight, bias).to(parameter.device)
     w, b = (t.detach().to("cpu", torch.float32).contiguous() for t in (weight, bias))
-    return Found(network, Head(NAME, w, b, verified=verified), reading, said)
+    return FoundHead(network, Head(NAME, w, b, verified=verified), reading, said)
 
 
 class _Probe:

@@ -36,11 +36,11 @@ from penult.runs.analyze import analyze_features, analyze_network
 from penult.runs.reopen import Sources, reopen_images, reopen_network
 from penult.runs.run import Run
 from penult.runs.tune.folder import Tuned
-from penult.runs.tune.training import Recipe, Training
+from penult.runs.tune.training import Training, TrainingPlan
 from penult.runs.tune.tune import split, tune
 from penult.storage import read_json, write_json
 
-QUICK = Recipe(epochs=1, augment=())
+QUICK = TrainingPlan(epochs=1, augment=())
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def digits(part: int) -> tuple[Tensor, Tensor]:
 
 def test_training_repairs_what_too_few_features_lost(run: Run) -> None:
     untouched = hashes(run.folder)
-    tuned = tune(run, 2, select="random", recipe=Recipe(epochs=4))
+    tuned = tune(run, 2, select="random", recipe=TrainingPlan(epochs=4))
     found = tuned.document
     assert found["before"]["accuracy"] < 0.6, "a bad start"
     assert found["after"]["accuracy"] > found["refitted"]["accuracy"] + 0.05
@@ -115,7 +115,7 @@ def test_training_repairs_what_too_few_features_lost(run: Run) -> None:
     assert found["head_in_network"]
     with torch.no_grad():
         assert torch.allclose(dense(images), network(images), atol=1e-4)
-    again = tune(run, 2, select="random", recipe=Recipe(epochs=4))
+    again = tune(run, 2, select="random", recipe=TrainingPlan(epochs=4))
     assert again.document == found, "what is done is not done again"
     assert Tuned.open(run, 2, "random").document == found
 
@@ -137,7 +137,7 @@ def test_the_head_alone_ends_at_the_optimum(run: Run) -> None:
     kept = [torch.randperm(64, generator=generator)[:3].tolist() for _ in range(10)]
     sparse = SparseHead.from_dense(dense.weight, dense.bias, Subspaces.of(kept, 64), "head")
     sparse.save(run.head_file("drawn", 3))
-    recipe = Recipe(seed=3)
+    recipe = TrainingPlan(seed=3)
     tuned = tune(run, 3, head_only=True, recipe=recipe)
     rows, held = split(labels, 3)
     heat = recipe.temperature
@@ -171,7 +171,7 @@ def test_a_killed_tuning_ends_with_the_same_bits(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     run = rebuilt(run, DROPOUT)
-    recipe = Recipe(epochs=2, augment=("flip", "crop"), loss="labels")
+    recipe = TrainingPlan(epochs=2, augment=("flip", "crop"), loss="labels")
     whole = tune(run, 3, select="frequency", recipe=recipe)
     shutil.copytree(run.folder, tmp_path / "cut")
     shutil.rmtree(tmp_path / "cut" / "tuned")
@@ -254,11 +254,11 @@ KILLED = """
 import sys, torch
 import penult.demo
 import penult.runs.tune.training
-from penult.runs.tune.training import Recipe
+from penult.runs.tune.training import TrainingPlan
 from penult.runs.tune.tune import tune
 torch.set_num_threads(1)
 penult.runs.tune.training.CHECKPOINT_SECONDS = 0.0
-tune(sys.argv[1], 5, select="wanda", recipe=Recipe(epochs=1, augment=()))
+tune(sys.argv[1], 5, select="wanda", recipe=TrainingPlan(epochs=1, augment=()))
 """
 
 
@@ -364,19 +364,19 @@ def test_what_has_moved_can_be_named(run: Run, tmp_path: Path) -> None:
 )
 def test_recipes_out_of_range(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        Recipe(**options)
+        TrainingPlan(**options)
 
 
 def test_small_data_get_more_epochs() -> None:
-    assert Recipe().n_epochs(390) == 3
-    assert Recipe().n_epochs(10) == 20
-    assert Recipe(epochs=2).n_epochs(10) == 2
+    assert TrainingPlan().n_epochs(390) == 3
+    assert TrainingPlan().n_epochs(10) == 20
+    assert TrainingPlan(epochs=2).n_epochs(10) == 2
 
 
 def test_the_rate_follows_the_number_of_steps() -> None:
-    assert Recipe().rate_over(1) == Recipe().rate_over(100) == pytest.approx(0.01)
-    assert Recipe().rate_over(10_000) == pytest.approx(0.001)
-    assert Recipe(rate=0.5).rate_over(10_000) == 0.5
+    assert TrainingPlan().rate_over(1) == TrainingPlan().rate_over(100) == pytest.approx(0.01)
+    assert TrainingPlan().rate_over(10_000) == pytest.approx(0.001)
+    assert TrainingPlan(rate=0.5).rate_over(10_000) == 0.5
 
 
 def test_a_network_that_is_scaled_is_trained_alike(run: Run, tmp_path: Path) -> None:
@@ -423,7 +423,7 @@ def net():
 
 
 def test_bfloat16_trains(run: Run) -> None:
-    recipe = Recipe(epochs=1, dtype=torch.bfloat16, augment=())
+    recipe = TrainingPlan(epochs=1, dtype=torch.bfloat16, augment=())
     found = tune(run, 8, select="frequency", recipe=recipe).document
     assert found["after"]["accuracy"] > 0.9
     tensors = load_file(run.folder / "tuned" / "frequency-k008" / "network.safetensors")
@@ -443,7 +443,7 @@ def test_a_loss_that_is_not_finite_stops(run: Run, monkeypatch: pytest.MonkeyPat
 
 
 def test_digits_are_neither_mirrored_nor_cropped(run: Run) -> None:
-    document = tune(run, 5, recipe=Recipe(epochs=1)).document
+    document = tune(run, 5, recipe=TrainingPlan(epochs=1)).document
     assert document["augment"] == []
     assert document["augment_accuracy"]["flip"] < 0.9
 

@@ -40,7 +40,7 @@ LEAST_SIZE = 1e-3
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingPlan:
     """How a network is trained; nothing of it needs to be chosen.
 
     Attributes:
@@ -209,7 +209,7 @@ class Training:
         head: Head,
         train: Images,
         held_out: Images,
-        recipe: Recipe,
+        recipe: TrainingPlan,
         file: Path,
         identity: str,
     ) -> None:

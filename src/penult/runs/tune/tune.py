@@ -28,7 +28,7 @@ from penult.network.replace import Replacement, replace_head
 from penult.runs.reopen import Chosen, Sources, reopen_images, reopen_network
 from penult.runs.run import Run
 from penult.runs.tune.folder import Tuned, claim_tuned, hash_of, selection, tuned_folder
-from penult.runs.tune.training import Images, Recipe, Training, correct
+from penult.runs.tune.training import Images, Training, TrainingPlan, correct
 from penult.storage import write_json, write_tensors
 from penult.text import some
 
@@ -43,7 +43,7 @@ def tune(
     *,
     select: str | None = None,
     head_only: bool = False,
-    recipe: Recipe | None = None,
+    recipe: TrainingPlan | None = None,
     sources: Sources | None = None,
     device: torch.device | str = "cpu",
     overwrite: bool = False,
@@ -74,7 +74,7 @@ def tune(
             what is there already.
     """
     run = run if isinstance(run, Run) else Run.open(run)
-    recipe, sources, device = recipe or Recipe(), sources or Sources(), torch.device(device)
+    recipe, sources, device = recipe or TrainingPlan(), sources or Sources(), torch.device(device)
     select = selection(run, k, select)
     if not head_only and "network" not in run.about:
         raise InputError(
@@ -109,7 +109,7 @@ class _Job:
         run: Run,
         folder: Path,
         document: dict[str, Any],
-        recipe: Recipe,
+        recipe: TrainingPlan,
         device: torch.device,
         progress: Callable[[str], Progress] | None,
     ) -> None:
@@ -188,7 +188,7 @@ class _Job:
         heat = 1.0 if labels else self.recipe.temperature
         found = refit_softmax(
             sparse.subspaces,
-            _Rows(self.features, self.kept),
+            _TrainingRows(self.features, self.kept),
             dense.weight,
             dense.bias,
             start=sparse,
@@ -200,7 +200,7 @@ class _Job:
 
     def _measured(self, heads: list[SparseHead]) -> list[dict[str, float]]:
         """Accuracies of heads on the run's features, held out and for evaluation."""
-        held = _Rows(self.features, self.held)
+        held = _TrainingRows(self.features, self.held)
         right = [0] * len(heads)
         with torch.no_grad():
             for z, labels in held:
@@ -232,7 +232,7 @@ class _Job:
 
     def _augmentation(
         self, teacher: nn.Module, held_out: Images
-    ) -> tuple[Recipe, dict[str, float]]:
+    ) -> tuple[TrainingPlan, dict[str, float]]:
         """The recipe with its augmentations, and the dense network's accuracy under each."""
         if self.recipe.augment is not None:
             return self.recipe, {}
@@ -273,7 +273,7 @@ class _Job:
         return {name: hash_of(self.folder / f"{name}.safetensors") for name in names}
 
 
-class _Rows:
+class _TrainingRows:
     """Some samples of features, streamed, as often as needed."""
 
     def __init__(self, features: Features, rows: Tensor) -> None:
