@@ -174,6 +174,18 @@ def test_fewer_samples_than_features_span_their_own_subspace() -> None:
     assert len(values) == 3
 
 
+def test_two_classes_have_one_direction_and_fitted_samples_vouch_for_nothing() -> None:
+    z = torch.randn(400, 5, generator=torch.Generator().manual_seed(0))
+    weight = torch.randn(2, 5, generator=torch.Generator().manual_seed(1))
+    features = Features.of(z, (z @ weight.T).argmax(1), weight)
+    moments = Moments.of(z, features.labels(), 2)
+    found = decision(moments, features.require_head(), features, {}, 0.01, vouches=False)
+    assert found["directions"]["trivial"] is True
+    assert (found["directions"]["smallest"], found["directions"]["confident"]) == (1, None)
+    found = decision(moments, features.require_head(), features, {}, 0.01)
+    assert found["directions"]["confident"] == 1
+
+
 def test_a_decision_in_a_plane_needs_two_directions() -> None:
     generator = torch.Generator().manual_seed(5)
     z = torch.randn(3000, 12, generator=generator)
@@ -188,8 +200,8 @@ def test_a_decision_in_a_plane_needs_two_directions() -> None:
     heads = {k: SparseHead.from_dense(weight, None, top_k(weight.abs(), k)) for k in (1, 2, 3)}
     found = decision(moments, head, features, heads, 0.005)
     assert found["dense_accuracy"] == 1
-    assert found["directions"]["smallest"] == found["directions"]["surely"] == 2
-    assert [found["k"][name] for name in ("possibly", "smallest", "surely")] == [2, 2, 2]
+    assert found["directions"]["smallest"] == found["directions"]["confident"] == 2
+    assert [found["k"][name] for name in ("possibly", "smallest", "confident")] == [2, 2, 2]
     # Slowly, by projecting whole logits.
     logits = (z @ head.weight.T).double().numpy()
     logits -= logits.mean(1, keepdims=True)

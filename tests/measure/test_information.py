@@ -97,6 +97,10 @@ def test_mantel_is_spearman_over_pairs_with_permuted_classes() -> None:
     other = torch.rand(7, 7, generator=generator, dtype=torch.float64)
     assert mantel(a, other + other.T, seed=0)["p"] > 0.05
     assert np.isnan(mantel(a, torch.ones(7, 7), seed=0)["rank_correlation"])
+    few = mantel(a[:5, :5], a[:5, :5], seed=0)
+    assert np.isnan(few["rank_correlation"]), "five classes have too few orders to tell from chance"
+    assert np.isnan(few["p"])
+    assert few["n_pairs"] == 10
 
 
 def test_confusions_are_counted_and_unknown_without_a_head() -> None:

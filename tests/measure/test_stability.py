@@ -118,6 +118,16 @@ def test_sample_takes_the_same_part_of_every_class() -> None:
     assert len(ClassSamples.of(features, 4).z) == 1000
 
 
+def test_intervals_stay_where_the_measure_can_be() -> None:
+    noisy = [0.5, 3.0, 20.0, 8.0]
+    assert jackknife(8.0, noisy)[0] < 0  # type: ignore[index]
+    low, high = jackknife(8.0, noisy, 0) or (0, 0)
+    assert 0 < low < 8 < high
+    assert low * high == pytest.approx(64), "as wide on both sides, as a factor"
+    assert jackknife(0.9, [0.5, 0.99, 0.9], 0, 1)[1] == 1  # type: ignore[index]
+    assert jackknife(0.0, [0.0, 0.1, 0.2], 0)[0] == 0  # type: ignore[index]
+
+
 def test_intervals() -> None:
     assert jackknife(2.0, [2.0, 2.0, 2.0]) == [2, 2]
     assert jackknife(float("nan"), [1.0, 2.0]) is None

@@ -72,7 +72,8 @@ def measure(
                 document = compare_runs(found, settings, heard("runs"))
             else:
                 document = measure_run(found[0], settings, heard("measures"))
-                document = {**document, "groups": groups_document(found[0])}
+                if (by_group := groups_document(found[0])) is not None:
+                    document = {**document, "groups": by_group}
         page = comparison_page(document) if compare else measures_page(document)
         draw = plot_comparison if compare else plot_measures
     if plots is not None:

@@ -36,9 +36,9 @@ def _value(*path: str) -> Row:
 def _smallest(name: str) -> Row:
     def row(document: dict[str, Any]) -> dict[str, Any]:
         found = _at(document, ("dimension", "decision", name))
-        if found is None:
+        if found is None or found.get("trivial"):
             return {"value": None, "interval": None}
-        ends = [found["possibly"], found["surely"]]
+        ends = [found["possibly"], found["confident"]]
         return {"value": found["smallest"], "interval": None if None in ends else ends}
 
     return row

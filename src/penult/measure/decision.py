@@ -10,8 +10,9 @@ from torch import Tensor
 
 from penult.features.features import Features
 from penult.features.moments import Moments
+from penult.heads.comparison import PairedCounts, smallest_within
 from penult.heads.sparse_head import SparseHead
-from penult.intervals import paired_interval
+from penult.intervals import Z95_ONE_SIDED, paired_interval
 from penult.network.head import Head
 
 ALL_DIRECTIONS = 64
@@ -48,12 +49,16 @@ def decision(
     evaluation: Features,
     heads: Mapping[int, SparseHead],
     tolerance: float,
+    *,
+    vouches: bool = True,
 ) -> dict[str, Any]:
     """Smallest k and smallest number of logit directions that lose no more than a tolerance.
 
-    Each is compared with the dense head sample by sample. `smallest` is the first whose loss is at
-    most the tolerance, `surely` the first for which the whole 95 % interval of the loss is, and
-    `possibly` the first for which any of it is: together an interval of the smallest.
+    Each is compared with the dense head sample by sample. `smallest` is the first whose measured
+    loss is at most the tolerance. `confident` is the smallest that can be shown, with 95 %
+    confidence, to lose no more, by tests from the largest down (`smallest_within`); null where
+    there are no evaluation samples, since those that were fitted vouch for nothing. `possibly` is
+    the first that cannot be shown to lose more, by tests from the smallest up.
 
     Args:
         moments: of the features that give the directions.
@@ -61,32 +66,29 @@ def decision(
         evaluation: what accuracy is measured on.
         heads: sparse heads by k; none leaves `k` null.
         tolerance: fraction of accuracy.
+        vouches: whether these are other samples than those that the heads were fitted to.
     """
     variances, directions, middle = logit_directions(moments, head)
     sizes = direction_sizes(head.n_classes)
     ks = sorted(heads)
-    lost, won = torch.zeros(2, len(ks) + len(sizes), dtype=torch.int64)
-    n_right = 0
+    whole = [PairedCounts(0, 0, 0, 0, 0)] * (len(ks) + len(sizes))
     with torch.no_grad():
         for block in evaluation.blocks():
             logits = head(block.features)
-            dense = logits.argmax(1) == block.labels
-            n_right += int(dense.sum())
+            dense = logits.argmax(1)
             answers = [heads[k](block.features).argmax(1) for k in ks]
             answers += _by_directions(logits, directions, middle, sizes)
-            for i, answer in enumerate(answers):
-                right = answer == block.labels
-                lost[i] += (dense & ~right).sum()
-                won[i] += (right & ~dense).sum()
-    n = evaluation.n_samples
-    losses = [(int(b), int(c)) for b, c in zip(lost, won, strict=True)]
-    accuracy = n_right / n
+            counts = [PairedCounts.of(block.labels, dense, answer) for answer in answers]
+            whole = [a + b for a, b in zip(whole, counts, strict=True)]
+    of_heads, of_directions = whole[: len(ks)], whole[len(ks) :]
     return {
         "tolerance": tolerance,
-        "dense_accuracy": accuracy,
-        "k": _smallest(ks, losses[: len(ks)], n, accuracy, tolerance) if ks else None,
+        "dense_accuracy": whole[-1].before,
+        "k": _smallest(ks, of_heads, tolerance, vouches) if ks else None,
         "directions": {
-            **_smallest(sizes, losses[len(ks) :], n, accuracy, tolerance),
+            **_smallest(sizes, of_directions, tolerance, vouches),
+            # Two classes have one direction: whatever they are like, it is needed.
+            "trivial": head.n_classes <= 2,
             "variances": variances,
         },
     }
@@ -109,23 +111,19 @@ def _by_directions(
 
 
 def _smallest(
-    sizes: list[int],
-    losses: list[tuple[int, int]],
-    n: int,
-    accuracy: float,
-    tolerance: float,
+    sizes: list[int], counts: list[PairedCounts], tolerance: float, vouches: bool
 ) -> dict[str, Any]:
-    steps: list[dict[str, Any]] = []
-    for size, (lost, won) in zip(sizes, losses, strict=True):
-        loss = (lost - won) / n
-        interval = list(paired_interval(lost, won, n))
-        steps.append({"n": size, "accuracy": accuracy - loss, "loss": loss, "interval": interval})
-    possibly = (step["n"] for step in steps if step["interval"][0] <= tolerance)
-    within = (step["n"] for step in steps if step["loss"] <= tolerance)
-    surely = (step["n"] for step in steps if step["interval"][1] <= tolerance)
+    steps = [
+        {"n": n, "accuracy": c.after, "loss": c.loss, "interval": list(c.interval)}
+        for n, c in zip(sizes, counts, strict=True)
+    ]
+    at_least = [paired_interval(c.lost, c.won, c.n_samples, Z95_ONE_SIDED)[0] for c in counts]
+    possibly = (n for n, low in zip(sizes, at_least, strict=True) if low <= tolerance)
+    within = (n for n, c in zip(sizes, counts, strict=True) if (c.loss or 0.0) <= tolerance)
+    shown = smallest_within(counts, tolerance) if vouches else None
     return {
         "smallest": next(within, None),
         "possibly": next(possibly, None),
-        "surely": next(surely, None),
+        "confident": None if shown is None else sizes[shown],
         "steps": steps,
     }

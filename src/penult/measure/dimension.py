@@ -128,7 +128,7 @@ def spectra(groups: Sequence[Moments]) -> dict[str, Any]:
     }
     collapsed, others = collapse(whole), [collapse(part) for part in without]
     document["collapse"] = {
-        name: {"value": value, "interval": jackknife(value, [part[name] for part in others])}
+        name: {"value": value, "interval": jackknife(value, [part[name] for part in others], 0)}
         for name, value in collapsed.items()
     }
     return document
@@ -143,7 +143,7 @@ def _with_interval(
     value = statistic(found[name])
     return {
         "value": value,
-        "interval": jackknife(value, [statistic(part[name]) for part in left]),
+        "interval": jackknife(value, [statistic(part[name]) for part in left], 1, len(found[name])),
     }
 
 

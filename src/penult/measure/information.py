@@ -17,6 +17,8 @@ from penult.network.head import Head
 MATRIX_CLASSES = 200
 PAIRS = 20
 PERMUTATIONS = 999
+# Six classes have 720 orders: with fewer no correlation could be told from chance at 1 %.
+FEWEST_CLASSES = 6
 
 
 def members(sets: Tensor, n_features: int) -> Tensor:
@@ -109,14 +111,15 @@ def mantel(first: Tensor, second: Tensor, seed: int, n_permutations: int = PERMU
     (Mantel 1967): p is the fraction of permutations that correlate at least as much.
 
     Returns:
-        {"rank_correlation", "p", "n_pairs"}; the numbers NaN where one matrix is constant.
+        {"rank_correlation", "p", "n_pairs"}; the numbers NaN where one matrix is constant, or of
+        fewer than six classes.
     """
     n = len(first)
     i, j = torch.triu_indices(n, n, 1)
     ranks_a = torch.from_numpy(rankdata(first[i, j].numpy())).double()
     ranks_b = torch.from_numpy(rankdata(second[i, j].numpy())).double()
     a, b = ranks_a - ranks_a.mean(), ranks_b - ranks_b.mean()
-    scale = float(a.norm() * b.norm()) if n > 1 else 0.0
+    scale = float(a.norm() * b.norm()) if n >= FEWEST_CLASSES else 0.0
     if scale == 0:
         return {"rank_correlation": torch.nan, "p": torch.nan, "n_pairs": len(a)}
     found = float(a @ b) / scale

@@ -258,7 +258,14 @@ def _with_head(
     centre = moments.mean()
     spread = moments.covariance().diagonal().clamp(min=0).sqrt()
     k = document["overlap"]["k"]
-    document["dimension"]["decision"] = decision(moments, head, held_out, heads, settings.tolerance)
+    vouches = document["evaluated_on"] == "eval"
+    document["dimension"]["decision"] = decision(
+        moments, head, held_out, heads, settings.tolerance, vouches=vouches
+    )
+    if not vouches:
+        document["left_out"]["dimension.decision confident"] = (
+            "there are no evaluation samples: those that heads were fitted to vouch for nothing"
+        )
     if not heads:
         document["left_out"]["dimension.decision.k"] = "no refitted sparse heads were given"
     sample = ClassSamples.of(

@@ -124,7 +124,7 @@ def selectivity(
         "psi": found,
         "mu": {
             "mean": float(units.mean()),
-            "interval": jackknife(float(units.mean()), without),
+            "interval": jackknife(float(units.mean()), without, 0, 1),
             "median": float(units.quantile(0.5)),
             "quantiles": dict(
                 zip(("5", "25", "50", "75", "95"), units.quantile(quantiles).tolist(), strict=True)

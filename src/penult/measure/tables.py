@@ -215,9 +215,12 @@ def _dimension(document: Mapping[str, Any]) -> RenderableType:
     if (decision := found["decision"]) is not None:
         within = f"within {100 * decision['tolerance']:.2f} points of the dense head"
         for name, what in (("k", "features per class"), ("directions", "logit directions")):
-            if (part := decision[name]) is not None:
-                smallest, surely = _number(part["smallest"]), _number(part["surely"])
-                lines.append(Text(f"{what} {within}: {smallest} (with 95 % confidence: {surely})"))
+            part = decision[name]
+            if part is None or part.get("trivial"):
+                continue
+            ends = [_number(part[key]) for key in ("smallest", "confident")]
+            said = f"{what} {within}: {ends[0]} as measured; {ends[1]} with 95 % confidence"
+            lines.append(Text(f"{said} ({document['n_eval_samples']:,} samples)"))
     return Group(*lines)
 
 

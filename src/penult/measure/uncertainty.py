@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Z95 = 1.959963984540054
+from penult.intervals import Z95
 
 
 def percentiles(values: Tensor) -> list[float] | None:
@@ -20,21 +20,33 @@ def percentiles(values: Tensor) -> list[float] | None:
     return [float(q) for q in known.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64))]
 
 
-def jackknife(whole: float, without: Sequence[float]) -> list[float] | None:
+def jackknife(
+    whole: float, without: Sequence[float], low: float = -math.inf, high: float = math.inf
+) -> list[float] | None:
     """95 % interval of a smooth statistic from its values without each of g groups of samples.
 
-    Source: Efron and Tibshirani 1993, chapter 11.
+    A statistic that is never below 0 is taken as its logarithm, so that the interval stays above 0
+    and is as wide, as a factor, on both sides. Source: Efron and Tibshirani 1993, chapter 11.
 
     Args:
         whole: its value on all samples.
         without: its g values, each with one group of samples left out.
+        low, high: what the statistic can be; the interval stays within.
     """
-    g = len(without)
-    if g < 2 or not all(math.isfinite(value) for value in (whole, *without)):
+    g, values = len(without), (whole, *without)
+    if g < 2 or not all(math.isfinite(value) for value in values):
         return None
-    mean = sum(without) / g
-    half = Z95 * math.sqrt((g - 1) / g * sum((value - mean) ** 2 for value in without))
-    return [whole - half, whole + half]
+    if low >= 0 and min(values) > 0:
+        logs = [math.log(value) for value in without]
+        ends = [math.exp(math.log(whole) + sign * _half_width(logs)) for sign in (-1, 1)]
+    else:
+        ends = [whole + sign * _half_width(without) for sign in (-1, 1)]
+    return [min(max(end, low), high) for end in ends]
+
+
+def _half_width(without: Sequence[float]) -> float:
+    g, mean = len(without), sum(without) / len(without)
+    return Z95 * math.sqrt((g - 1) / g * sum((value - mean) ** 2 for value in without))
 
 
 def mean_interval(values: Tensor, by_seed: Tensor | None = None) -> list[float] | None:
