@@ -21,6 +21,7 @@ from penult.cli.edit import edit, verdict
 from penult.cli.group_pages import groups_page
 from penult.cli.groups import GroupsOptions, groups, take_groups
 from penult.cli.measure import measure
+from penult.cli.mend import mend
 from penult.cli.output import allow_any_character, print_json
 from penult.cli.pages import path_page, print_page, summary_page, tuned_page, warnings_of
 from penult.cli.pictures import explain, report
@@ -271,6 +272,7 @@ app.command()(groups)
 app.command()(edit)
 app.command()(verdict)
 app.command()(shortcuts)
+app.command()(mend)
 app.command()(measure)
 app.command()(report)
 app.command()(explain)

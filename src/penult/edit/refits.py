@@ -128,9 +128,8 @@ def balanced_regression(
     draws: list[Tensor],
     support: Tensor,
     strength: float = L1,
-    penalty: str = "l1",
 ) -> Head:
-    """Mean weights of penalised logistic regressions, one for each draw.
+    """Mean weights of logistic regressions with an l1 penalty, one for each draw.
 
     Args:
         head: whose shape the result has; it also gives the weights of classes without samples.
@@ -138,20 +137,57 @@ def balanced_regression(
         labels: (n_samples,) int64.
         draws: rows of each regression.
         support: (n_features,) bool, which features `z` holds.
-        strength: scikit-learn's C; smaller is a stronger penalty.
-        penalty: "l1" or "l2".
+        strength: scikit-learn's C on standardised features; smaller is a stronger penalty.
     """
+    fitted = [(rows, torch.ones(len(rows))) for rows in draws]
+    return _regressions(head, z, labels, fitted, support, strength, "l1")
+
+
+def weighted_regression(
+    head: Head,
+    z: Tensor,
+    labels: Tensor,
+    groups: Tensor,
+    support: Tensor,
+    strength: float,
+    counted: Tensor | None = None,
+) -> Head:
+    """Logistic regression with an l2 penalty in which every group counts as much.
+
+    Args:
+        head, z, labels, support, strength: see `balanced_regression`.
+        groups: (n_samples,) int64; samples of -1 are left out.
+        counted: (n_groups,) how much each group counts instead.
+    """
+    rows = (groups >= 0).nonzero()[:, 0]
+    sizes = torch.bincount(groups[rows]).double()
+    weights = 1 / sizes[groups[rows]]
+    if counted is not None:
+        weights = weights * counted[groups[rows]]
+    weights = weights * (len(rows) / weights.sum())
+    return _regressions(head, z, labels, [(rows, weights)], support, strength, "l2")
+
+
+def _regressions(
+    head: Head,
+    z: Tensor,
+    labels: Tensor,
+    fitted: list[tuple[Tensor, Tensor]],
+    support: Tensor,
+    strength: float,
+    penalty: str,
+) -> Head:
     mean, std = z.double().mean(0), z.double().std(0)
     std = torch.where(std > 0, std, 1.0)
     scaled = ((z.double() - mean) / std).numpy()
     weights = torch.zeros(head.n_classes, int(support.sum()), dtype=torch.float64)
     biases = torch.zeros(head.n_classes, dtype=torch.float64)
-    for rows in draws:
+    for rows, counted in fitted:
         coef, intercept, classes = _logistic(
-            scaled[rows.numpy()], labels[rows].numpy(), strength, penalty
+            scaled[rows.numpy()], labels[rows].numpy(), counted.numpy(), strength, penalty
         )
-        weights[classes] += coef / len(draws)
-        biases[classes] += intercept / len(draws)
+        weights[classes] += coef / len(fitted)
+        biases[classes] += intercept / len(fitted)
     weight, bias = torch.zeros_like(head.weight), head.bias.clone()
     weight[:, support] = (weights / std).float()
     bias = (biases - (weights / std) @ mean).float()
@@ -163,7 +199,7 @@ def balanced_regression(
 
 
 def _logistic(
-    z: NDArray[Any], labels: NDArray[Any], strength: float, penalty: str
+    z: NDArray[Any], labels: NDArray[Any], counted: NDArray[Any], strength: float, penalty: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Weights (n_classes, n_support), biases and the classes that there are."""
     l1 = penalty == "l1"
@@ -174,7 +210,7 @@ def _logistic(
     with warnings.catch_warnings():
         # The weights are averaged over draws: a tail of small ones that still move is no matter.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(z, labels)
+        model.fit(z, labels, sample_weight=counted)
     coef, intercept = torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_)
     if len(coef) == 1:  # two classes: scikit-learn gives their difference
         coef, intercept = torch.cat([-coef, coef]) / 2, torch.cat([-intercept, intercept]) / 2

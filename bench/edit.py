@@ -1,0 +1,127 @@
+"""How long edits and the search for shortcuts take: 50,000 × 2,048 features, 1,000 classes.
+
+`.venv/bin/python bench/edit.py` writes docs/benchmarks/edit.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from penult.edit.edit import Edit
+from penult.edit.effects import Effect
+from penult.edit.logits import LogitTable
+from penult.edit.recipe import Recipe, apply_recipe
+from penult.edit.registry import apply_edit
+from penult.edit.setting import EditSetting
+from penult.edit.suspects import find_suspects
+from penult.features.features import Features, save_features
+from penult.features.moments import Moments
+from penult.network.head import Head
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--samples", type=int, default=50_000)
+    parser.add_argument("--features", type=int, default=2_048)
+    parser.add_argument("--classes", type=int, default=1_000)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks" / "edit.md")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    with TemporaryDirectory() as folder:
+        rows = measured(Path(folder), given.samples, given.features, given.classes)
+    size = f"{given.samples:,} samples × {given.features:,} features × {given.classes:,} classes"
+    lines = [
+        "# Edits: how long they take",
+        "",
+        f"`bench/edit.py`: {size}, features in float16, logits in a memory map; "
+        f"{given.threads} threads of {os.cpu_count()} cores.",
+        "Other programs were running: the machine was shared. Medians of five, where one is warm.",
+        "",
+        "| what | seconds |",
+        "| --- | --- |",
+        *(f"| {name} | {seconds:.3f} |" for name, seconds in rows),
+    ]
+    given.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print("\n".join(lines))
+
+
+def measured(folder: Path, n: int, d: int, n_classes: int) -> list[tuple[str, float]]:
+    """What is timed, and how long it takes."""
+    features, head = drawn(folder, n, d, n_classes)
+    rows: list[tuple[str, float]] = []
+    start = time.perf_counter()
+    LogitTable(features, head, folder / "logits.npy")
+    rows.append(("logits of all samples, once", time.perf_counter() - start))
+    start = time.perf_counter()
+    table = LogitTable(features, head, folder / "logits.npy")
+    rows.append(("logits found again in their file", time.perf_counter() - start))
+    z = torch.cat(features.mapped())
+    moments = Moments(
+        torch.bincount(table.labels, minlength=n_classes),
+        torch.zeros(n_classes, d, dtype=torch.float64),
+        torch.zeros(d, d, dtype=torch.float64),
+    )
+    moments.sums.index_add_(0, table.labels, z.double())
+    moments.products += torch.eye(d, dtype=torch.float64)
+    names = [str(c) for c in range(n_classes)]
+    setting = EditSetting(features, moments, names, None, head)
+    edits = {
+        "a feature off for one class": (Edit("off", feature=7, of="3"),),
+        "a feature off for all classes": (Edit("off", feature=7),),
+        "a feature capped for one class": (Edit("cap", feature=7, of="3"),),
+        "a feature capped for all classes, at one bound": (Edit("cap", feature=7),),
+        "twenty features off, each for one class": tuple(
+            Edit("off", feature=20 + i, of=str(i)) for i in range(20)
+        ),
+    }
+    for name, recipe in edits.items():
+        after = apply_recipe(head, Recipe(recipe), setting).head
+        rows.append((f"{name}: effect on every sample", median(partial(effect, table, after))))
+    one = Edit("off", feature=7, of="3")
+    rows.append(("the edit itself", median(partial(apply_edit, head, one, setting))))
+    start = time.perf_counter()
+    found, _ = find_suspects(table, n_fitted=n)
+    text = f"suspects among {found['n_pairs']:,} pairs that matter of {n_classes * d:,}"
+    rows.append((text, time.perf_counter() - start))
+    return rows
+
+
+def effect(table: LogitTable, after: Head) -> float | None:
+    return Effect.of(table, after).compared.overall.after
+
+
+def median(action: Callable[[], object]) -> float:
+    """Seconds of the third fastest of five."""
+    taken = []
+    for _ in range(5):
+        start = time.perf_counter()
+        action()
+        taken.append(time.perf_counter() - start)
+    return sorted(taken)[2]
+
+
+def drawn(folder: Path, n: int, d: int, n_classes: int) -> tuple[Features, Head]:
+    """Rectified features around a centre for each class, and the head that reads them."""
+    g = torch.Generator().manual_seed(0)
+    labels = torch.arange(n) % n_classes
+    centres = torch.randn(n_classes, d, generator=g)
+    z = torch.randn(n, d, generator=g).add_(0.25 * centres[labels]).relu_()
+    head = Head("fc", 0.15 * centres, torch.zeros(n_classes))
+    file = folder / "features.safetensors"
+    save_features(file, Features.of(z, labels, head.weight, head.bias))
+    return Features.open(file), head
+
+
+if __name__ == "__main__":
+    main()
