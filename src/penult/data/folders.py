@@ -107,9 +107,11 @@ def _refuse_parts(root: str, images: list[str]) -> None:
         return
     parts.sort(key=lambda name: (not name.casefold().startswith("train"), not inside[name], name))
     root = root.rstrip("/")
+    held_out = next((name for name in parts[1:] if inside[name]), None)
+    other = f", and measure on the other with --eval {root}/{held_out}" if held_out else ""
     raise InputError(
         f"{root} holds the parts {some(sorted(parts))} of a data set and not its classes: give "
-        f"{root}/{parts[0]} as DATA, and measure on the other with --eval {root}/{parts[1]}"
+        f"{root}/{parts[0]} as DATA{other}"
     )
 
 
