@@ -15,6 +15,7 @@ from penult.cli.options import ImageOptions, NetworkOptions, PassOptions
 from penult.cli.values import device_of
 from penult.data.chosen_classes import ClassImages, chosen_classes
 from penult.data.classes import align_classes
+from penult.data.dataset import CHANGES
 from penult.data.open import check_data, open_data
 from penult.data.source import ImageSource, Pass
 from penult.data.transform import Transform
@@ -79,6 +80,8 @@ def open_subject(
         for part in (opened, held_out):
             if part is not None:
                 check_data(part, transform)
+                if CHANGES in part.notes:
+                    warn(CHANGES)
         on_device = loaded.model.to(where)
         fixed = images.mean is not None
         transform, alone = fitted_transform(on_device, opened, transform, fixed=fixed)
