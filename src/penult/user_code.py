@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
 import inspect
@@ -22,6 +23,9 @@ from penult.text import described, some
 
 # Frames of these files are penult's, not the user's.
 _OWN = (__file__, extras.__file__)
+LIBRARIES = ("torchvision", "timm", "hf")  # what is before the colon in the name of a network
+MOST_FILES = 1000  # of a user's code that are hashed
+MOST_SOURCE = 10 << 20  # bytes of one of them
 
 
 def load_object(spec: str, kind: str) -> Any:
@@ -74,6 +78,90 @@ def call_object(spec: str, kind: str, arguments: Mapping[str, object] | None = N
         # A user's file may fail in any way; SystemExit is what a script's option parsing ends in.
         except (Exception, SystemExit) as error:
             raise InputError(f"{spec} failed{_place(error, where)}: {described(error)}") from error
+
+
+def is_file_spec(spec: str) -> bool:
+    """Whether `spec` is a `file.py:name`, rather than a name in a package or of a library."""
+    where, _, name = spec.rpartition(":")
+    return bool(name) and where.endswith(".py")
+
+
+def code_digest(spec: str) -> str:
+    """Hash of the source behind `file.py:name` or `package.module:name`, which is not run for it.
+
+    It covers the file and what that imports, directly or not, from its own folder; for a package
+    from the current folder, if it lies there, and the module alone if it is installed. Code that is
+    nowhere to be found hashes as nothing, and so do names of libraries.
+    """
+    where = spec.rpartition(":")[0]
+    digest = hashlib.blake2b(digest_size=16)
+    start = Path(where).resolve() if _is_file(where) else _package_file(where)
+    if start is None or not start.is_file():
+        return digest.hexdigest()
+    root = start.parent if _is_file(where) else Path.cwd().resolve()
+    if start.is_relative_to(root) and (_is_file(where) or start in _modules(root, where)):
+        sources = _with_imports(start, root)
+    else:
+        sources = {where: start.read_bytes()}
+    for name, source in sorted(sources.items()):
+        for part in (name.encode("utf-8", "surrogateescape"), source):
+            digest.update(len(part).to_bytes(8, "little"))
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def _package_file(module: str) -> Path | None:
+    """The file of a module, if it is loaded already or lies below the current folder."""
+    if module in LIBRARIES:
+        return None
+    loaded = getattr(sys.modules.get(module), "__file__", None)
+    if loaded:
+        return Path(loaded).resolve()
+    below = [file for file in _modules(Path.cwd().resolve(), module) if file.is_file()]
+    return below[0] if below else None
+
+
+def _modules(root: Path, module: str) -> tuple[Path, Path]:
+    """The files that a module's name can mean below a folder."""
+    place = root.joinpath(*module.split("."))
+    return place.with_suffix(".py"), place / "__init__.py"
+
+
+def _with_imports(start: Path, root: Path) -> dict[str, bytes]:
+    """Places of a file and of what it imports from below `root`, by their path there."""
+    found: dict[str, bytes] = {}
+    waiting = [start]
+    while waiting and len(found) < MOST_FILES:
+        file = waiting.pop()
+        name = file.relative_to(root).as_posix()
+        if name not in found and file.stat().st_size <= MOST_SOURCE:
+            found[name] = file.read_bytes()
+            waiting += _imported(file, found[name], root)
+    return found
+
+
+def _imported(file: Path, source: bytes, root: Path) -> Iterator[Path]:
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return
+    for node in ast.walk(tree):
+        modules: list[str] = []
+        base = root
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            if node.level:
+                base = file.parents[min(node.level, len(file.parents)) - 1]
+            inner = [alias.name for alias in node.names]
+            of = f"{node.module}." if node.module else ""
+            modules = [*([node.module] if node.module else []), *(of + name for name in inner)]
+        for module in modules:
+            parts = module.split(".")
+            for n in range(1, len(parts) + 1):
+                for one in _modules(base, ".".join(parts[:n])):
+                    if one.is_file() and one.is_relative_to(root):
+                        yield one
 
 
 def parameters_of(function: Callable[..., object]) -> dict[str, inspect.Parameter]:

@@ -34,7 +34,7 @@ from penult.heads.judge import CROSS_FIT, EVALUATION, FITTED, Judge
 from penult.heads.subspaces import top_k
 from penult.network.head import Head
 from penult.runs.analyze import analyze_features
-from penult.runs.reopen import Sources, reopen_network
+from penult.runs.reopen import Places, reopen_network
 from small_run import NET, images_for
 
 
@@ -448,10 +448,10 @@ def test_images_may_have_moved(folder: Path) -> None:
     (folder / "data").rename(folder / "elsewhere")
     run = Run.open("run")
     assert take_pictures(run, wishes_of(run)).count(MISSING) == 10
-    moved = take_pictures(run, wishes_of(run), sources=Sources(data="elsewhere"))
+    moved = take_pictures(run, wishes_of(run), sources=Places(data="elsewhere"))
     assert moved.count(THERE) == 10
     with pytest.raises(InputError, match="run has no evaluation data that could be elsewhere: x"):
-        take_pictures(run, wishes_of(run), sources=Sources(evaluation="x"), overwrite=True)
+        take_pictures(run, wishes_of(run), sources=Places(evaluation="x"), overwrite=True)
 
 
 def test_networks_that_do_not_pool_by_a_mean_are_attributed(

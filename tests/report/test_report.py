@@ -32,7 +32,7 @@ from penult.report.album import Album
 from penult.report.conclusion import conclusion
 from penult.report.report import Report
 from penult.runs.analyze import analyze_features, analyze_network
-from penult.runs.reopen import Sources
+from penult.runs.reopen import Places
 from penult.storage import write_tensors
 from small_run import NET
 
@@ -103,7 +103,7 @@ def test_a_planted_corner_is_found_shown_and_named(tmp_path: Path) -> None:
         network={**spec, "fingerprint": fingerprint(network)},
     )
     write_tensors(run.folder / "net.safetensors", network.state_dict(), {"format": "pt"})
-    sources = Sources(data=data, evaluation=held_out)
+    sources = Places(data=data, evaluation=held_out)
     found = Report.of(run, sources=sources)
     first = found.data.class_details[CORNER_CLASS]["features"][0]
     h, w = found.document["pictures"]["grid"]

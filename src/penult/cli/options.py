@@ -31,7 +31,7 @@ from penult.features.layers import Names
 from penult.heads.path import REFITS, SELECTIONS
 from penult.network.load import LoadedModel, load_model
 from penult.plotting import Format
-from penult.runs.reopen import Sources
+from penult.runs.reopen import Places
 from penult.runs.tune.training import LOSSES
 
 # What several groups or commands share.
@@ -219,12 +219,41 @@ class MovedOptions(OptionGroup):
         str | None, option("The run's evaluation data, if it has moved.", "--eval")
     ] = None
     weights: Annotated[str | None, option("The run's checkpoint, if it has moved.")] = None
+    network: Annotated[
+        str | None,
+        option(
+            "The run's network, named as for `analyze`; for code that the run names and that is "
+            "not run for that alone."
+        ),
+    ] = None
+    set_: Annotated[
+        list[str] | None,
+        option("key=value: an argument of --network; may be given several times.", "--set"),
+    ] = None
     trust_checkpoint: TrustCheckpoint = False
+    trust_run: Annotated[
+        bool,
+        option(
+            "Run whatever code the run names for its network and data. Give it only for runs "
+            "whose makers you trust.",
+            "--trust-run",
+        ),
+    ] = False
     device: Device = "auto"
 
-    def sources(self) -> Sources:
+    def sources(self) -> Places:
         """What the library calls it."""
-        return Sources(self.data, self.eval_, self.weights, self.trust_checkpoint)
+        if self.set_ and self.network is None:
+            raise InputError("--set gives --network its arguments, and there is no --network")
+        return Places(
+            self.data,
+            self.eval_,
+            self.weights,
+            self.trust_checkpoint,
+            self.network,
+            tuple(self.set_ or ()),
+            self.trust_run,
+        )
 
     def where(self) -> torch.device:
         """The device of `--device`."""

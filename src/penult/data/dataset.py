@@ -29,7 +29,7 @@ from penult.data.labels import NoLabelError, label_of, label_range, labels_of
 from penult.errors import InputError
 from penult.text import described as one_line
 from penult.text import some
-from penult.user_code import call_object, load_object
+from penult.user_code import call_object, code_digest, load_object
 
 LOOKED_AT = 16
 CHANGES = (
@@ -81,7 +81,7 @@ class DatasetImages(ImageData):
         name = getattr(origin, "__qualname__", type(origin).__qualname__)
         self.fingerprint = digest_of(
             f"{name} {len(dataset)} {labelled}".encode(),
-            _source(origin),
+            _source(origin) if self._spec is None else code_digest(self._spec).encode(),
             b"" if listed is None else listed.tobytes(),
             b"" if changes else contents.encode(),
         )

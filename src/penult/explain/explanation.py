@@ -21,7 +21,7 @@ from penult.explain.terms import terms_of
 from penult.explain.wording import summary
 from penult.heads.sparse_head import SparseHead
 from penult.network.head import Head
-from penult.runs.reopen import Sources
+from penult.runs.reopen import Places
 from penult.runs.run import Run
 from penult.text import some
 from penult.user_code import nearest
@@ -51,7 +51,7 @@ class Explanation(Decision):
         dense: bool = False,
         exact: bool = True,
         maps: bool = True,
-        sources: Sources | None = None,
+        sources: Places | None = None,
         device: torch.device | str = "cpu",
     ) -> Explanation:
         """Explain one image.
@@ -82,7 +82,7 @@ class Explanation(Decision):
         head: Head | SparseHead = dense_head if found is None else found.head
         of = None if class_ is None else class_index(names, class_)
         other = None if against is None else class_index(names, against)
-        looked_up = look_up(run, image, sources or Sources(), torch.device(device), maps)
+        looked_up = look_up(run, image, sources or Places(), torch.device(device), maps)
         z = looked_up.features
         with torch.no_grad():
             logits = head(z[None])[0]

@@ -21,7 +21,7 @@ from penult.explain.survey import ShownSample
 from penult.explain.thumbnails import SIDE, coarser, picture_of
 from penult.features.collect import Progress, autocast
 from penult.network.calling import evaluating
-from penult.runs.reopen import Sources, images_of, reopen_network
+from penult.runs.reopen import Places, dtype_of_run, images_of, reopen_network
 from penult.runs.run import Run
 from penult.storage import read_json, read_tensors, write_folder, write_json, write_tensors
 
@@ -163,7 +163,7 @@ def take_pictures(
     run: Run,
     wishes: Sequence[Wish],
     *,
-    sources: Sources | None = None,
+    sources: Places | None = None,
     device: torch.device | str = "cpu",
     maps: bool = True,
     overwrite: bool = False,
@@ -191,7 +191,7 @@ def take_pictures(
     whole = found is not None and found.count(THERE) == len(wishes) and (found.kind or not maps)
     if found is not None and whole and not overwrite:
         return found
-    made = _Taking(run, wishes, sources or Sources(), torch.device(device), maps).run(progress)
+    made = _Taking(run, wishes, sources or Places(), torch.device(device), maps).run(progress)
     if found is not None and made.count(MISSING) > found.count(MISSING):
         n = made.count(MISSING)
         said = f"{n:,} images are gone: the pictures that the run has are kept"
@@ -210,18 +210,15 @@ class _Taking:
     """One pass over the images that are wanted."""
 
     def __init__(
-        self, run: Run, wishes: Sequence[Wish], sources: Sources, device: torch.device, maps: bool
+        self, run: Run, wishes: Sequence[Wish], sources: Places, device: torch.device, maps: bool
     ) -> None:
         self.run_ = run
         self.wishes = wishes
         self.device = device
         self.transform = Transform.from_json(run.about["transform"])
         self.data = {
-            part: _ByName(images_of(run, name, given))
-            for part, name, given in (
-                ("train", "data", sources.data),
-                ("eval", "evaluation", sources.evaluation),
-            )
+            part: _ByName(images_of(run, name, sources))
+            for part, name in (("train", "data"), ("eval", "evaluation"))
         }
         self.model: nn.Module | None = None
         self.maps: Maps | None = None
@@ -260,12 +257,10 @@ class _Taking:
                 progress(done, len(self.wishes))
         return made
 
-    def _open(self, sources: Sources) -> None:
+    def _open(self, sources: Places) -> None:
         """The network and how its maps are made; without it, `note` says why."""
         try:
-            model = reopen_network(
-                self.run_, sources.weights, trust_checkpoint=sources.trust_checkpoint
-            ).to(self.device)
+            model = reopen_network(self.run_, sources).to(self.device)
             example = self._example()
             if example is None:
                 self.note = "There are no heat maps: the images are gone."
@@ -313,7 +308,7 @@ class _Taking:
     def _add_maps(self, made: Gallery, there: Sequence[tuple[Wish, Tensor]]) -> None:
         assert self.maps is not None
         assert self.model is not None
-        dtype = getattr(torch, self.run_.about["identity"]["dtype"])
+        dtype = dtype_of_run(self.run_)
         inputs = self.transform.normalise(torch.stack([p for _, p in there]).to(self.device))
         wanted = [list(wish.values) for wish, _ in there]
         with evaluating(self.model), autocast(self.device, dtype):

@@ -25,7 +25,7 @@ from penult.network.calling import evaluating, kind_of
 from penult.network.find import FeatureTap
 from penult.network.head import Head
 from penult.network.watch import run_hooked
-from penult.runs.reopen import Sources, images_of, reopen_network
+from penult.runs.reopen import Places, dtype_of_run, images_of, reopen_network
 from penult.runs.run import Run
 from penult.text import some
 from penult.user_code import nearest
@@ -80,7 +80,7 @@ class LookedUp:
 
 
 def look_up(
-    run: Run, image: str | Path | Image.Image, sources: Sources, device: torch.device, maps: bool
+    run: Run, image: str | Path | Image.Image, sources: Places, device: torch.device, maps: bool
 ) -> LookedUp:
     """Find an image and its features; see `Explanation.of` for what `image` may be.
 
@@ -107,7 +107,7 @@ def look_up(
         return LookedUp(name, label, None, stored.features[0], note)
     picture = image_of(pixels)
     try:
-        model = reopen_network(run, sources.weights, trust_checkpoint=sources.trust_checkpoint)
+        model = reopen_network(run, sources)
     except InputError as error:
         if stored is None:
             raise
@@ -116,7 +116,7 @@ def look_up(
         return LookedUp(name, label, picture, stored.features[0], note)
     model = model.to(device)
     inputs = transform.normalise(pixels[None].to(device))
-    dtype = getattr(torch, run.about["identity"]["dtype"])
+    dtype = dtype_of_run(run)
     head = run.train().require_head()
     z = _features(model, head, inputs, dtype)
     if stored is not None and (z - stored.features[0]).abs().max() > TOLERANCE * z.abs().max():
@@ -147,7 +147,7 @@ def _features(model: nn.Module, head: Head, inputs: Tensor, dtype: torch.dtype) 
 Found = tuple[tuple[ImageData, int] | None, str, Block | None]
 
 
-def _found(run: Run, image: str | Path | Image.Image, sources: Sources) -> Found:
+def _found(run: Run, image: str | Path | Image.Image, sources: Places) -> Found:
     """Where the image is, its name, and its sample in the run's features."""
     if isinstance(image, Image.Image):
         _require_network(run, "a picture")
@@ -198,7 +198,7 @@ def _of_file(path: Path) -> Found:
     return (DatasetImages([opened], labelled=False), 0), path.name, None
 
 
-def _of_sample(run: Run, part: str, number: int, sources: Sources) -> Found:
+def _of_sample(run: Run, part: str, number: int, sources: Places) -> Found:
     if part == "eval" and not run.has_evaluation:
         raise InputError(f"{run.folder} has no evaluation data: expected train:NUMBER")
     features = run.train() if part == "train" else run.evaluation()
@@ -219,11 +219,10 @@ def _of_sample(run: Run, part: str, number: int, sources: Sources) -> Found:
     raise AssertionError("the number is within the samples")
 
 
-def _place(run: Run, part: str, name: str, sources: Sources) -> tuple[ImageData, int] | None:
+def _place(run: Run, part: str, name: str, sources: Places) -> tuple[ImageData, int] | None:
     if "transform" not in run.about:
         return None
-    given = sources.data if part == "train" else sources.evaluation
-    data = images_of(run, dict(PARTS)[part], given)
+    data = images_of(run, dict(PARTS)[part], sources)
     if data is None:
         return None
     for i in range(len(data)):

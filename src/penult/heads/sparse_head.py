@@ -17,6 +17,7 @@ from penult.heads.subspaces import Subspaces
 from penult.storage import read_tensors, write_tensors
 
 FORMAT = "penult-head/1"
+LONGEST_NUMBER = 9  # digits of n_features in a file that may come from anybody
 
 
 class SparseHead(nn.Module):
@@ -155,8 +156,10 @@ class SparseHead(nn.Module):
         needed = ("indptr", "indices", "values", "bias")
         tensors, metadata = read_tensors(Path(path), FORMAT, needed)
         text = metadata.get("n_features", "")
-        if not text.isdecimal():
-            raise InputError(f"{path}: expected a number as n_features, found {text or 'none'}")
+        if not text.isdecimal() or len(text) > LONGEST_NUMBER:
+            raise InputError(
+                f"{path}: expected a number as n_features, found {text[:40] or 'none'}"
+            )
         subspaces = Subspaces(tensors["indptr"], tensors["indices"], int(text))
         return cls(subspaces, tensors["values"], tensors["bias"], metadata.get("layer", ""))
 

@@ -24,7 +24,7 @@ from penult.report.conclusion import conclusion
 from penult.report.details import class_details, feature_details, finite
 from penult.report.findings import Findings
 from penult.report.verdicts import KINDS
-from penult.runs.reopen import Sources
+from penult.runs.reopen import Places
 from penult.runs.run import Run
 
 FORMAT = "penult-report/1"
@@ -58,7 +58,7 @@ def build(
     *,
     images: int | None = None,
     maps: bool = True,
-    sources: Sources | None = None,
+    sources: Places | None = None,
     device: torch.device | str = "cpu",
     overwrite: bool = False,
     progress: Callable[[str], Progress] | None = None,

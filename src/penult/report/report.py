@@ -16,7 +16,7 @@ from penult.explain.explanation import class_index
 from penult.features.collect import Progress
 from penult.report.document import ReportData, build
 from penult.report.page import render
-from penult.runs.reopen import Sources
+from penult.runs.reopen import Places
 from penult.runs.run import Run
 from penult.storage import write_atomically
 
@@ -44,7 +44,7 @@ class Report:
         select: str | None = None,
         images: int | None = None,
         maps: bool = True,
-        sources: Sources | None = None,
+        sources: Places | None = None,
         device: torch.device | str = "cpu",
         overwrite: bool = False,
         progress: Callable[[str], Progress] | None = None,

@@ -28,7 +28,9 @@ from penult.runs.calls import Calls, few_samples
 from penult.runs.labels import label_warnings
 from penult.runs.restricted import Restricted, judge_of
 from penult.runs.run import SUMMARY_FORMAT, Run, claim
+from penult.runs.trust import remember
 from penult.storage import write_tensors
+from penult.user_code import code_digest
 
 
 @dataclass(frozen=True)
@@ -98,14 +100,23 @@ def analyze_network(
     def part(images: ImageData, name: str) -> Part:
         heard = progress(name) if progress else None
         source = network_source(model, ImageSource(images, transform, how), head, how, heard)
-        return Part(images.describe(), images.fingerprint, len(images), source)
+        about = images.describe()
+        if ":" in str(about.get("source", "")):
+            about["code"] = code_digest(str(about["source"]))
+            remember(str(about["source"]))
+        return Part(about, images.fingerprint, len(images), source)
 
+    remember(str(network["spec"]), network.get("set", ()))
     identity = {
         "network": network["fingerprint"],
+        "network code": code_digest(str(network["spec"])),
         "transform": transform.fingerprint,
         **how.identity(),
     }
-    about = {"network": dict(network), "transform": transform.to_json()}
+    about = {
+        "network": {**network, "code": code_digest(str(network["spec"]))},
+        "transform": transform.to_json(),
+    }
     train = part(data, "train")
     held_out = part(evaluation, "eval") if evaluation is not None else None
     store = how.store

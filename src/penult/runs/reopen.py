@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,28 +13,38 @@ import torch
 from torch import Tensor, nn
 
 from penult.data.image import Loaded
-from penult.data.open import ImageData, open_data
+from penult.data.open import DIGITS, ImageData, open_data
 from penult.errors import InputError
 from penult.features.features import Features
 from penult.network.explicit import ExplicitHead, Reading
 from penult.network.load import RANDOM, LoadedModel, load_model
 from penult.runs.run import Run
+from penult.runs.trust import UntrustedError, options_of, require_trusted
+
+OPTIONS = {"data": "--data", "evaluation": "--eval"}
+NAMES = {"data": "data", "evaluation": "evaluation data"}
 
 
 @dataclass(frozen=True)
-class Sources:
-    """Where a run's network and images are now, where they are not found as the run names them.
+class Places:
+    """Where a run's network and images are now, as the user says, and what code may be run.
 
     Attributes:
-        data, evaluation: what `open_data` takes.
+        data, evaluation: what `open_data` takes; None for what the run names.
         weights: checkpoint of the network.
         trust_checkpoint: let a checkpoint that is not only weights run its code.
+        network: what `load_model` takes; None for what the run names.
+        options: of that network, `key=value`.
+        trust_run: run whatever code the run names, see `penult.runs.trust`.
     """
 
     data: Any = None
     evaluation: Any = None
     weights: str | Path | None = None
     trust_checkpoint: bool = False
+    network: str | None = None
+    options: Sequence[str] = ()
+    trust_run: bool = False
 
 
 class Chosen(ImageData):
@@ -74,30 +85,29 @@ class Chosen(ImageData):
         return Chosen(self._data, torch.from_numpy(self._positions)[rows], labels[rows])
 
 
-def reopen_network(
-    run: Run, weights: str | Path | None = None, *, trust_checkpoint: bool = False
-) -> nn.Module:
+def reopen_network(run: Run, places: Places | None = None) -> nn.Module:
     """The network of a run, on the CPU and in evaluation mode.
 
     Args:
         run: made from a network.
-        weights: checkpoint, where it is not where the run found it (from the current folder, or
-            in the run folder).
-        trust_checkpoint: let a checkpoint that is not only weights run its code.
+        places: where it is now, if not where the run found it (its checkpoint: from the current
+            folder, or in the run folder).
 
     Raises:
-        InputError: a run of features; a network that is gone or no longer the same.
+        InputError: a run of features; a network that is gone or no longer the same; code that is
+            not to be run.
     """
+    places = places or Places()
     about = network_of(run)
     found = load_as(
         run,
-        weights or _weights(run, about["weights"]),
-        trust_checkpoint,
+        places.weights or _weights(run, about["weights"]),
+        places,
         weights_key=about.get("weights_key"),
     )
     if found.fingerprint != about["fingerprint"]:
         raise InputError(
-            f"{about['spec']} is no longer the network of {run.folder}: its weights or its "
+            f"{found.spec} is no longer the network of {run.folder}: its weights or its "
             "structure have changed; give the run's own checkpoint with --weights, or analyse anew"
         )
     return found.model
@@ -106,18 +116,31 @@ def reopen_network(
 def load_as(
     run: Run,
     weights: str | Path | None,
-    trust_checkpoint: bool = False,
+    places: Places | None = None,
     *,
     weights_key: str | None = None,
 ) -> LoadedModel:
     """The network that a run names, with other weights; with the run's head where it was made."""
+    places = places or Places()
     about = network_of(run)
-    options = dict(text.split("=", 1) for text in about["set"])
+    if places.network is not None:
+        spec, options = places.network, options_of({"set": list(places.options)})
+    else:
+        options = options_of(about)
+        spec = require_trusted(
+            run.folder,
+            "network",
+            str(about["spec"]),
+            [f"{key}={value}" for key, value in options.items()],
+            about.get("code"),
+            remedy="--network",
+            trust=places.trust_run,
+        )
     loaded = load_model(
-        about["spec"],
+        spec,
         weights=weights,
         options=options,
-        trust_checkpoint=trust_checkpoint,
+        trust_checkpoint=places.trust_checkpoint,
         weights_key=weights_key,
     )
     if "reading" in about:
@@ -125,6 +148,15 @@ def load_as(
         reading = Reading.from_json(about["reading"])
         loaded.model = ExplicitHead(loaded.model, reading, head.weight, head.bias)
     return loaded
+
+
+def dtype_of_run(run: Run) -> torch.dtype:
+    """The precision in which the run's network was run."""
+    name = run.about["identity"].get("dtype", "float32")
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        if str(dtype) == f"torch.{name}":
+            return dtype
+    raise InputError(f"{run.folder}/run.json is damaged: no precision is called {name!r:.60}")
 
 
 def network_of(run: Run) -> Mapping[str, Any]:
@@ -135,29 +167,29 @@ def network_of(run: Run) -> Mapping[str, Any]:
     return found
 
 
-def reopen_images(run: Run, part: str, given: Any = None) -> Chosen:
+def reopen_images(run: Run, part: str, places: Places | None = None) -> Chosen:
     """The images of a run that its features were made from, with the labels of these.
 
     Args:
         run: made from images.
         part: "data", or "evaluation": the analysed data where the run has no other.
-        given: what `open_data` takes, where the images are not where the run found them.
+        places: where they are now, if not where the run found them.
 
     Raises:
-        InputError: the images are gone or no longer the same, or the run does not say where they
-            were.
+        InputError: the images are gone or no longer the same, the run does not say where they
+            were, or names code that is not to be run.
     """
     if run.about["evaluation"] is None:
         part = "data"
     about = run.about[part]
-    option = {"data": "--data", "evaluation": "--eval"}[part]
-    where = given if given is not None else _where(about)
-    if where is None:
-        raise InputError(
-            f"the run does not say where its images of kind {about['kind']} are: give {option}"
-        )
+    option = OPTIONS[part]
     try:
+        where = _place(run, part, places or Places())
+        if where is None:
+            raise InputError("the run does not say where they are")
         data = open_data(where, labelled=run.about["identity"]["labels"] == "given")
+    except UntrustedError:
+        raise
     except InputError as error:
         raise InputError(
             f"the images of {run.folder} cannot be opened ({error}): give {option}"
@@ -171,29 +203,38 @@ def reopen_images(run: Run, part: str, given: Any = None) -> Chosen:
     return _matched(data, features)
 
 
-def images_of(run: Run, part: str, given: Any = None) -> ImageData | None:
+def images_of(run: Run, part: str, places: Places | None = None) -> ImageData | None:
     """The images of a run as far as they are still there; whether they are the same is unchecked.
 
     Args:
         run: made from images.
         part: "data" or "evaluation".
-        given: what `open_data` takes, where the images are not where the run found them.
+        places: where they are now, if not where the run found them.
 
     Returns:
-        None where nothing can be opened, or the run has no such part.
+        None where nothing can be opened, or the run has no such part. It is said where the run
+        names code that is not to be run.
 
     Raises:
-        InputError: `given` cannot be opened, or is for a part that the run does not have.
+        InputError: what the user names cannot be opened, or is for a part that the run does not
+            have.
     """
-    about = run.about[part]
-    if about is None:
+    places = places or Places()
+    given = places.data if part == "data" else places.evaluation
+    if run.about[part] is None:
         if given is not None:
             raise InputError(f"{run.folder} has no {part} data that could be elsewhere: {given}")
         return None
     labelled = run.about["identity"]["labels"] == "given"
     if given is not None:
         return open_data(given, labelled=labelled)
-    where = _where(about)
+    try:
+        where = _place(run, part, places)
+    except UntrustedError as error:
+        warnings.warn(f"no images: {error}", stacklevel=2)
+        return None
+    except InputError:
+        return None
     for with_labels in dict.fromkeys((labelled, False)):
         # Classes that are gone may leave a folder that is no folder of classes any more.
         with suppress(InputError):
@@ -218,14 +259,36 @@ def _matched(data: ImageData, features: Features) -> Chosen:
     return Chosen(data, torch.tensor(positions), torch.cat(labels))
 
 
-def _where(about: Mapping[str, Any]) -> str | None:
-    """What opens the images again: a path, `digits`, or the function that returned them."""
+def _place(run: Run, part: str, places: Places) -> Any:
+    """What opens the images: as the user says, else as the run does; None where it does not.
+
+    Raises:
+        InputError: the run names code that is not to be run.
+    """
+    given = places.data if part == "data" else places.evaluation
+    if given is not None:
+        return given
+    about = run.about[part]
     if "path" in about:
-        return str(about["path"])
-    if about["kind"].split(":")[0] == "digits":
+        path = Path(str(about["path"]))
+        # Only as a file or folder: what is neither could be taken for the name of a function.
+        if not path.exists():
+            raise InputError(f"{path} is not there")
+        return path
+    if str(about["kind"]) in DIGITS:
         return str(about["kind"])
     source = about.get("source")
-    return str(source) if source is not None and ":" in source else None
+    if not isinstance(source, str) or ":" not in source:
+        return None
+    return require_trusted(
+        run.folder,
+        NAMES[part],
+        source,
+        (),
+        about.get("code"),
+        remedy=OPTIONS[part],
+        trust=places.trust_run,
+    )
 
 
 def _weights(run: Run, weights: str | None) -> str | Path | None:

@@ -33,12 +33,14 @@ from penult.heads.sparse_head import SparseHead
 from penult.heads.subspaces import Subspaces
 from penult.network.load import load_model
 from penult.runs.analyze import analyze_features, analyze_network
-from penult.runs.reopen import Sources, reopen_images, reopen_network
+from penult.runs.reopen import Places, reopen_images, reopen_network
 from penult.runs.run import Run
+from penult.runs.trust import remember
 from penult.runs.tune.folder import Tuned
 from penult.runs.tune.training import Training, TrainingPlan
 from penult.runs.tune.tune import split, tune
 from penult.storage import read_json, write_json
+from penult.user_code import code_digest
 
 QUICK = TrainingPlan(epochs=1, augment=())
 
@@ -69,7 +71,9 @@ def rebuilt(run: Run, source: str) -> Run:
     Path("net.py").write_text(source)
     about = read_json(run.folder / "run.json")
     loaded = load_model("net.py:net", weights=run.folder / "network.safetensors")
-    about["network"] |= {"spec": "net.py:net", "fingerprint": loaded.fingerprint}
+    code = code_digest("net.py:net")
+    about["network"] |= {"spec": "net.py:net", "fingerprint": loaded.fingerprint, "code": code}
+    remember("net.py:net")
     write_json(run.folder / "run.json", about)
     return Run.open(run.folder)
 
@@ -322,7 +326,7 @@ def test_a_run_of_features_tunes_the_head_alone(tmp_path: Path, demo_run: Path) 
         ),
         (
             {"data": {"kind": "arrays"}},
-            "its images of kind arrays are: give --data",
+            r"cannot be opened \(the run does not say where they are\): give --data",
         ),
         ({"data": {"path": "gone"}}, r"cannot be opened \(gone is not there.*: give --data"),
         ({"data": {"fingerprint": "0"}}, "digits:train no longer holds the images of .*--data"),
@@ -344,7 +348,7 @@ def test_what_has_moved_can_be_named(run: Run, tmp_path: Path) -> None:
     about["data"]["path"] = "gone"
     write_json(run.folder / "run.json", about)
     (run.folder / "network.safetensors").rename(tmp_path / "moved.safetensors")
-    sources = Sources(data="digits:train", weights=tmp_path / "moved.safetensors")
+    sources = Places(data="digits:train", weights=tmp_path / "moved.safetensors")
     tuned = tune(run.folder, 5, recipe=QUICK, sources=sources)
     assert tuned.document["complete"]
     with pytest.raises(InputError, match="digits:test no longer holds the images"):
@@ -391,7 +395,7 @@ def test_a_network_that_is_scaled_is_trained_alike(run: Run, tmp_path: Path) -> 
     about = read_json(run.folder / "run.json")
     about["network"]["fingerprint"] = loaded.fingerprint
     write_json(run.folder / "run.json", about)
-    sources = Sources(weights=tmp_path / "scaled.safetensors")
+    sources = Places(weights=tmp_path / "scaled.safetensors")
     shutil.rmtree(run.folder / "tuned")
     scaled = tune(run.folder, 3, select="frequency", recipe=QUICK, sources=sources).document
     assert scaled["epochs"][0]["loss"] == pytest.approx(plain["epochs"][0]["loss"], rel=0.05)

@@ -16,7 +16,7 @@ from torch import nn
 from penult.errors import InputError
 from penult.heads.sparse_head import SparseHead, accuracies
 from penult.network.replace import replace_head
-from penult.runs.reopen import Sources, load_as, reopen_network
+from penult.runs.reopen import Places, load_as, reopen_network
 from penult.runs.run import Run
 from penult.storage import read_json, write_json
 from penult.text import some
@@ -58,13 +58,13 @@ class Tuned:
         """The tuned head."""
         return SparseHead.load(self.folder / "head.safetensors")
 
-    def network(self, sources: Sources | None = None) -> nn.Module:
+    def network(self, sources: Places | None = None) -> nn.Module:
         """The tuned network with the tuned head in it, on the CPU and in evaluation mode."""
-        run, sources = Run.open(self.folder.parents[1]), sources or Sources()
+        run, sources = Run.open(self.folder.parents[1]), sources or Places()
         if self.document["head_only"]:
-            model = reopen_network(run, sources.weights, trust_checkpoint=sources.trust_checkpoint)
+            model = reopen_network(run, sources)
         else:
-            model = load_as(run, self.folder / "network.safetensors").model
+            model = load_as(run, self.folder / "network.safetensors", sources).model
         replace_head(model, self.head(), run.train().require_head())
         return model
 

@@ -25,7 +25,7 @@ from penult.features.features import Features
 from penult.heads.refit.weights import refit_softmax
 from penult.heads.sparse_head import SparseHead, accuracies
 from penult.network.replace import Replacement, replace_head
-from penult.runs.reopen import Chosen, Sources, reopen_images, reopen_network
+from penult.runs.reopen import Chosen, Places, reopen_images, reopen_network
 from penult.runs.run import Run
 from penult.runs.tune.folder import Tuned, claim_tuned, hash_of, selection, tuned_folder
 from penult.runs.tune.training import Images, Training, TrainingPlan, correct
@@ -44,7 +44,7 @@ def tune(
     select: str | None = None,
     head_only: bool = False,
     recipe: TrainingPlan | None = None,
-    sources: Sources | None = None,
+    sources: Places | None = None,
     device: torch.device | str = "cpu",
     overwrite: bool = False,
     progress: Callable[[str], Progress] | None = None,
@@ -74,7 +74,7 @@ def tune(
             what is there already.
     """
     run = run if isinstance(run, Run) else Run.open(run)
-    recipe, sources, device = recipe or TrainingPlan(), sources or Sources(), torch.device(device)
+    recipe, sources, device = recipe or TrainingPlan(), sources or Places(), torch.device(device)
     select = selection(run, k, select)
     if not head_only and "network" not in run.about:
         raise InputError(
@@ -132,10 +132,10 @@ class _Job:
             "files": self._hashes("head"),
         }
 
-    def whole(self, sparse: SparseHead, sources: Sources) -> dict[str, Any]:
-        images = self._images(reopen_images(self.run, "data", sources.data))
-        shown = self._images(reopen_images(self.run, "evaluation", sources.evaluation))
-        model = reopen_network(self.run, sources.weights, trust_checkpoint=sources.trust_checkpoint)
+    def whole(self, sparse: SparseHead, sources: Places) -> dict[str, Any]:
+        images = self._images(reopen_images(self.run, "data", sources))
+        shown = self._images(reopen_images(self.run, "evaluation", sources))
+        model = reopen_network(self.run, sources)
         model = model.float().to(self.device)
         teacher = copy.deepcopy(model).requires_grad_(False)
         frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
