@@ -97,9 +97,8 @@ def edit(
     k: EditedK = None,
     select: EditedSelect = None,
     out: EditedOut = None,
-    weights: Annotated[str | None, option("The run's checkpoint, if it has moved.")] = None,
-    trust_checkpoint: given.TrustCheckpoint = False,
     as_json: given.AsJson = False,
+    reopened: given.ReopenedOptions,
 ) -> None:
     """Change a head, and tell exactly what that does to every class, group and sample.
 
@@ -139,7 +138,7 @@ def edit(
     with progress_bars() as heard:
         made = EditedRun.of(opened, whole, sparse=sparse, made_for=source, progress=heard("logits"))
     if out is not None:
-        for line in made.save(out, weights, trust_checkpoint):
+        for line in made.save(out, reopened.sources()):
             warn(line)
     if as_json:
         print_json(made.document)

@@ -209,21 +209,17 @@ class PassOptions(OptionGroup):
 
 
 @dataclass(frozen=True)
-class MovedOptions(OptionGroup):
-    """Where the network and the images of a run are now."""
+class ReopenedOptions(OptionGroup):
+    """Where the network of a run is now, and what code may be run for it."""
 
-    title: ClassVar[str] = "Opening the run's network and images again"
+    title: ClassVar[str] = "Opening the run's network again"
 
-    data: Annotated[str | None, option("The run's images, if they have moved.")] = None
-    eval_: Annotated[
-        str | None, option("The run's evaluation data, if it has moved.", "--eval")
-    ] = None
     weights: Annotated[str | None, option("The run's checkpoint, if it has moved.")] = None
     network: Annotated[
         str | None,
         option(
-            "The run's network, named as for `analyze`; for code that the run names and that is "
-            "not run for that alone."
+            "The run's network, named as for `analyze`; needed if it is code that is not run only "
+            "because the run names it."
         ),
     ] = None
     set_: Annotated[
@@ -239,21 +235,35 @@ class MovedOptions(OptionGroup):
             "--trust-run",
         ),
     ] = False
-    device: Device = "auto"
 
     def sources(self) -> Places:
         """What the library calls it."""
         if self.set_ and self.network is None:
             raise InputError("--set gives --network its arguments, and there is no --network")
         return Places(
-            self.data,
-            self.eval_,
-            self.weights,
-            self.trust_checkpoint,
-            self.network,
-            tuple(self.set_ or ()),
-            self.trust_run,
+            weights=self.weights,
+            trust_checkpoint=self.trust_checkpoint,
+            network=self.network,
+            options=tuple(self.set_ or ()),
+            trust_run=self.trust_run,
         )
+
+
+@dataclass(frozen=True)
+class MovedOptions(ReopenedOptions):
+    """Where the network and the images of a run are now."""
+
+    title: ClassVar[str] = "Opening the run's network and images again"
+
+    data: Annotated[str | None, option("The run's images, if they have moved.")] = None
+    eval_: Annotated[
+        str | None, option("The run's evaluation data, if it has moved.", "--eval")
+    ] = None
+    device: Device = "auto"
+
+    def sources(self) -> Places:
+        """What the library calls it."""
+        return replace(super().sources(), data=self.data, evaluation=self.eval_)
 
     def where(self) -> torch.device:
         """The device of `--device`."""

@@ -24,7 +24,7 @@ from penult.measure.groups import group_frequencies
 from penult.network.head import Head
 from penult.network.write_head import write_head
 from penult.runs.groups import evaluated_part, groups_of
-from penult.runs.reopen import reopen_network
+from penult.runs.reopen import Places, reopen_network
 from penult.runs.run import Run
 from penult.storage import write_json, write_tensors
 
@@ -117,22 +117,20 @@ class EditedRun:
         }
         return cls(run, start, sparse, recipe, edited, document)
 
-    def save(
-        self, folder: Path, weights: str | Path | None = None, trust_checkpoint: bool = False
-    ) -> list[str]:
+    def save(self, folder: Path, places: Places | None = None) -> list[str]:
         """Write head, recipe, effect, and the network's weights with the head in place.
 
         Args:
             folder: made where absent.
-            weights, trust_checkpoint: see `reopen_network`.
+            places: where the network is now, see `reopen_network`.
 
         Returns:
             What could not be written, and why; none for a run of features, which has no network.
         """
         with self.run.adding(folder):
-            return self._save(folder, weights, trust_checkpoint)
+            return self._save(folder, places)
 
-    def _save(self, folder: Path, weights: str | Path | None, trust_checkpoint: bool) -> list[str]:
+    def _save(self, folder: Path, places: Places | None) -> list[str]:
         names = self.recipe.class_names
         assert names is not None
         self.recipe.save(folder / "recipe.json")
@@ -146,7 +144,7 @@ class EditedRun:
                     "a head with bounds is no linear layer: put it in the network's place with "
                     "penult.replace_head"
                 )
-            model = reopen_network(self.run, weights, trust_checkpoint=trust_checkpoint)
+            model = reopen_network(self.run, places)
             write_head(model, self.run.train().require_head(), self.edited.head)
         except InputError as error:
             return [f"the network's weights are not written: {error}"]
