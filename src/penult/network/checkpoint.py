@@ -108,7 +108,8 @@ def _load(path: Path, start: bytes, trust: bool, importable: Path | None) -> Any
     mapped = start[:4] == b"PK\x03\x04"
     how: dict[str, Any] = {"weights_only": True}
     if trust:
-        how = {"weights_only": False, "pickle_module": pickle_with_stand_ins(user_modules())}
+        scripts = user_modules(importable)
+        how = {"weights_only": False, "pickle_module": pickle_with_stand_ins(scripts)}
     with warnings.catch_warnings(), _also_importable(importable if trust else None):
         # Advice on how to call torch, for programmers; what went wrong ends up below.
         warnings.simplefilter("ignore")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -67,9 +68,14 @@ def pickle_with_stand_ins(scripts: Mapping[str, ModuleType]) -> Any:
     return SimpleNamespace(Unpickler=Unpickler, load=pickle.load, __name__="pickle")
 
 
-def user_modules() -> dict[str, ModuleType]:
-    """The files that the user's own command has loaded so far."""
-    return {name: m for name, m in sys.modules.items() if name.startswith("penult_file_")}
+def user_modules(folder: Path | None) -> dict[str, ModuleType]:
+    """The files of a folder that the user's own command has loaded so far."""
+    loaded = {name: m for name, m in sys.modules.items() if name.startswith("penult_file_")}
+    return {
+        name: module
+        for name, module in loaded.items()
+        if folder is not None and Path(str(module.__file__)).parent == folder.resolve()
+    }
 
 
 def tensors_of_parts(module: Any, start: str = "") -> Iterator[tuple[str, Tensor]]:
