@@ -314,19 +314,6 @@ def test_nothing_is_made_up_for_classes_without_samples(
     assert "By weight, as no images were analysed" in view["text"]
 
 
-def test_one_class_has_nothing_to_be_compared_with(tmp_path: Path) -> None:
-    z = torch.rand(30, 4, generator=torch.Generator().manual_seed(0))
-    features = Features.of(z, torch.zeros(30, dtype=torch.int64), torch.ones(1, 4))
-    report = Report.of(analyze_features(features, None, tmp_path / "run"))
-    (detail,) = report.data.class_details
-    (row,) = detail["features"]
-    assert (row["influence"], row["share"], row["elsewhere"]) == (None, None, None)
-    assert detail["evidence"] == pytest.approx(row["mean"] * row["weight"] + detail["bias"])
-    assert not any(feature["flat"] for feature in report.document["features"])
-    assert "hardly differ" not in report.document["conclusion"][1]
-    assert report.html()
-
-
 def test_the_report_is_made_by_the_command(
     digits: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
