@@ -48,6 +48,13 @@ def test_the_import_loads_nothing_until_a_name_is_asked_for() -> None:
     assert found.stdout.strip() == "[]"
 
 
+def test_the_command_line_starts_without_what_only_some_commands_need() -> None:
+    heavy = "('sklearn', 'pandas', 'pyarrow', 'torchvision', 'timm', 'transformers', 'captum')"
+    code = f"import sys, penult.cli.app; print([m for m in {heavy} if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
 def test_names_that_the_documents_use_are_public(repository: Path) -> None:
     modules = {path.stem for path in (repository / "src" / "penult").iterdir()}
     for page in (repository / "README.md", *sorted((repository / "docs").glob("*.md"))):

@@ -9,8 +9,6 @@ from typing import Any
 
 import torch
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from penult.edit.edit import Edit
@@ -204,6 +202,10 @@ def _logistic(
     """Weights (n_classes, n_support), biases and the classes that there are."""
     l1 = penalty == "l1"
     named: dict[str, Any] = {"l1_ratio": float(l1)} if BY_RATIO else {"penalty": penalty}
+    # Imported here since it takes a second, which no other command should wait for.
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
     model = LogisticRegression(
         C=strength, solver="saga" if l1 else "lbfgs", tol=1e-3, max_iter=300, **named
     )
