@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -12,6 +11,7 @@ from rich.text import Text
 
 from penult.cli import options as given
 from penult.cli.console import progress_bars
+from penult.cli.output import print_json
 from penult.cli.pages import print_page
 from penult.cli.spread import option, spread
 from penult.edit.mends import compare_mends
@@ -31,7 +31,7 @@ def mend(
     with progress_bars() as heard:
         document = compare_mends(opened, attribute, seeds=seeds, progress=heard("mends"))
     if as_json:
-        print(json.dumps(document, ensure_ascii=False, indent=2))
+        print_json(document)
         return
     print_page(mends_page(document))
 

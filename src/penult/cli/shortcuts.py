@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Literal
 
 from penult.cli import options as given
 from penult.cli.console import progress_bars
+from penult.cli.output import print_json
 from penult.cli.pages import print_page
 from penult.cli.shortcut_pages import shortcuts_page
 from penult.cli.spread import option, spread
@@ -49,6 +49,6 @@ def shortcuts(
             progress=heard,
         )
     if as_json:
-        print(json.dumps(document, ensure_ascii=False, indent=2))
+        print_json(document)
         return
     print_page(shortcuts_page(document, listed))

@@ -129,7 +129,7 @@ class GroupsTable:
             InputError: two rows for one sample, or an end of a path that several samples have.
         """
         found = torch.full((len(ids),), -1, dtype=torch.int64)
-        place = self._rows(len(ids)) if self.by_row else _Places(ids)
+        place = self._rows(len(ids)) if self.by_row else _EndsOfNames(ids)
         unknown: list[str] = []
         for row, key in enumerate(self.keys):
             try:
@@ -159,7 +159,7 @@ class GroupsTable:
         return {str(i): i for i in range(n_samples)}
 
 
-class _Places:
+class _EndsOfNames:
     """Where samples stand, by their ids and by ends of their paths."""
 
     def __init__(self, ids: Sequence[str]) -> None:

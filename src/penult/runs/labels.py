@@ -35,7 +35,7 @@ def label_warnings(labels: Tensor, predicted: Tensor, class_names: Sequence[str]
         labels, predicted: (n_samples,) int64, given classes and those that the network gives.
         class_names: of all classes, in the order in which the labels count them.
     """
-    calls = _Calls(labels.numpy(), predicted.numpy(), len(class_names))
+    calls = _Confusions(labels.numpy(), predicted.numpy(), len(class_names))
     if calls.n < FEWEST or len(calls.present) < 2:
         return []
     for look in (_constant, _ordered, _reordered, _guessing):
@@ -46,7 +46,7 @@ def label_warnings(labels: Tensor, predicted: Tensor, class_names: Sequence[str]
 
 
 @dataclass(frozen=True, eq=False)
-class _Calls:
+class _Confusions:
     """Labels with the network's classes."""
 
     labels: Ints
@@ -110,7 +110,7 @@ class _Calls:
         return (low - share) / max(1e-9, 1 - share) >= 0.2 and not self.collide()
 
 
-def _constant(calls: _Calls, names: Sequence[str]) -> str | None:
+def _constant(calls: _Confusions, names: Sequence[str]) -> str | None:
     """One class is given to nearly all samples, those of other classes too."""
     by_label, by_network = calls.counts()
     c = int(by_network.argmax())
@@ -126,7 +126,7 @@ def _constant(calls: _Calls, names: Sequence[str]) -> str | None:
     )
 
 
-def _ordered(calls: _Calls, names: Sequence[str]) -> str | None:
+def _ordered(calls: _Confusions, names: Sequence[str]) -> str | None:
     """A known mistake puts the labels in another order: the likeliest of several."""
     best = None
     for cause, place in _orders(names):
@@ -139,7 +139,7 @@ def _ordered(calls: _Calls, names: Sequence[str]) -> str | None:
     return None if best is None else _said(calls, best[0] / calls.n, best[1])
 
 
-def _said(calls: _Calls, accuracy: float, cause: str) -> str:
+def _said(calls: _Confusions, accuracy: float, cause: str) -> str:
     as_given = float((calls.labels == calls.predicted).mean())
     return (
         f"accuracy is {percent(as_given)} % with the labels as they are, but "
@@ -180,7 +180,7 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part]
 
 
-def _reordered(calls: _Calls, names: Sequence[str]) -> str | None:
+def _reordered(calls: _Confusions, names: Sequence[str]) -> str | None:
     """Some order of the classes, learnt on half of the samples, fits the other half far better."""
     outputs = np.union1d(calls.present, calls.predicted)
     if len(outputs) > MOST_CLASSES:
@@ -221,7 +221,7 @@ def _matched(rows: Ints, columns: Ints, own: Ints, n_columns: int) -> Ints:
     return found
 
 
-def _guessing(calls: _Calls, names: Sequence[str]) -> str | None:
+def _guessing(calls: _Confusions, names: Sequence[str]) -> str | None:
     """The accuracy is that of classes dealt at random, and not much more can be hidden there."""
     n_right = int((calls.labels == calls.predicted).sum())
     mean, variance = calls.guessed()
