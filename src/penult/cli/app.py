@@ -55,6 +55,7 @@ AFTER_INTERRUPT = {
     "edit": "the run is as it was",
     "groups": "the run is as it was",
     "verdict": "the run is as it was",
+    "mend": "the run is as it was; repeat the command",
     "measure": "repeat the command; layers that were collected in --out are kept",
 }
 
