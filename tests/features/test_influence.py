@@ -134,3 +134,11 @@ def test_unknown_names_and_tops_are_refused() -> None:
         influence("shap", evidence, 1)
     with pytest.raises(InputError, match="no counts were kept for a top of 5; there are 1, 2, 3"):
         influence("frequency", evidence, 5)
+
+
+def test_shares_are_summed_without_tops_too() -> None:
+    z = torch.rand(30, 6, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(30) % 3
+    with_tops, without = (TopCounts.of(z, labels, 3, tops) for tops in ([1, 0.5], []))
+    assert torch.equal(with_tops.shares, without.shares)
+    assert without.counts.shape == (0, 3, 6)

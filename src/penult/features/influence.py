@@ -69,10 +69,12 @@ class TopCounts:
         """Add samples: features (n_samples, n_features), labels (n_samples,) int64."""
         size = features.abs().to(self.shares.device)
         labels = labels.to(self.shares.device)
-        order = size.sort(dim=1, descending=True, stable=True)
         total = size.sum(1, dtype=torch.float64, keepdim=True)
         shares = size.double() / torch.where(total > 0, total, 1)
         self.shares.index_add_(0, labels, shares)
+        if not self.tops:  # sorting takes most of the time, and only `frequency` needs it
+            return
+        order = size.sort(dim=1, descending=True, stable=True)
         places = labels[:, None] * size.shape[1] + order.indices
         for t, top in enumerate(self.tops):
             if isinstance(top, int):
