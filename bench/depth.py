@@ -17,7 +17,8 @@ from typing import Any
 import torch
 
 from penult.features.features import Features
-from penult.heads.path import Plan, fit_path
+from penult.heads.path import fit_path
+from penult.heads.plan import Plan
 from penult.measure import Settings, measure_features
 from penult.measure.compare import side_by_side
 from penult.plotting import new_figure, plain_style, save_figure

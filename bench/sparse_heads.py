@@ -27,9 +27,10 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from penult.features.features import Features
-from penult.heads.path import Plan, fit_path
-from penult.heads.refit.distillation import Distillation
-from penult.heads.refit.weights import fit
+from penult.heads.path import fit_path
+from penult.heads.plan import Plan
+from penult.heads.refit.softmax import fit
+from penult.heads.samples import Samples
 from penult.heads.sparse_head import accuracies
 from penult.heads.subspaces import top_k
 from penult.plotting import new_figure, plain_style, save_figure
@@ -88,7 +89,7 @@ def l1_path(train: Features, test: Features) -> Row:
             model.set_params(C=c).fit(x, labels.numpy()).coef_.copy()
             for c in np.logspace(-4, -1, 7)
         ]
-    loss = Distillation(train, head.weight, head.bias)
+    loss = Samples(train, head.weight, head.bias)
     heads = []
     for k in KS:
         enough = [w for w in coefficients if np.median((w != 0).sum(1)) >= k] or coefficients[-1:]

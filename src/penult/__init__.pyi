@@ -22,8 +22,8 @@ from penult.heads.comparison import Comparison as Comparison
 from penult.heads.comparison import compare_heads as compare_heads
 from penult.heads.estimator import SparseHeadClassifier as SparseHeadClassifier
 from penult.heads.path import HeadPath as HeadPath
-from penult.heads.path import Plan as Plan
 from penult.heads.path import fit_path as fit_path
+from penult.heads.plan import Plan as Plan
 from penult.heads.sparse_head import SparseHead as SparseHead
 from penult.heads.sparse_head import accuracies as accuracies
 from penult.heads.subspaces import Subspaces as Subspaces

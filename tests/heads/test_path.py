@@ -12,9 +12,17 @@ from penult.cli.values import sizes_of
 from penult.errors import InputError
 from penult.features.features import Features, save_features
 from penult.heads.cross_fit import affordable_folds
-from penult.heads.path import SELECTIONS, Plan, fit_path
-from penult.heads.select import coupled as alternating
-from penult.heads.select import joint
+from penult.heads.path import (
+    HeadPath,
+    Interrupted,
+    extend_path,
+    extend_until,
+    fit_path,
+    further_sizes,
+)
+from penult.heads.plan import Plan
+from penult.heads.refit.registry import REFITS
+from penult.heads.select.registry import SELECTIONS
 from penult.heads.sparse_head import SparseHead
 
 N_CLASSES, N_FEATURES, PER_CLASS = 6, 30, 3
@@ -48,7 +56,7 @@ def test_the_planted_features_are_found(select: str) -> None:
 def test_every_selection_and_refit_gives_heads_of_the_asked_sizes() -> None:
     features, _ = planted(300)
     for select in SELECTIONS:
-        for refit in ("none", "least-squares", "softmax"):
+        for refit in REFITS:
             path = fit_path(features, None, Plan((2, 4), select, refit))
             for step in path.steps:
                 assert step.head.subspaces.indptr.diff().tolist() == [step.k] * N_CLASSES
@@ -70,54 +78,6 @@ def test_a_refit_is_nearer_to_the_dense_head_than_its_own_weights() -> None:
     assert divergence(kept["softmax"]) < divergence(kept["none"])
 
 
-WAYS = pytest.mark.parametrize("way", ["moments", "curvature", "many"])
-
-
-def limit(way: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The selection to ask for; "many" is curvature where there are too many classes."""
-    if way == "many":
-        monkeypatch.setattr(alternating, "MOST_LOGITS", 0)
-        monkeypatch.setattr(joint, "JOINT_FEATURES", 0)
-    return "moments" if way == "moments" else "curvature"
-
-
-@WAYS
-def test_features_in_all_are_bounded(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    select = limit(way, monkeypatch)
-    features, _ = planted(600)
-    for bound in (4, 7):
-        path = fit_path(features, None, Plan((1, 3), select, max_features=bound))
-        for step in path.steps:
-            assert step.n_features_used <= bound
-            assert step.head.indptr.diff().tolist() == [step.k] * N_CLASSES
-    free = fit_path(features, None, Plan((3,), select))
-    bounded = fit_path(
-        features, None, Plan((3,), select, max_features=free.steps[0].n_features_used)
-    )
-    assert bounded.steps[0].accuracy == pytest.approx(free.steps[0].accuracy, abs=0.03)
-    with pytest.raises(InputError, match=r"different features must lie in \[3, 30\]"):
-        fit_path(features, None, Plan((1, 3), select, max_features=2))
-
-
-@WAYS
-def test_a_mean_budget_goes_where_it_is_needed(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Classes 0 and 1 read five features each, the others one: a mean fits what a k does not."""
-    select = limit(way, monkeypatch)
-    z = torch.rand(3000, 20, generator=torch.Generator().manual_seed(0))
-    weight = torch.zeros(6, 20)
-    weight[0, :5], weight[1, 5:10] = 5.0, 5.0
-    for c in range(2, 6):
-        weight[c, 8 + c] = 11.0
-    labels = (z @ weight.T).argmax(1)
-    features = Features.of(z, labels, weight, torch.zeros(6))
-    path = fit_path(features, None, Plan((3,), select, budget="mean"))
-    sizes = path[3].indptr.diff().tolist()
-    assert sum(sizes) == 18
-    assert min(sizes[:2]) > max(sizes[2:])
-    even = fit_path(features, None, Plan((3,), select))
-    assert (path.steps[0].accuracy or 0) > (even.steps[0].accuracy or 0) + 0.03
-
-
 def test_budgets_that_nobody_can_fit_are_refused() -> None:
     with pytest.raises(InputError, match="need the selection curvature or moments, found wanda"):
         Plan((1, 3), "wanda", max_features=7)
@@ -125,6 +85,175 @@ def test_budgets_that_nobody_can_fit_are_refused() -> None:
         Plan((1, 3), max_features=7, budget="mean")
     with pytest.raises(InputError, match="budget must be one of each, mean, found some"):
         Plan((1, 3), budget="some")
+    with pytest.raises(InputError, match="a prior draws the softmax refit .* least-squares has n"):
+        Plan((1, 3), "moments", "least-squares", prior=0.5)
+    with pytest.raises(InputError, match="prior must be a number, 0 or more, found -1"):
+        Plan((1, 3), prior=-1)
+    with pytest.raises(InputError, match="a pool is an exact number"):
+        Plan((1, 3), pool=4, max_features=4)
+    features, _ = planted(300)
+    with pytest.raises(InputError, match=r"different features must lie in \[3, 30\]"):
+        fit_path(features, None, Plan((1, 3), pool=2))
+    with pytest.raises(InputError, match="6 classes with k = 1 read 6 at most"):
+        fit_path(features, None, Plan((1, 3), pool=7))
+
+
+def test_a_path_says_how_near_its_heads_are() -> None:
+    features, _ = planted(600)
+    held_out, _ = planted(400, seed=1)
+    path = fit_path(features, held_out, Plan((1, 2, PER_CLASS)))
+    z, labels = held_out.arrays()
+    dense = features.require_head()(z)
+    for step, row in zip(path.steps, path.document()["path"], strict=True):
+        with torch.no_grad():
+            logits = step.head(z)
+        p = dense.softmax(1).double()
+        kl = (p * (dense.log_softmax(1) - logits.log_softmax(1)).double()).sum(1).mean()
+        assert row["accuracy"] == float((logits.argmax(1) == labels).double().mean())
+        assert row["agreement"] == float((logits.argmax(1) == dense.argmax(1)).double().mean())
+        assert row["kl"] == pytest.approx(float(kl), abs=1e-6)
+        assert row["converged"]
+    kls = [row["kl"] for row in path.document()["path"]]
+    assert kls == sorted(kls, reverse=True)
+
+
+def test_unlabelled_features_are_fitted_and_never_judged_on() -> None:
+    features, _ = planted(40)
+    also, _ = planted(2000, seed=2)
+    unlabelled = Features.of(also.arrays()[0], torch.zeros(2000, dtype=torch.int64))
+    held_out, _ = planted(2000, seed=1)
+    alone, more = (
+        fit_path(features, held_out, Plan((2,)), also=other) for other in (None, unlabelled)
+    )
+    first, second = (path.document()["path"][0]["kl"] for path in (alone, more))
+    assert second < first
+    assert more.document()["n_also"] == 2000
+    judged = fit_path(features, None, Plan((2,)), also=unlabelled)
+    z, labels = features.arrays()
+    with torch.no_grad():
+        accuracy = float((judged[2](z).argmax(1) == labels).double().mean())
+    assert judged.steps[0].accuracy == pytest.approx(accuracy)
+    other = Features.of(torch.rand(5, 4), torch.zeros(5, dtype=torch.int64))
+    with pytest.raises(InputError, match=r"30 in the features and 4 in the unlabelled ones"):
+        fit_path(features, None, also=other)
+    with pytest.raises(InputError, match="are fitted without labels"):
+        fit_path(features, None, Plan((2,), labels=True), also=unlabelled)
+
+
+def test_a_path_goes_on_with_further_sizes() -> None:
+    features, _ = planted(300)
+    path = fit_path(features, None, Plan((1, 2)))
+    longer = extend_path(path, [2, 4, 30])
+    assert [step.k for step in longer.steps] == [1, 2, 4, 30]
+    assert longer.plan.ks == (1, 2, 4, 30)
+    assert longer[1] is path[1]
+    assert longer.document()["path"][-1]["kl"] < 1e-4
+    assert extend_path(path, [1]) is path
+    assert further_sizes(20, 100) == [32, 64, 100]
+    assert further_sizes(64, 64) == []
+    assert further_sizes(20, 32) == [32]
+
+    def good(found: HeadPath) -> bool:
+        return (found.steps[-1].accuracy or 0) >= 0.99
+
+    assert not good(path)
+    assert [step.k for step in extend_until(path, good).steps] == [1, 2, 30]
+
+
+def test_more_features_than_a_path_reaches_one_by_one() -> None:
+    """Backward in large steps: as good as the dense head long before all features are read."""
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(400, 300, generator=generator)
+    weight = torch.randn(5, 300, generator=generator) * torch.logspace(0, -6, 300)
+    features = Features.of(z, (z @ weight.T).argmax(1), weight)
+    for plan in (Plan((70, 128)), Plan((70, 128), budget="mean"), Plan((70, 128), pool=150)):
+        path = fit_path(features, None, plan)
+        for step in path.steps:
+            assert len(step.head.indices) == 5 * step.k
+            assert step.counts is not None
+            assert (step.counts.agreement or 0) > 0.95
+            if plan.pool:
+                assert step.n_features_used == 150
+
+
+class Stop:
+    """Progress that interrupts after so many heads."""
+
+    def __init__(self, after: int, what: type[BaseException]) -> None:
+        self.after, self.what, self.said = after, what, set[str]()
+
+    def __call__(self, name: str) -> Any:
+        def heard(done: int, total: int) -> None:
+            assert 0 <= done <= total
+            self.said.add(name)
+            if name == "heads" and done == self.after:
+                raise self.what
+
+        return heard
+
+
+def test_an_interrupted_fit_keeps_what_is_done() -> None:
+    features, _ = planted(300)
+    with pytest.raises(Interrupted) as interrupted:
+        fit_path(features, None, Plan((1, 2, 4)), Stop(2, KeyboardInterrupt))
+    path = interrupted.value.path
+    assert [step.k for step in path.steps] == [2, 4]
+    assert path.unfinished == (1,)
+    assert path.steps[0].accuracy is not None
+    stop = Stop(0, KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt) as early:
+        fit_path(features, None, Plan((1, 2, 4)), stop)
+    assert not isinstance(early.value, Interrupted)
+    fit_path(features, None, Plan((1, 2)), said := Stop(-1, KeyboardInterrupt))
+    assert said.said == {"samples", "class turns", "passes", "heads"}
+
+
+def test_a_time_limit_keeps_the_path_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, _ = planted(300)
+    whole = fit_path(features, None, Plan((1, 2, 4)), time_limit=600)
+    assert whole.unfinished == ()
+    clock = [0.0]
+    monkeypatch.setattr("penult.heads.pace.time.monotonic", lambda: clock[0])
+
+    class Late(Stop):
+        def __call__(self, name: str) -> Any:
+            def heard(done: int, total: int) -> None:
+                clock[0] += 1000.0 if name == "heads" and done == 1 else 0.0
+
+            return heard
+
+    path = fit_path(features, None, Plan((1, 2, 4)), Late(0, ValueError), time_limit=500)
+    assert [step.k for step in path.steps] == [4]
+    assert path.document()["unfinished"] == [1, 2]
+    monkeypatch.setattr("penult.heads.pace.time.monotonic", iter(range(0, 10**9, 100)).__next__)
+    with pytest.raises(InputError, match="limit of 50 seconds passed before the first head, k = 4"):
+        fit_path(features, None, Plan((1, 4)), time_limit=50)
+    with pytest.raises(InputError, match="time limit must be above 0 seconds, found 0"):
+        fit_path(features, None, Plan((1, 4)), time_limit=0)
+
+
+def test_a_refit_that_did_not_converge_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("penult.heads.refit.softmax.MOST_PASSES", 1)
+    monkeypatch.setattr("penult.heads.refit.softmax.tolerance_of", lambda *_: 1e-9)
+    monkeypatch.setattr("penult.heads.refit.registry.tolerance_of", lambda *_: 1e-9)
+    features, _ = planted(300)
+    with pytest.warns(UserWarning, match="refit of k = 2 ended before it converged"):
+        path = fit_path(features, None, Plan((2,)))
+    assert not path.document()["path"][0]["converged"]
+
+
+def test_ten_samples_one_of_each_class_and_numbers_beyond_all_bounds() -> None:
+    generator = torch.Generator().manual_seed(1)
+    z = torch.randn(10, 64, generator=generator)
+    weight = torch.randn(10, 64, generator=generator)
+    few = Features.of((z + 3 * weight).relu(), torch.arange(10), weight * 3 / 8)
+    for select in SELECTIONS:
+        for step in fit_path(few, None, Plan((1, 5), select)).steps:
+            assert bool(step.head.values.isfinite().all())
+    large = Features.of(z * 1e25, torch.arange(10), weight * 1e20)
+    for select in ("curvature", "moments"):
+        with pytest.raises(InputError, match="logits reach about"):
+            fit_path(large, None, Plan((2,), select))
 
 
 def test_the_same_seed_gives_the_same_bits() -> None:

@@ -18,25 +18,22 @@ from rich.text import Text
 from penult.cli import options as given
 from penult.cli.console import errors, progress_bars, warn
 from penult.cli.edit import edit, verdict
+from penult.cli.fit import fit
 from penult.cli.group_pages import groups_page
 from penult.cli.groups import GroupsOptions, groups, take_groups
 from penult.cli.measure import measure
 from penult.cli.mend import mend
 from penult.cli.output import allow_any_character, print_json
-from penult.cli.pages import path_page, print_page, summary_page, tuned_page, warnings_of
+from penult.cli.pages import print_page, summary_page, tuned_page, warnings_of
 from penult.cli.pictures import explain, report
 from penult.cli.shortcuts import shortcuts
 from penult.cli.spread import spread
 from penult.cli.subject import open_subject
-from penult.cli.values import DTYPES, device_of, sizes_of, top_of, workers_of
+from penult.cli.values import DTYPES, device_of, top_of, workers_of
 from penult.data.augmentation import augmentations_of
 from penult.demo import demo as run_demo
 from penult.errors import InputError
 from penult.features.features import Features
-from penult.heads.cross_fit import affordable_folds
-from penult.heads.judge import too_few_for
-from penult.heads.memory import memory_needed
-from penult.heads.path import Plan, fit_path, require_folder
 from penult.measure.groups import groups_document
 from penult.report.report import Report
 from penult.runs.analyze import Options, analyze_features, analyze_network
@@ -132,7 +129,8 @@ def analyze(
         images.refuse(reason)
         passing.refuse(reason, but=["device"])
         held_out_features = Features.open(eval_) if eval_ is not None else None
-        run = analyze_features(Features.open(model), held_out_features, out, options)
+        with progress_bars() as heard:
+            run = analyze_features(Features.open(model), held_out_features, out, options, heard)
         if tables:
             take_groups(run, tables)
         _print_run(run, as_json)
@@ -155,54 +153,6 @@ def analyze(
     if tables:
         take_groups(run, tables)
     _print_run(run, as_json)
-
-
-@app.command()
-@spread
-def fit(
-    features: given.FeaturesPath,
-    *,
-    out: given.Folder,
-    eval_: given.EvalFeatures = None,
-    k: given.Sizes = "1,2,3,5,8,10,15,20",
-    select: given.Selection = "curvature",
-    refit: given.Refit = "softmax",
-    labels: given.FitLabels = False,
-    budget: given.Budget = "each",
-    max_features: given.MaxFeatures = None,
-    tolerance: given.Tolerance = None,
-    seed: given.Seed = 0,
-    as_json: given.AsJson = False,
-) -> None:
-    """Fit sparse heads from few features per class to many, and pick one."""
-    plan = Plan(sizes_of(k), select, refit, labels, seed, budget, max_features)
-    found = Features.open(features)
-    held_out = Features.open(eval_) if eval_ is not None else None
-    require_folder(out)
-    n_classes = found.require_head().n_classes
-    n_folds = affordable_folds(found.n_samples, found.n_features, n_classes)
-    if tolerance is not None:
-        judges = found if held_out is None else held_out
-        if few := too_few_for(tolerance, judges.n_samples):
-            warn(few)
-    needed = memory_needed(found.n_samples, found.n_features, n_classes, max(plan.ks), select)
-    errors.print(f"Memory: about {needed / 1e9:.1f} GB at most")
-    with progress_bars() as heard:
-        path = fit_path(found, held_out, plan, heard("heads"), n_folds=n_folds)
-    document = path.document()
-    path.save(out)
-    if path.judge.warning:
-        warn(path.judge.warning)
-    if tolerance is not None:
-        pick = path.pick(tolerance)
-        document["pick"] = pick.document()
-        if not pick.vouched:
-            warn(pick.why)
-    if as_json:
-        print_json(document)
-        return
-    print_page(path_page(document))
-    print(f"\nHeads: {out / 'heads'}")
 
 
 @app.command()
@@ -269,6 +219,7 @@ def tune(
     print(f"\nTuned head: {tuned.folder}")
 
 
+app.command()(fit)
 app.command()(groups)
 app.command()(edit)
 app.command()(verdict)

@@ -21,7 +21,8 @@ from rich.progress import (
 from rich.text import Text
 
 errors = Console(stderr=True, highlight=False)
-COUNTED = ("heads", "runs", "measures", "layers")  # stages of few things, which have no rate
+# Stages of few things, which have no rate.
+COUNTED = ("heads", "runs", "measures", "layers", "class turns", "passes", "folds")
 FIRST_LINE, LINES_APART = 1.0, 4.0  # seconds to the first line; how many times that to the next
 
 Heard = Callable[[int, int], None]

@@ -28,7 +28,8 @@ from penult.data.source import Pass
 from penult.data.transform import INTERPOLATIONS, Transform, assumed_for
 from penult.errors import InputError
 from penult.features.layers import Names
-from penult.heads.path import REFITS, SELECTIONS
+from penult.heads.refit.registry import REFITS
+from penult.heads.select.registry import SELECTIONS
 from penult.network.load import LoadedModel, load_model
 from penult.plotting import Format
 from penult.runs.reopen import Places
@@ -371,6 +372,29 @@ FitLabels = Annotated[
 ]
 MaxFeatures = Annotated[
     int | None, option("At most this many different features for all classes together.")
+]
+Pool = Annotated[
+    int | None,
+    option("Exactly this many different features, which all classes share; each reads k of them."),
+]
+AlsoFeatures = Annotated[
+    Path | None,
+    option(
+        "Further features of the same network, labelled or not, that the heads are fitted to as "
+        "well; accuracies are never measured on them.",
+        "--also",
+    ),
+]
+Prior = Annotated[
+    float | None,
+    option(
+        "How strongly the weights are drawn towards the network's own: 0 not at all, 1 strongly. "
+        "By default strongly with few samples and next to nothing with many."
+    ),
+]
+TimeLimit = Annotated[
+    float | None,
+    option("Seconds after which the heads that are done, the largest first, are kept."),
 ]
 Tolerance = Annotated[
     float | None,

@@ -219,7 +219,7 @@ def path_page(document: Mapping[str, Any]) -> RenderableType:
     steps = document["path"]
     dense = document["dense"]["accuracy"]
     table = Table(box=None, pad_edge=False)
-    names = ("k", "accuracy", "loss", "95 % interval", "features used", "weights", "seconds")
+    names = ("k", "accuracy", "loss", "95 % interval", "agreement", "KL", "features", "seconds")
     for name in names:
         table.add_column(name, justify="right")
     for step in steps:
@@ -228,6 +228,8 @@ def path_page(document: Mapping[str, Any]) -> RenderableType:
             f"{percent(step['accuracy'])} %",
             f"{100 * step['loss']:.2f}",
             "{:.2f} to {:.2f}".format(*(100 * end for end in step["interval"])),
+            f"{percent(step['agreement'])} %",
+            "" if step["kl"] is None else f"{step['kl']:.4f}",
             f"{step['n_features_used']:,}",
             f"{step['nnz']:,}",
             f"{step['seconds']:.2f}",
@@ -236,6 +238,11 @@ def path_page(document: Mapping[str, Any]) -> RenderableType:
     lines: list[RenderableType] = [Text(title, style="bold"), table]
     judge = Judge.read(document["judge"])
     lines.append(Text(f"dense head: {percent(dense)} %; measured on {judge.samples}"))
+    explained = (
+        "agreement: samples that a head classifies as the network does; KL: mean divergence of its "
+        "probabilities from the network's, 0 where they are equal"
+    )
+    lines.append(Text(explained, style="dim"))
     if (pick := document.get("pick")) and pick["k"] is not None:
         lines.append(Text(f"picked: {pick['why']}", style="green" if pick["vouched"] else "yellow"))
     return Group(*lines)

@@ -16,7 +16,7 @@ from penult.edit.setting import EditSetting, class_index, feature_index
 from penult.errors import InputError
 from penult.features.features import Features
 from penult.heads.bounded_head import BoundedHead, bounded
-from penult.heads.refit.weights import refit_softmax
+from penult.heads.refit.softmax import refit_softmax
 from penult.heads.sparse_head import SparseHead
 from penult.heads.subspaces import Subspaces
 from penult.network.head import Head

@@ -28,6 +28,8 @@ class PairedCounts:
         lost: samples that only the first has right.
         won: samples that only the second has right.
         n_agree: samples to which both give the same class.
+        divergence: sum over the samples of KL(first ‖ second) of the class probabilities, in nats;
+            None where it was not asked for.
     """
 
     n_samples: int
@@ -35,9 +37,12 @@ class PairedCounts:
     lost: int
     won: int
     n_agree: int
+    divergence: float | None = None
 
     @classmethod
-    def of(cls, labels: Tensor, before: Tensor, after: Tensor) -> PairedCounts:
+    def of(
+        cls, labels: Tensor, before: Tensor, after: Tensor, divergence: float | None = None
+    ) -> PairedCounts:
         """Counts from labels and the classes by both heads, each (n_samples,) int64."""
         first, second = before == labels, after == labels
         return cls(
@@ -46,16 +51,19 @@ class PairedCounts:
             int((first & ~second).sum()),
             int((second & ~first).sum()),
             int((before == after).sum()),
+            divergence,
         )
 
     def __add__(self, other: PairedCounts) -> PairedCounts:
         """Counts over both sets of samples."""
+        mine, its = self.divergence, other.divergence
         return PairedCounts(
             self.n_samples + other.n_samples,
             self.n_before + other.n_before,
             self.lost + other.lost,
             self.won + other.won,
             self.n_agree + other.n_agree,
+            None if None in (mine, its) else (mine or 0.0) + (its or 0.0),
         )
 
     @property
@@ -93,6 +101,12 @@ class PairedCounts:
         """Fraction of the samples to which both give the same class; None without samples."""
         return self.n_agree / self.n_samples if self.n_samples else None
 
+    @property
+    def kl(self) -> float | None:
+        """Mean divergence of the class probabilities, in nats; None where it is not known."""
+        known = self.divergence is not None and self.n_samples
+        return max(0.0, (self.divergence or 0.0) / self.n_samples) if known else None
+
     def document(self) -> dict[str, Any]:
         """As JSON holds it: the counts, and what follows from them."""
         return {
@@ -108,6 +122,7 @@ class PairedCounts:
             "at_most": self.at_most,
             "p": sign_test(self.lost, self.won),
             "agreement": self.agreement,
+            "kl": self.kl,
         }
 
 
@@ -221,14 +236,19 @@ def compare_heads(
 
 
 def paired_counts(
-    before: Classifier, heads: Sequence[Classifier], features: Features
+    before: Classifier,
+    heads: Sequence[Classifier],
+    features: Features,
+    *,
+    divergence: bool = False,
 ) -> list[PairedCounts]:
     """The counts of `compare_heads` alone, in memory that does not grow with the samples."""
-    found = [PairedCounts(0, 0, 0, 0, 0)] * len(heads)
-    for block in _compared(before, heads, features, False):
+    found = [PairedCounts(0, 0, 0, 0, 0, 0.0 if divergence else None)] * len(heads)
+    for block in _compared(before, heads, features, divergence):
         found = [
-            counts + PairedCounts.of(block.labels, block.before, classes)
-            for counts, classes in zip(found, block.after, strict=True)
+            counts
+            + PairedCounts.of(block.labels, block.before, classes, off if divergence else None)
+            for counts, classes, off in zip(found, block.after, block.divergences, strict=True)
         ]
     return found
 

@@ -41,7 +41,7 @@ def cross_fit(
     found: list[PairedCounts] = []
     for i in range(n_folds):
         heads = fit(features.subset(fold != i))
-        counts = paired_counts(dense, heads, features.subset(fold == i))
+        counts = paired_counts(dense, heads, features.subset(fold == i), divergence=True)
         found = [a + b for a, b in zip(found, counts, strict=True)] if found else counts
         if progress is not None:
             progress(i + 1, n_folds)

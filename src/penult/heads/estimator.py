@@ -18,7 +18,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from penult.errors import InputError
 from penult.features.features import Features
-from penult.heads.path import Plan, fit_path
+from penult.heads.path import fit_path
+from penult.heads.plan import Plan
 
 
 class SparseHeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # untyped bases
@@ -29,8 +30,8 @@ class SparseHeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
 
     Args:
         k: features per class; more than there are, with a warning, is all of them.
-        select: how the features are chosen, one of `penult.heads.path.SELECTIONS`.
-        refit: how their weights are fitted, one of `penult.heads.path.REFITS`.
+        select: how the features are chosen, one of `penult.heads.select.registry.SELECTIONS`.
+        refit: how their weights are fitted, one of `penult.heads.refit.registry.REFITS`.
         weight: (n_classes, n_features) of a dense head, classes in sorted order; None to fit one.
         bias: (n_classes,) of the dense head, or None.
         C: inverse strength of the l2 penalty of the logistic regression, > 0; unused with `weight`.

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from penult.heads.refit.distillation import MEMORY_LIMIT
-from penult.heads.select.coupled import is_affordable
-from penult.heads.select.curvature import n_candidates
-from penult.heads.select.joint import JOINT_FEATURES
+from penult.heads.samples import MEMORY_LIMIT, n_few
+from penult.heads.select.models import Limits
+from penult.heads.select.registry import GROUP
 
 # Python, torch and their libraries, before any data.
 LIBRARIES = 400_000_000
@@ -21,23 +20,23 @@ def memory_needed(n_samples: int, n_features: int, n_classes: int, k: int, selec
         n_features: of the features.
         n_classes: of the dense head.
         k: features per class of the largest head.
-        select: how features are chosen, one of `penult.heads.path.SELECTIONS`.
+        select: how features are chosen, one of `SELECTIONS`.
     """
     mapped = 4 * n_samples * n_features  # the features' own files, as far as the system keeps them
-    samples = min(MEMORY_LIMIT, 4 * n_samples * (n_features + n_classes))
-    # The same again for the part that is fitted first; and while blocks are turned into tiles.
-    kept = samples + min(MEMORY_LIMIT, samples // 8) + 4 * min(n_samples, 8192) * n_features
+    few = min(n_samples, n_few(n_classes))
+    # The few samples once more, and once in standardised coordinates.
+    kept = min(MEMORY_LIMIT, 4 * n_samples * (n_features + n_classes))
+    kept += 4 * few * (2 * n_features + n_classes) + 8 * 2 * n_features**2
+    refit = 3 * 8 * n_classes * (k + 1) ** 2 + 8 * 4 * n_classes * n_features
     moments = 8 * (3 * n_features**2 + 4 * n_classes * n_features)
-    refit = 4 * 8 * n_classes * (k + 1) ** 2 + 8 * 4 * n_classes * n_features
-    selection = 0
+    selection = moments if select != "curvature" else 0
     if select == "curvature":
-        m = n_candidates(n_features, n_classes, k)
-        alternates = is_affordable(n_samples, n_features, n_classes)
-        if n_classes * n_features <= JOINT_FEATURES:
-            selection = 8 * 6 * (n_classes * (n_features + 1)) ** 2
-        elif not alternates:
-            selection = 8 * 2 * n_classes * (m + 2) ** 2
-        if alternates:
-            arrays = 4 * n_samples * (2 * n_features + 10 * n_classes)
-            selection += arrays + 8 * 5 * n_classes * (m + 1) ** 2
-    return LIBRARIES + WORKING + mapped + kept + moments + max(refit, selection)
+        limits = Limits()
+        sizes = few, n_features, n_classes
+        m = limits.n_candidates(*sizes, min(k, limits.most_walked(*sizes))) + 1
+        coupled = limits.is_coupled(few, n_classes)
+        n_curved = n_classes if coupled else min(n_classes, max(1, GROUP // m**2))
+        selection = 3 * 8 * n_curved * m**2 + 6 * 4 * few * (n_classes if coupled else n_curved)
+        if limits.is_joint(*sizes):
+            selection += 3 * 8 * (n_classes * m) ** 2
+    return LIBRARIES + WORKING + mapped + kept + max(refit, selection)

@@ -4,112 +4,25 @@ from __future__ import annotations
 
 import re
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
-
 from penult.errors import InputError
+from penult.features.collect import Progress
 from penult.features.features import Features
-from penult.features.influence import SCORES, Evidence, influence
-from penult.features.moments import Moments
 from penult.heads.comparison import PairedCounts, paired_counts
 from penult.heads.cross_fit import cross_fit
+from penult.heads.fitting import Step, fit_heads
 from penult.heads.judge import CROSS_FIT, EVALUATION, FITTED, Judge, size_within
-from penult.heads.refit.distillation import Distillation
-from penult.heads.refit.weights import fit as fit_softmax
-from penult.heads.refit.weights import refit_least_squares
-from penult.heads.select.coupled import relinearise
-from penult.heads.select.curvature import select_by_need, select_curvature, select_within
-from penult.heads.select.greedy import check_sizes, select_moments
+from penult.heads.pace import Pace, TimeLimitError
+from penult.heads.plan import Plan
 from penult.heads.sparse_head import SparseHead
-from penult.heads.subspaces import Subspaces, top_k
-from penult.network.head import Head
 from penult.storage import write_json
 
-SIZES = (1, 2, 3, 5, 8, 10, 15, 20)
-SELECTIONS = ("curvature", "moments", *SCORES)
-BUDGETS = ("each", "mean")
-REFITS = ("softmax", "least-squares", "none")
 PARTIAL = ".heads-"  # folders of heads that are being written
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Which heads are fitted, and how.
-
-    Attributes:
-        ks: features per class.
-        select: one of `SELECTIONS`: how the features are chosen.
-        refit: one of `REFITS`: how their weights are.
-        labels: refit to the labels rather than to the dense head's probabilities.
-        seed: of the random control and of the folds of a cross-fit.
-        budget: one of `BUDGETS`: whether k is what each class gets, or, with "curvature" and
-            "moments", the mean over the classes, and those that need more get more.
-        max_features: how many different features all classes may use together; with "curvature"
-            and "moments", and what each class gets.
-    """
-
-    ks: tuple[int, ...] = SIZES
-    select: str = "curvature"
-    refit: str = "softmax"
-    labels: bool = False
-    seed: int = 0
-    budget: str = "each"
-    max_features: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.select not in SELECTIONS:
-            raise InputError(
-                f"no selection is called {self.select!r}; there are {', '.join(SELECTIONS)}"
-            )
-        if self.refit not in REFITS:
-            raise InputError(f"no refit is called {self.refit!r}; there are {', '.join(REFITS)}")
-        if not 0 <= self.seed < 2**63:
-            raise InputError(f"the seed must be 0 or more, and below 2**63, found {self.seed}")
-        if self.labels and self.refit != "softmax":
-            raise InputError("labels are fitted by the softmax refit only")
-        if self.budget not in BUDGETS:
-            raise InputError(f"the budget must be one of {', '.join(BUDGETS)}, found {self.budget}")
-        special = self.budget == "mean" or self.max_features is not None
-        if special and self.select not in ("curvature", "moments"):
-            raise InputError(
-                "a mean k and a bound on all features need the selection curvature or moments, "
-                f"found {self.select}"
-            )
-        if self.budget == "mean" and self.max_features is not None:
-            raise InputError("a mean k and a bound on all features do not go together: drop one")
-
-
-@dataclass(frozen=True, eq=False)
-class Step:
-    """One head of a path.
-
-    Attributes:
-        k: features per class.
-        head: the sparse head.
-        seconds: what its selection and refit took; the selection of a whole path is shared out.
-        counts: against the dense head on the samples that judge, or None before it is compared.
-    """
-
-    k: int
-    head: SparseHead
-    seconds: float
-    counts: PairedCounts | None = None
-
-    @property
-    def accuracy(self) -> float | None:
-        """Fraction right on the samples that judge; None before it is measured."""
-        return None if self.counts is None else self.counts.after
-
-    @property
-    def n_features_used(self) -> int:
-        """How many different features all classes read together."""
-        return len(torch.unique(self.head.indices))
 
 
 @dataclass(frozen=True)
@@ -156,6 +69,8 @@ class HeadPath:
         features: what they were fitted to.
         judge: the samples on which they were compared with the dense head.
         dense_accuracy: the dense network's on these samples.
+        also: unlabelled features that the heads were fitted to as well, never judged on.
+        unfinished: sizes that were asked for and not reached in the time given.
     """
 
     steps: list[Step]
@@ -163,6 +78,8 @@ class HeadPath:
     features: Features
     judge: Judge
     dense_accuracy: float
+    also: Features | None = None
+    unfinished: tuple[int, ...] = ()
 
     def __getitem__(self, k: int) -> SparseHead:
         """The head with k features per class."""
@@ -197,12 +114,15 @@ class HeadPath:
             "format": "penult-path/1",
             "dense": {"accuracy": self.dense_accuracy},
             "judge": self.judge.document(),
+            "n_also": 0 if self.also is None else self.also.n_samples,
+            "unfinished": list(self.unfinished),
             "path": [
                 {
                     "k": step.k,
                     "select": self.plan.select,
                     "refit": self.plan.refit,
                     "accuracy": step.accuracy,
+                    "converged": step.converged,
                     "nnz": len(step.head.indices),
                     "n_features_used": step.n_features_used,
                     "seconds": step.seconds,
@@ -265,48 +185,181 @@ def fit_path(
     features: Features,
     evaluation: Features | None = None,
     plan: Plan | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[str], Progress] | None = None,
     *,
     n_folds: int = 0,
+    also: Features | None = None,
+    time_limit: float | None = None,
 ) -> HeadPath:
-    """Fit sparse heads of several sizes to features with their dense head.
+    """Fit sparse heads of several sizes to features with their dense head, the largest first.
 
     Args:
         features: what the heads are fitted to.
         evaluation: what their accuracy is measured on: samples that the network was not trained
             on; `features` where None.
         plan: sizes, selection and refit.
-        progress: called with (heads done, heads in all).
+        progress: called with the name of a phase; gives the function that hears of its progress.
         n_folds: without `evaluation`, fit anew to all but one of so many folds and measure on that
             one, see `affordable_folds`; 0 measures on the very samples that are fitted.
+        also: further features of the same network that the heads are fitted to; their labels are
+            not read, and no head is judged on them.
+        time_limit: seconds, after which the path ends with the heads that are done.
 
     Raises:
-        InputError: a k out of range, features without a head, evaluation features that do not fit.
+        InputError: a k out of range, features without a head, evaluation features that do not fit,
+            a time limit that passes before the first head is done.
+        Interrupted: the keyboard's interrupt after at least one head was done; it holds the path.
     """
     plan = plan or Plan()
     head = features.require_head()
-    if evaluation is not None and evaluation.n_features != features.n_features:
+    ks = plan.sizes(head.n_classes, features.n_features)
+    _check_fits(features, evaluation, "those for evaluation")
+    _check_fits(features, also, "the unlabelled ones (--also)")
+    if also is not None and plan.labels:
         raise InputError(
-            f"n_features is {features.n_features} in the features and {evaluation.n_features} in "
-            "those for evaluation: expected features of the same network"
+            "further features (--also) are fitted without labels: leave out --labels or --also"
         )
-    n_folds = n_folds if evaluation is None else 0
-    heard = None if progress is None else _within(progress, n_folds)
-    steps = _fit(features, head, plan, heard)
+    pace = Pace(progress, time_limit)
+    steps: list[Step] = []
+    stopped: KeyboardInterrupt | None = None
+    try:
+        for step in fit_heads(features, also, plan, pace):
+            steps.insert(0, step)
+    except TimeLimitError:
+        if not steps:
+            raise InputError(
+                f"the time limit of {time_limit:g} seconds passed before the first head, k = "
+                f"{ks[-1]}, was done: raise the limit, or ask for fewer features per class"
+            ) from None
+    except KeyboardInterrupt as interrupt:
+        if not steps:
+            raise
+        stopped = interrupt
+    done = tuple(step.k for step in steps)
+    whole = stopped is None and len(done) == len(ks)
+    folds = n_folds if evaluation is None and whole else 0
+    judge, counts = _judged(features, evaluation, also, steps, plan, folds, pace)
+    path = HeadPath(
+        [replace(step, counts=found) for step, found in zip(steps, counts, strict=True)],
+        plan,
+        features,
+        judge,
+        counts[0].before or 0.0,
+        also,
+        tuple(k for k in ks if k not in done),
+    )
+    if stopped is not None:
+        raise Interrupted(path) from stopped
+    return path
+
+
+def _judged(
+    features: Features,
+    evaluation: Features | None,
+    also: Features | None,
+    steps: Sequence[Step],
+    plan: Plan,
+    n_folds: int,
+    pace: Pace,
+) -> tuple[Judge, list[PairedCounts]]:
+    """What judges the heads of a path, and what it finds of each."""
+    head = features.require_head()
     if n_folds:
-        judge = Judge(CROSS_FIT, features.n_samples, n_folds)
+        done = pace.phase("folds", n_folds)
 
         def again(part: Features) -> list[SparseHead]:
-            return [step.head for step in _fit(part, head, plan, heard)]
+            found = list(fit_heads(part, also, plan, pace.silent()))
+            return [step.head for step in reversed(found)]
 
-        counts = cross_fit(features, again, n_folds, plan.seed)
-    else:
-        judges = features if evaluation is None else evaluation
-        judge = Judge(FITTED if evaluation is None else EVALUATION, judges.n_samples)
-        counts = paired_counts(head, [step.head for step in steps], judges)
-    steps = [replace(step, counts=found) for step, found in zip(steps, counts, strict=True)]
-    dense = counts[0].before or 0.0
-    return HeadPath(steps, plan, features, judge, dense)
+        try:
+            counts = cross_fit(features, again, n_folds, plan.seed, lambda i, n: done())
+            return Judge(CROSS_FIT, features.n_samples, n_folds), counts
+        except TimeLimitError:
+            pass
+    judges = features if evaluation is None else evaluation
+    judge = Judge(FITTED if evaluation is None else EVALUATION, judges.n_samples)
+    return judge, paired_counts(head, [step.head for step in steps], judges, divergence=True)
+
+
+class Interrupted(KeyboardInterrupt):
+    """A fit was interrupted when some of its heads were done.
+
+    Attributes:
+        path: with these heads.
+    """
+
+    def __init__(self, path: HeadPath) -> None:
+        super().__init__()
+        self.path = path
+
+
+def extend_path(
+    path: HeadPath,
+    ks: Sequence[int],
+    evaluation: Features | None = None,
+    progress: Callable[[str], Progress] | None = None,
+    *,
+    time_limit: float | None = None,
+) -> HeadPath:
+    """The same path with heads of further sizes; those that it has stay as they are.
+
+    Args:
+        path: of the features that it holds.
+        ks: features per class.
+        evaluation: what the path's heads were measured on.
+        progress: see `fit_path`.
+        time_limit: likewise.
+    """
+    missing = tuple(sorted(set(ks) - {step.k for step in path.steps}))
+    if not missing:
+        return path
+    more = fit_path(
+        path.features,
+        evaluation,
+        replace(path.plan, ks=missing),
+        progress,
+        n_folds=path.judge.n_folds,
+        also=path.also,
+        time_limit=time_limit,
+    )
+    steps = sorted([*path.steps, *more.steps], key=lambda step: step.k)
+    plan = replace(path.plan, ks=tuple(step.k for step in steps))
+    return replace(path, steps=steps, plan=plan, unfinished=more.unfinished)
+
+
+def further_sizes(largest: int, n_features: int) -> list[int]:
+    """Sizes at which a path goes on: powers of two above its largest, then all features."""
+    sizes = [2**i for i in range(5, 64) if largest < 2**i < n_features]
+    return sizes + [n_features] * (largest < n_features)
+
+
+def extend_until(
+    path: HeadPath,
+    good: Callable[[HeadPath], bool],
+    evaluation: Features | None = None,
+    progress: Callable[[str], Progress] | None = None,
+) -> HeadPath:
+    """Go on with 32, 64, 128, … features per class, up to all, until the path is good enough.
+
+    Args:
+        path: to start from.
+        good: whether a path has a head that is good enough.
+        evaluation: what the path's heads were measured on.
+        progress: see `fit_path`.
+    """
+    for k in further_sizes(path.steps[-1].k, path.features.n_features):
+        if good(path):
+            break
+        path = extend_path(path, [k], evaluation, progress)
+    return path
+
+
+def _check_fits(features: Features, other: Features | None, what: str) -> None:
+    if other is not None and other.n_features != features.n_features:
+        raise InputError(
+            f"n_features is {features.n_features} in the features and {other.n_features} in "
+            f"{what}: expected features of the same network"
+        )
 
 
 def _compared(step: Step) -> dict[str, Any]:
@@ -314,84 +367,5 @@ def _compared(step: Step) -> dict[str, Any]:
     if step.counts is None:
         return {}
     found = step.counts.document()
-    names = ("loss", "interval", "at_most", "agreement")
+    names = ("loss", "interval", "at_most", "agreement", "kl")
     return {"counts": asdict(step.counts), **{name: found[name] for name in names}}
-
-
-def _within(progress: Callable[[int, int], None], n_folds: int) -> Callable[[int, int], None]:
-    """The progress of one fit and those of every fold as one."""
-    n_done = 0
-
-    def heard(_: int, n_heads: int) -> None:
-        nonlocal n_done
-        n_done += 1
-        progress(n_done, n_heads * (1 + n_folds))
-
-    return heard
-
-
-def _fit(
-    features: Features, head: Head, plan: Plan, progress: Callable[[int, int], None] | None
-) -> list[Step]:
-    ks = check_sizes(plan.ks, features.n_features)
-    start = time.perf_counter()
-    # Counts for every k take long with many of them, and only `frequency` reads them.
-    counted = ks if plan.select == "frequency" else ()
-    evidence = Evidence.zeros(head.weight, counted, seed=plan.seed)
-    for z, labels in features.blocks():
-        evidence.update(z, labels)
-    loss = Distillation(features, head.weight, head.bias, labels=plan.labels)
-    chosen = select(plan, evidence, loss, ks)
-    shared = (time.perf_counter() - start) / len(ks)
-    steps: list[Step] = []
-    for k in ks:
-        start = time.perf_counter()
-        last = steps[-1].head if steps else None
-        sparse = refit(plan, chosen[k], evidence.moments, loss, head, last)
-        steps.append(Step(k, sparse, shared + time.perf_counter() - start))
-        if progress is not None:
-            progress(len(steps), len(ks))
-    return steps
-
-
-def select(
-    plan: Plan, evidence: Evidence, loss: Distillation, ks: Sequence[int]
-) -> dict[int, Subspaces]:
-    """Subspaces of each size by the plan's selection."""
-    name, moments, weight = plan.select, evidence.moments, evidence.weight
-    if plan.max_features is not None:
-        return select_within(loss, ks, plan.max_features, moments, curvature=name == "curvature")
-    if plan.budget == "mean":
-        return select_by_need(loss, ks, moments, curvature=name == "curvature")
-    if name == "curvature":
-        return select_curvature(loss, ks, moments=moments)
-    if name == "moments":
-        return select_moments(moments, weight, ks)
-    return {k: top_k(influence(name, evidence, k), k) for k in ks}
-
-
-def refit(
-    plan: Plan,
-    subspaces: Subspaces,
-    moments: Moments,
-    loss: Distillation,
-    head: Head,
-    last: SparseHead | None,
-) -> SparseHead:
-    """Weights on subspaces by the plan's refit; `last` is the path's head before, to start from.
-
-    A selection by curvature is improved at the refitted head, where that pays.
-    """
-    if plan.refit == "softmax":
-        result = fit_softmax(loss, subspaces, start=last)
-        if plan.select == "curvature":
-            bounded = plan.max_features is not None
-            allowed = torch.unique(subspaces.indices).to(loss.weight.device) if bounded else None
-            result = relinearise(loss, result, allowed=allowed)
-        sparse = result.head
-    elif plan.refit == "least-squares":
-        sparse = refit_least_squares(subspaces, moments, head.weight, head.bias)
-    else:
-        sparse = SparseHead.from_dense(head.weight, head.bias, subspaces)
-    sparse.layer = head.name
-    return sparse

@@ -22,7 +22,8 @@ from penult.features.influence import SCORES, Evidence, Top, check_top, sizes_wi
 from penult.features.shard_folder import Faults, ShardFolder, ShardSource, require_space
 from penult.features.shards import Block
 from penult.heads.judge import Judge
-from penult.heads.path import SIZES, Plan, fit_path
+from penult.heads.path import fit_path
+from penult.heads.plan import SIZES, Plan
 from penult.network.head import Head
 from penult.runs.calls import Calls, few_samples
 from penult.runs.labels import label_warnings
@@ -120,7 +121,9 @@ def analyze_network(
     train = part(data, "train")
     held_out = part(evaluation, "eval") if evaluation is not None else None
     store = how.store
-    run = _analyze(out, head, class_names, train, held_out, identity, about, store, options)
+    run = _analyze(
+        out, head, class_names, train, held_out, identity, about, store, options, progress
+    )
     for name, found in run.summary()["faults"].items():
         if how.strict and found["n_faults"]:
             path, reason = found["named"][0]
@@ -133,6 +136,7 @@ def analyze_features(
     evaluation: Features | None,
     out: str | Path,
     options: Options | None = None,
+    progress: Callable[[str], Progress] | None = None,
 ) -> Run:
     """Analyse features that are already at hand, with the dense head they come with.
 
@@ -141,6 +145,7 @@ def analyze_features(
         evaluation: features of other samples of the same network, for accuracies.
         out: the run folder.
         options: seed, frequency's top and so on.
+        progress: called with the name of a phase; gives the function that hears of its progress.
 
     Raises:
         InputError: no head; evaluation features of another size; see `claim`.
@@ -156,7 +161,7 @@ def analyze_features(
     train = part(features)
     held_out = part(evaluation) if evaluation is not None else None
     names, store = distinct(features.names()), torch.float32
-    return _analyze(out, head, names, train, held_out, {}, {}, store, options)
+    return _analyze(out, head, names, train, held_out, {}, {}, store, options, progress)
 
 
 def _analyze(
@@ -169,6 +174,7 @@ def _analyze(
     about: Mapping[str, Any],
     store: torch.dtype,
     options: Options | None,
+    progress: Callable[[str], Progress] | None,
 ) -> Run:
     options = options or Options()
     if not 0 <= options.seed < 2**63:
@@ -211,7 +217,7 @@ def _analyze(
         said = _warnings(calls, class_names, evidence.moments.counts)
         evidence.moments.save(run.moments_file)
         judge = judge_of(run.train(), run.held_out())
-        path = _fit(run, head, class_names, judge, options) if options.fit else []
+        path = _fit(run, head, class_names, judge, options, progress) if options.fit else []
         _finish(run, head, class_names, evidence, calls, faults, judge, path, said)
     return run
 
@@ -253,13 +259,17 @@ def _fill(
 
 
 def _fit(
-    run: Run, head: Head, class_names: Sequence[str], judge: Judge, options: Options
+    run: Run,
+    head: Head,
+    class_names: Sequence[str],
+    judge: Judge,
+    options: Options,
+    progress: Callable[[str], Progress] | None,
 ) -> list[dict[str, Any]]:
     """Fit a path of sparse heads and write them; gives its rows for the summary."""
     ks = tuple(k for k in SIZES if k <= head.n_features)
-    held_out = run.held_out()
     plan = Plan(ks, seed=options.seed)
-    path = fit_path(run.train(), held_out, plan, n_folds=judge.n_folds)
+    path = fit_path(run.train(), run.held_out(), plan, progress, n_folds=judge.n_folds)
     path.save_heads(lambda k: run.head_file(path.plan.select, k), class_names)
     # Times differ from run to run, and the same run is to give the same bytes.
     return [

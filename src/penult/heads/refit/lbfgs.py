@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from math import isfinite
 
 from torch import Tensor
+
+from penult.errors import InputError
 
 Map = Callable[[Tensor], Tensor]
 Function = Callable[[Tensor], tuple[float, Tensor]]
@@ -33,9 +36,14 @@ def minimise(
 
     Returns:
         Value, the point and its gradient.
+
+    Raises:
+        InputError: the function is not finite at the start.
     """
     x = start
     value, g = function(x)
+    if not isfinite(value):
+        raise InputError("the loss overflows where the refit starts: its weights are too large")
     pairs: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=history)
     n_evaluations = 1
     while not done(g) and n_evaluations < max_evaluations:
@@ -46,6 +54,11 @@ def minimise(
             moved = x + step * direction
             new_value, new_g = function(moved)
             n_evaluations += 1
+            if not isfinite(new_value):
+                step *= 0.1
+                if step < 1e-12 or n_evaluations >= max_evaluations:
+                    return value, x, g
+                continue
             end_slope = float(new_g @ direction)
             fell = new_value <= value + 1e-4 * step * slope
             flat = new_value <= value + 1e-7 * abs(value) + 1e-9 and end_slope <= -0.8 * slope

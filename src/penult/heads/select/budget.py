@@ -1,139 +1,141 @@
-"""Budgets other than k per class: a mean k, shared out by need, and a bound on features in all."""
+"""Budgets: how many features each class gets, and which features all classes share."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
+from sklearn.isotonic import isotonic_regression
 from torch import Tensor
 
 from penult.errors import InputError
-from penult.features.moments import Moments
-from penult.heads.select.greedy import as_subspaces, check_weight, standardised, support_path
-from penult.heads.select.tableau import Tableau
 from penult.heads.subspaces import Subspaces
 
+# A class gets at most so many times the mean, and one feature more.
+MOST_TIMES = 4
+# Part of the used features that a shared pool loses at most, before all classes choose anew.
+POOL_STEP = 0.25
 
-def select_mean(
-    moments: Moments, weight: Tensor, mean_k: float, most: int | None = None
-) -> Subspaces:
-    """Features for a mean of `mean_k` per class, more for the classes that need them most.
 
-    From the path of each class (see `select_moments`) the next feature always goes to the class
-    whose logit it explains most of, in squared logits, until the budget is spent. Every class keeps
-    at least one.
+@dataclass(frozen=True)
+class Budget:
+    """How many features a head may read.
 
-    Args:
-        moments: of the features.
-        weight: (n_classes, n_features) of the dense head.
-        mean_k: features per class on average, in [1, n_features].
-        most: the largest k of a class; 4 × mean_k where None.
+    Attributes:
+        mean: k is the mean over the classes, and those that need more get more; else k for each.
+        pool: how many different features all classes read together; None for any number.
+        exact: the pool is of exactly that size, where the classes' k allow it; else at most.
     """
-    check_weight(weight, moments)
-    n_features = weight.shape[1]
-    if not 1 <= mean_k <= n_features:
-        raise InputError(f"the mean k must lie in [1, {n_features}] (n_features), found {mean_k}")
-    most = min(n_features, most or 4 * int(mean_k + 1))
-    covariance, products = _targets(moments, weight)
-    supports = support_path(covariance, products, range(1, most + 1))
-    explained = torch.stack(
-        [Tableau.of(covariance, products, supports[k]).explained for k in range(1, most + 1)], 1
-    )
-    kept = [supports[int(k)][c].tolist() for c, k in enumerate(share_out(explained, mean_k))]
-    return Subspaces.of(kept, n_features)
+
+    mean: bool = False
+    pool: int | None = None
+    exact: bool = False
+
+    def most(self, k: int, n_features: int) -> int:
+        """Most features that one class can get."""
+        bound = n_features if self.pool is None else self.pool
+        return min(bound, MOST_TIMES * (k + 1)) if self.mean else k
+
+    def sizes(self, ks: Sequence[int], explained: Tensor) -> dict[int, Tensor]:
+        """Features of each class (n_classes,) for every k.
+
+        Args:
+            ks: each at least 1.
+            explained: (n_classes, most), what a class explains with 1, 2, … features.
+        """
+        if not self.mean:
+            return {k: torch.full_like(explained[:, 0], k, dtype=torch.int64) for k in ks}
+        gains = concave_steps(explained)
+        return {k: share_out(gains, k) for k in ks}
 
 
-def check_shared(n_shared: int, ks: Sequence[int], n_features: int) -> None:
+def check_sizes(ks: Sequence[int], n_features: int) -> list[int]:
+    """The sizes in order, each once; refuse none at all and those out of range."""
+    if not ks:
+        raise InputError("expected at least one number of features per class, found none")
+    for k in ks:
+        if not 1 <= k <= n_features:
+            raise InputError(f"k must lie in [1, {n_features}] (n_features), found {k}")
+    return sorted(set(ks))
+
+
+def check_pool(pool: int, ks: Sequence[int], n_features: int) -> None:
     """Refuse a number of shared features that is below k or above n_features."""
-    if not max(ks) <= n_shared <= n_features:
+    if not max(ks) <= pool <= n_features:
         raise InputError(
             f"the number of different features must lie in [{max(ks)}, {n_features}] "
-            f"(from k to n_features), found {n_shared}"
+            f"(from k to n_features), found {pool}"
         )
 
 
-def share_out(explained: Tensor, mean_k: float) -> Tensor:
+def read_all(subspaces: Subspaces, pool: Tensor, costs: Tensor, gains: Tensor) -> Subspaces:
+    """Subspaces in which every feature of a pool is read, made by the cheapest exchanges.
+
+    Features that no class reads take, in turn, the place where least is lost, of those whose
+    feature another class reads too.
+
+    Args:
+        subspaces: within the pool.
+        pool: features.
+        costs: (nnz,), what losing each kept pair would cost.
+        gains: (n_classes, n_features), what each pair is worth.
+    """
+    indices, classes = subspaces.indices.clone(), subspaces.classes()
+    n_readers = torch.bincount(indices, minlength=subspaces.n_features)
+    for feature in pool[n_readers[pool] == 0].tolist():
+        loss = (costs - gains[classes, feature]).masked_fill(n_readers[indices] < 2, float("inf"))
+        pair = int(loss.argmin())
+        n_readers[indices[pair]] -= 1
+        n_readers[feature] += 1
+        indices[pair] = feature
+    return Subspaces(subspaces.indptr, indices, subspaces.n_features)
+
+
+def share_out(gains: Tensor, mean_k: float) -> Tensor:
     """How many features each class gets of mean_k on average, (n_classes,) int64, at least one.
 
     The next feature always goes to the class that explains most more by it.
 
     Args:
-        explained: (n_classes, most), what each class explains with 1, 2, … features.
+        gains: (n_classes, most − 1), falling: what each feature after the first explains more.
         mean_k: in [1, most].
     """
-    n_classes = len(explained)
-    gains = _concave_steps(explained)
+    n_classes = len(gains)
     n_more = round(mean_k * n_classes) - n_classes
-    sizes = torch.ones(n_classes, dtype=torch.int64)
-    taken = gains.flatten().sort(descending=True, stable=True).indices[:n_more].cpu()
-    return sizes.index_add_(0, taken // gains.shape[1], torch.ones_like(taken))
+    sizes = torch.ones(n_classes, dtype=torch.int64, device=gains.device)
+    taken = gains.flatten().sort(descending=True, stable=True).indices[:n_more]
+    return sizes.index_add_(0, taken // max(1, gains.shape[1]), torch.ones_like(taken))
 
 
-def select_shared(
-    moments: Moments, weight: Tensor, n_shared: int, ks: Sequence[int]
-) -> dict[int, Subspaces]:
-    """Subspaces of each size out of `n_shared` features for all classes together.
-
-    The shared features are those that, read by every class, explain most of the centred logits:
-    forward steps over all classes at once. Within them each class selects as `select_moments` does.
-
-    Args:
-        moments: of the features.
-        weight: (n_classes, n_features) of the dense head.
-        n_shared: how many different features may be used, in [max(ks), n_features].
-        ks: features per class.
-    """
-    check_weight(weight, moments)
-    n_features = weight.shape[1]
-    check_shared(n_shared, ks, n_features)
-    covariance, products = _targets(moments, weight)
-    shared = _forward(covariance, products, n_shared)
-    inner = covariance[shared][:, shared]
-    paths = support_path(inner, products[:, shared], ks)
-    return {k: as_subspaces(shared[support], n_features) for k, support in paths.items()}
-
-
-def _targets(moments: Moments, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Correlations of the features and their products with the centred dense logits."""
-    covariance, std, _ = standardised(moments)
-    centred = weight.to(covariance.device, torch.float64)
-    return covariance, ((centred - centred.mean(0)) * std) @ covariance
-
-
-def _forward(covariance: Tensor, products: Tensor, n_shared: int) -> Tensor:
-    """Features that explain most of all targets together, one after the other, (n_shared,)."""
-    residuals, left = products.clone(), covariance.clone()
-    chosen: list[int] = []
-    for _ in range(n_shared):
-        variances = left.diagonal()
-        usable = variances > 1e-8
-        gains = torch.where(usable, (residuals**2).sum(0) / variances.clamp(min=1e-300), 0.0)
-        gains[chosen] = -1.0
-        best = int(gains.argmax())
-        chosen.append(best)
-        if bool(usable[best]):
-            row = left[best] / left[best, best].sqrt()
-            residuals = residuals - torch.outer(residuals[:, best] / left[best, best].sqrt(), row)
-            left = left - torch.outer(row, row)
-    return torch.tensor(chosen, device=covariance.device)
-
-
-def _concave_steps(explained: Tensor) -> Tensor:
+def concave_steps(explained: Tensor) -> Tensor:
     """What each feature after the first explains more, smoothed so that it never grows with k.
 
     Where two features explain more together than one after the other suggests, both are credited
     with their mean; greedy sharing out is then optimal.
+
+    Args:
+        explained: (n_classes, most).
     """
-    steps = explained.diff(dim=1)
-    n, m = steps.shape
-    for row in range(n):
-        blocks: list[list[float]] = []
-        for value in steps[row].tolist():
-            blocks.append([value, 1.0])
-            while len(blocks) > 1 and blocks[-2][0] < blocks[-1][0]:
-                value, size = blocks.pop()
-                other, count = blocks[-1]
-                blocks[-1] = [(value * size + other * count) / (size + count), size + count]
-        flat = [value for value, size in blocks for _ in range(int(size))]
-        steps[row] = steps.new_tensor(flat[:m])
-    return steps
+    steps = explained.diff(dim=1).cpu().numpy()
+    if steps.shape[1] > 0:
+        steps = np.stack([isotonic_regression(row, increasing=False) for row in steps])
+    return torch.from_numpy(steps).to(explained)
+
+
+def pool_left(support: Tensor, costs: Tensor, n_features: int, pool: int) -> Tensor:
+    """Features that stay when those go that all classes together lose least by, in rising order.
+
+    Args:
+        support: (n_classes, k), features.
+        costs: (n_classes, k), what losing each would cost.
+        n_features: in all.
+        pool: how many are to be left in the end.
+    """
+    used = torch.zeros(n_features, dtype=torch.float64, device=costs.device)
+    used.index_add_(0, support.flatten(), costs.flatten())
+    n_used = len(torch.unique(support))
+    n_left = max(pool, min(n_used - 1, int((1 - POOL_STEP) * n_used)))
+    used[torch.unique(support)] += 1e-300 + float(used.max()) * 1e-12
+    return used.argsort(descending=True, stable=True)[:n_left].sort().values

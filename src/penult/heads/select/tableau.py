@@ -8,10 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from penult.errors import InputError
+
 # Part of a feature's variance below which it counts as a combination of the kept ones.
 LEAST_VARIANCE = 1e-8
-# Added to the variances of kept features, so that duplicates among them can be told apart.
-RIDGE = 1e-9
+# Part of the least variance that is added to the variances of kept features, so that duplicates
+# among them can be told apart.
+RIDGE = 0.1
 
 
 @dataclass(eq=False)
@@ -79,8 +82,9 @@ class Tableau:
     def refresh(self) -> None:
         """Recompute the inverse, the weights and the residuals, without the rounding of updates."""
         inside = self.rows(self.support)
-        inside.diagonal(dim1=1, dim2=2).add_(RIDGE)
-        self.inverse = torch.cholesky_inverse(_factor(inside))
+        ridge = RIDGE * self.least_variance
+        inside.diagonal(dim1=1, dim2=2).add_(ridge)
+        self.inverse = torch.cholesky_inverse(_factor(inside, ridge))
         kept = self.products.gather(1, self.support)
         self.weights = (self.inverse @ kept[:, :, None])[:, :, 0]
         self.residuals = self.products - self.combine(self.weights)
@@ -159,7 +163,7 @@ class Tableau:
         inside = self.inverse @ shared
         row = combine(self.covariance, at, torch.ones_like(at, dtype=inside.dtype))
         row -= self.combine(inside[:, :, 0])
-        variance = self.variances.gather(1, at).clamp(min=RIDGE)
+        variance = self.variances.gather(1, at).clamp(min=RIDGE * self.least_variance)
         weight = self.residuals.gather(1, at) / variance
         self.residuals = self.residuals - row * weight
         self.variances = self.variances - row**2 / variance
@@ -225,13 +229,17 @@ def combine(covariance: Tensor, features: Tensor, shares: Tensor) -> Tensor:
     return torch.bmm(shares[:, None], rows)[:, 0]
 
 
-def _factor(inside: Tensor) -> Tensor:
+def _factor(inside: Tensor, ridge: float) -> Tensor:
     """Cholesky factors (n, k, k); where rounding hides that one exists, with a larger ridge."""
     factors: Tensor
     factors, failed = torch.linalg.cholesky_ex(inside)
-    ridge = RIDGE
     while bool(failed.any()):
         ridge *= 10
+        if ridge > 1:
+            raise InputError(
+                "the features' sums hold NaN or overflow: expected features and weights whose "
+                "products are ordinary numbers"
+            )
         inside.diagonal(dim1=1, dim2=2).add_(ridge * (failed > 0)[:, None])
         factors, failed = torch.linalg.cholesky_ex(inside)
     return factors

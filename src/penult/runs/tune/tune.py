@@ -22,7 +22,7 @@ from penult.errors import InputError
 from penult.features.collect import Progress
 from penult.features.draw import ranks
 from penult.features.features import Features
-from penult.heads.refit.weights import refit_softmax
+from penult.heads.refit.softmax import refit_softmax
 from penult.heads.sparse_head import SparseHead, accuracies
 from penult.network.replace import Replacement, replace_head
 from penult.runs.reopen import Chosen, Places, reopen_images, reopen_network

@@ -10,10 +10,12 @@ from torch import Tensor
 
 from penult.errors import InputError
 from penult.features.moments import Moments
-from penult.heads.refit.distillation import Distillation, Support
-from penult.heads.refit.hessian import Point, joint_hessian
+from penult.heads.refit import curvature
 from penult.heads.refit.lbfgs import minimise
-from penult.heads.refit.weights import RefitResult, fit, refit_least_squares, refit_softmax
+from penult.heads.refit.least_squares import refit_least_squares
+from penult.heads.refit.loss import Objective, Pull, Support, pull_of
+from penult.heads.refit.softmax import RefitResult, fit, refit_softmax
+from penult.heads.samples import Samples
 from penult.heads.sparse_head import SparseHead
 from penult.heads.subspaces import Subspaces, top_k
 
@@ -102,7 +104,7 @@ def test_softmax_refit_is_the_optimum(
     target = softened(z, weight, bias, temperature)
     best = best_loss(z, target, UNEVEN, temperature)
     result = refit_softmax(
-        UNEVEN, [(z, labels)], weight, bias, temperature=temperature, tolerance=1e-5
+        UNEVEN, [(z, labels)], weight, bias, temperature=temperature, tolerance=1e-5, pull=0
     )
     assert result.converged
     assert result.residual <= 1e-5
@@ -114,7 +116,7 @@ def test_labels_instead_of_the_dense_head() -> None:
     z, labels, weight, bias = problem(1)
     labels = torch.where(torch.arange(len(labels)) % 3 == 0, labels, labels.roll(1))
     target = torch.nn.functional.one_hot(labels, 4).double()
-    result = refit_softmax(UNEVEN, [(z, labels)], weight, bias, labels=True, tolerance=1e-5)
+    result = refit_softmax(UNEVEN, [(z, labels)], weight, bias, labels=True, tolerance=1e-5, pull=0)
     assert result.loss == pytest.approx(best_loss(z, target, UNEVEN, 1.0), abs=1e-6)
     check_result(result, z, target, 1.0)
 
@@ -146,7 +148,7 @@ def zero_head(subspaces: Subspaces) -> SparseHead:
 
 def test_optimum_does_not_depend_on_the_start() -> None:
     z, labels, weight, bias = problem(3)
-    loss = Distillation([(z, labels)], weight, bias)
+    loss = Samples([(z, labels)], weight, bias)
     cold = fit(loss, UNEVEN, tolerance=1e-6)
     other = fit(loss, top_k(weight, 2))
     far = SparseHead(UNEVEN, torch.full((UNEVEN.nnz,), 40.0), torch.zeros(4))
@@ -158,25 +160,99 @@ def test_optimum_does_not_depend_on_the_start() -> None:
     assert again.n_passes == 1
 
 
-def test_a_part_of_the_samples_first_ends_in_the_same_optimum() -> None:
+def test_a_part_of_the_samples_first_ends_in_the_same_optimum(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("penult.heads.samples.n_few", lambda n_classes: 1000)
     z, labels, weight, bias = problem(4, n_samples=9000)
-    loss = Distillation([(z, labels)], weight, bias)
+    loss = Samples([(z, labels)], weight, bias)
     subspaces = top_k(weight, 3)
-    result = fit(loss, subspaces, start=zero_head(subspaces), tolerance=1e-5)
+    result = fit(loss, subspaces, start=zero_head(subspaces), tolerance=1e-5, pull=0)
     target = softened(z, weight, bias, 1.0)
-    assert loss.sample.n_samples == pytest.approx(9000 / 8, abs=3)
+    assert loss.few.n_samples == 1000
     assert result.loss == pytest.approx(best_loss(z, target, subspaces, 1.0), abs=1e-6)
     check_result(result, z, target, 1.0)
-    assert result.n_passes <= 12
+    assert result.n_passes <= 16
 
 
-def test_single_classes_as_blocks_end_in_the_same_optimum(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_diagonals_end_in_the_same_optimum(monkeypatch: pytest.MonkeyPatch) -> None:
     z, labels, weight, bias = problem(5)
-    joint = refit_softmax(UNEVEN, [(z, labels)], weight, bias, tolerance=1e-5)
-    monkeypatch.setattr("penult.heads.refit.hessian.JOINT_LIMIT", 0)
     blocks = refit_softmax(UNEVEN, [(z, labels)], weight, bias, tolerance=1e-5)
-    assert blocks.converged
-    assert blocks.loss == pytest.approx(joint.loss, abs=1e-6)
+    monkeypatch.setattr(curvature, "MOST_NUMBERS", 0)
+    diagonals = refit_softmax(UNEVEN, [(z, labels)], weight, bias, tolerance=1e-5)
+    assert diagonals.converged
+    assert diagonals.loss == pytest.approx(blocks.loss, abs=1e-6)
+
+
+def test_the_pull_is_the_mean_squared_difference_of_the_logits() -> None:
+    z, labels, weight, bias = problem(6)
+    samples = Samples([(z, labels)], weight, bias)
+    support = Support(UNEVEN, weight.device)
+    objective = Objective(samples, support, 1.0)
+    values, level = torch.randn(UNEVEN.nnz).double(), torch.randn(4).double()
+    x = objective.pack(values, level)
+    inside = support.slots[1]
+    wide = torch.zeros(4, inside.shape[1] + 1, dtype=torch.float64)
+    wide[:, :-1][inside], wide[:, -1] = x[: UNEVEN.nnz], x[UNEVEN.nnz :]
+    logits = (z.double() @ weight.double().T + bias.double()).T
+    sparse = support.matrix(values) @ z.double().T + level[:, None]
+    expected = (sparse - logits + logits.mean(0)).square().sum(0).mean() / 8
+    assert Pull(samples, support)(wide)[0] == pytest.approx(float(expected), rel=1e-4)
+
+
+@pytest.mark.parametrize("most_kept", [0, 10**9])
+def test_the_objective_with_a_pull_has_the_gradient_it_says(
+    most_kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penult.heads.refit.loss.MOST_KEPT", most_kept)
+    z, labels, weight, bias = problem(7)
+    samples = Samples([(z, labels)], weight, bias)
+    objective = Objective(samples, Support(UNEVEN, weight.device), 0.7)
+    generator = torch.Generator().manual_seed(0)
+    n = UNEVEN.nnz + 4
+    x = torch.randn(n, generator=generator, dtype=torch.float64)
+    gradient = objective(x)[1]
+    for i in range(n):
+        step = torch.zeros_like(x)
+        step[i] = 1e-2
+        slope = (objective(x + step)[0] - objective(x - step)[0]) / 2e-2
+        assert slope == pytest.approx(float(gradient[i]), abs=2e-3)
+
+
+def test_few_samples_are_drawn_to_the_dense_head_and_many_are_not() -> None:
+    """With few samples the head with the pull is nearer to the dense one on new samples."""
+    free, drawn = 0.0, 0.0
+    for seed in range(5):
+        z, labels, weight, bias = problem(seed, n_samples=2000, n_features=20, n_classes=5)
+        subspaces = top_k(weight.abs() * z.std(0), 6)
+        few = [(z[:40], labels[:40])]
+        target = softened(z[1000:], weight, bias, 1.0)
+
+        def kl(head: SparseHead) -> float:
+            return float(loss_of(packed(head), z[1000:], target, subspaces, 1.0))  # noqa: B023
+
+        free += kl(refit_softmax(subspaces, few, weight, bias, pull=0).head)
+        drawn += kl(refit_softmax(subspaces, few, weight, bias).head)
+    assert drawn < 0.9 * free
+    assert pull_of(50_000, 10, 20) < 1e-3
+    assert pull_of(20, 10, 20) == 1
+    assert pull_of(3864, 1000, 20) == pytest.approx(0.54, abs=0.01)
+
+
+def test_a_pull_that_is_too_strong_gives_the_least_squares_head() -> None:
+    z, labels, weight, bias = problem(8)
+    found = refit_softmax(UNEVEN, [(z, labels)], weight, bias, pull=1e5, tolerance=1e-3)
+    squares = refit_least_squares(UNEVEN, Moments.of(z, labels, 4), weight, bias)
+    torch.testing.assert_close(found.head.values, squares.values, rtol=1e-2, atol=1e-2)
+
+
+def test_ten_samples_one_of_each_class() -> None:
+    generator = torch.Generator().manual_seed(1)
+    z = torch.randn(10, 64, generator=generator)
+    weight = torch.randn(10, 64, generator=generator)
+    found = refit_softmax(top_k(weight, 5), [(z, torch.arange(10))], weight, torch.zeros(10))
+    assert found.converged
+    assert bool(found.head.values.isfinite().all())
 
 
 def test_constant_and_duplicated_features() -> None:
@@ -185,7 +261,7 @@ def test_constant_and_duplicated_features() -> None:
     z[:, 2] = z[:, 0]
     subspaces = Subspaces.of([[0, 1, 2], [1], [2, 3], [4, 5]], 10)
     target = softened(z, weight, bias, 1.0)
-    result = refit_softmax(subspaces, [(z, labels)], weight, bias, tolerance=1e-5)
+    result = refit_softmax(subspaces, [(z, labels)], weight, bias, tolerance=1e-5, pull=0)
     assert result.converged
     assert result.loss == pytest.approx(best_loss(z, target, subspaces, 1.0), abs=1e-6)
     assert result.head.dense_weight()[:, 1].abs().max() == 0
@@ -238,7 +314,7 @@ def test_streamed_samples_give_what_samples_in_memory_give(labels: bool) -> None
     heads, readings = [], []
     for limit in (1000, features + targets // 2, features + targets):
         stream = Streamed(z, y, 150)
-        loss = Distillation(stream, weight, bias, labels=labels, memory_limit=limit)
+        loss = Samples(stream, weight, bias, labels=labels, memory_limit=limit)
         assert loss.keeps_targets == (limit >= features + targets)
         found = fit(loss, UNEVEN, tolerance=1e-5)
         heads.append(found)
@@ -256,28 +332,6 @@ def test_same_bits_twice() -> None:
     assert torch.equal(first.head.values, second.head.values)
     assert torch.equal(first.head.bias, second.head.bias)
     assert first.residual == second.residual
-
-
-def test_joint_hessian_is_the_second_derivative() -> None:
-    z, labels, weight, bias = problem(11, n_samples=60)
-    subspaces = top_k(weight, 2)
-    loss = Distillation([(z, labels)], weight, bias)
-    support = Support(subspaces, weight.device)
-    values, centre = torch.randn(8).double(), torch.randn(4).double()
-    point = Point(support, values, centre)
-    found = joint_hessian(loss, point, 1.0, 1e9, torch.float64)
-    standard = (z.double() - z.double().mean(0)) / z.double().std(0, correction=0)
-    classes, features = pairs(subspaces)
-    dense = torch.zeros(4, 10, dtype=torch.float64).index_put((classes, features), values)
-    own = (z.double() @ dense.T + centre).softmax(1)
-    p = (own + softened(z, weight, bias, 1.0)) / 2
-    x = torch.cat([standard[:, features], torch.ones(60, 4, dtype=torch.float64)], 1)
-    index = torch.cat([classes, torch.arange(4)])
-    expected = torch.zeros(12, 12, dtype=torch.float64)
-    for i in range(60):
-        spread = torch.diag(p[i]) - torch.outer(p[i], p[i])
-        expected += spread[index][:, index] * torch.outer(x[i], x[i]) / 60
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_minimise_a_steep_function_with_a_useless_preconditioner() -> None:
@@ -310,15 +364,6 @@ def test_least_squares_equals_a_fit_to_the_samples() -> None:
         assert head.bias[c].item() == pytest.approx(solution[-1].item(), abs=1e-3)
 
 
-def test_least_squares_in_groups_of_classes(monkeypatch: pytest.MonkeyPatch) -> None:
-    z, labels, weight, bias = problem(13)
-    moments = Moments.of(z, labels, 4)
-    whole = refit_least_squares(UNEVEN, moments, weight, bias)
-    monkeypatch.setattr("penult.heads.refit.weights.GROUP", 20)
-    groups = refit_least_squares(UNEVEN, moments, weight, bias)
-    torch.testing.assert_close(groups.values, whole.values)
-
-
 def test_bad_input() -> None:
     z, labels, weight, bias = problem(14)
     good: list[Block] = [(z, labels)]
@@ -342,6 +387,10 @@ def test_bad_input() -> None:
         refit_softmax(UNEVEN, good, weight, bias, temperature=0)
     with pytest.raises(InputError, match="tolerance must be above 0, found -1"):
         refit_softmax(UNEVEN, good, weight, bias, tolerance=-1)
+    with pytest.raises(InputError, match="prior must be a number, 0 or more, found -1"):
+        refit_softmax(UNEVEN, good, weight, bias, pull=-1)
+    with pytest.raises(InputError, match=r"logits reach about .e\+4. on these features"):
+        refit_softmax(UNEVEN, [(z * 1e25, labels)], weight * 1e20, bias)
     with pytest.raises(InputError, match=r"= \(4, 11\) and the dense head has \(4, 10\)"):
         refit_softmax(Subspaces.of([[0]] * 4, 11), good, weight, bias)
     moments = Moments.of(z, labels, 4)

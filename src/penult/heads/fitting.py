@@ -1,0 +1,121 @@
+"""Fitting: the sparse heads of a plan, one after the other, from the samples to the weights."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+
+from penult.features.features import Features
+from penult.features.influence import Evidence
+from penult.features.moments import Moments
+from penult.heads.comparison import PairedCounts
+from penult.heads.pace import Pace, Tick
+from penult.heads.plan import Plan
+from penult.heads.refit.registry import REFITS
+from penult.heads.samples import Samples
+from penult.heads.select.registry import SELECTIONS, Search
+from penult.heads.sparse_head import SparseHead
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One head of a path.
+
+    Attributes:
+        k: features per class.
+        head: the sparse head.
+        seconds: what its selection and refit took; the selection of a whole path is shared out.
+        converged: whether its refit came to its end; a warning says where it did not.
+        counts: against the dense head on the samples that judge, or None before it is compared.
+    """
+
+    k: int
+    head: SparseHead
+    seconds: float
+    converged: bool = True
+    counts: PairedCounts | None = None
+
+    @property
+    def accuracy(self) -> float | None:
+        """Fraction right on the samples that judge; None before it is measured."""
+        return None if self.counts is None else self.counts.after
+
+    @property
+    def n_features_used(self) -> int:
+        """How many different features all classes read together."""
+        return len(torch.unique(self.head.indices))
+
+
+class _Together:
+    """Features and further ones whose labels do not count, block by block."""
+
+    def __init__(self, features: Features, also: Features | None, read: Tick) -> None:
+        self._parts = [features] if also is None else [features, also]
+        self._read = read
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for i, part in enumerate(self._parts):
+            for z, labels in part.blocks():
+                self._read(len(labels))
+                yield z, labels if i == 0 else torch.zeros_like(labels)
+
+
+def fit_heads(features: Features, also: Features | None, plan: Plan, pace: Pace) -> Iterator[Step]:
+    """The heads of a plan, the largest first, not yet measured.
+
+    Args:
+        features: with their dense head.
+        also: further features, whose labels do not count.
+        plan: sizes, selection and refit.
+        pace: hears of the progress, and stops the fit.
+    """
+    head = features.require_head()
+    ks = plan.sizes(head.n_classes, features.n_features)
+    start = time.perf_counter()
+    n = features.n_samples + (0 if also is None else also.n_samples)
+    together = _Together(features, also, pace.phase("samples", n))
+    samples = Samples(together, head.weight, head.bias, labels=plan.labels)
+
+    @cache
+    def evidence() -> Evidence:
+        # Counts for every k take long with many of them, and only `frequency` reads them.
+        counted = ks if plan.select == "frequency" else ()
+        return Evidence.of(features, counted, seed=plan.seed)
+
+    @cache
+    def moments() -> Moments:
+        found = Moments.zeros(head.n_classes, features.n_features)
+        for z, labels in together:
+            found.update(z, labels)
+        return found
+
+    search = Search(
+        samples,
+        evidence,
+        moments,
+        plan.limits(),
+        tick=pace.phase("class turns", 20 * ks[-1]),
+        fit_tick=pace.phase("passes", 10 * len(ks)),
+    )
+    finished = pace.phase("heads", len(ks))
+    selection = SELECTIONS[plan.select]
+    shared = (time.perf_counter() - start) / len(ks)
+    start = time.perf_counter()
+    for k, chosen in selection.choose(search, ks):
+        sparse, converged = REFITS[plan.refit](search, chosen, selection, plan.prior)
+        sparse.layer = head.name
+        if not converged:
+            warnings.warn(
+                f"the refit of k = {k} ended before it converged: its weights are not the best "
+                "for these features; look for features of very unequal size",
+                stacklevel=4,
+            )
+        now = time.perf_counter()
+        yield Step(k, sparse, shared + now - start, converged)
+        start = now
+        finished()

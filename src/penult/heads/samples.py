@@ -1,0 +1,311 @@
+"""Samples: what heads are fitted to, read once, standardised, and kept in memory where they fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from copy import copy
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from penult.errors import InputError
+
+Blocks = Iterable[Iterable[Tensor]]
+MEMORY_LIMIT = 2 << 30
+# What is chosen and fitted first reads this many samples, or so many logits if these are more.
+FEW_SAMPLES, FEW_LOGITS = 8192, 1_250_000
+# Beyond this no probability is left to be told from 0 or 1, and sums of squares overflow.
+LARGEST_LOGIT = 1e12
+
+
+@dataclass(frozen=True, eq=False)
+class Tile:
+    """Some samples, one per column.
+
+    Attributes:
+        features: (n_features, n).
+        targets: probabilities (n_classes, n), or None where they are not kept.
+        labels: (n,) int64.
+    """
+
+    features: Tensor
+    targets: Tensor | None
+    labels: Tensor
+
+    def n_bytes(self) -> int:
+        """Memory of the features and the targets that are kept."""
+        kept = 0 if self.targets is None else self.targets.numel()
+        return 4 * (self.features.numel() + kept)
+
+    def at(self, columns: Tensor) -> Tile:
+        """Some of the samples."""
+        targets = None if self.targets is None else self.targets[:, columns].contiguous()
+        return Tile(self.features[:, columns].contiguous(), targets, self.labels[columns])
+
+
+@dataclass(frozen=True, eq=False)
+class Standardised:
+    """Samples in the coordinates in which heads are chosen.
+
+    Attributes:
+        x: (n_features + 1, n_samples), features less their mean in units of their deviation; the
+            last row is constant, 1.
+        weight: (n_classes, n_features + 1) float64, the dense head's in these coordinates, less the
+            mean over the classes: softmax ignores what is common to all classes.
+    """
+
+    x: Tensor
+    weight: Tensor
+    _totals: dict[float, Tensor] = field(default_factory=dict, repr=False)
+
+    @property
+    def n_samples(self) -> int:
+        """Number of samples."""
+        return self.x.shape[1]
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """The dense head's centred logits, (n_classes, n_samples)."""
+        return self.weight.float() @ self.x
+
+    def log_total(self, temperature: float) -> Tensor:
+        """Logarithm of Σ exp(logit / temperature) over the classes, (n_samples,)."""
+        if temperature in self._totals:
+            return self._totals[temperature]
+        total = self.x.new_full((self.n_samples,), -torch.inf)
+        for part in torch.split(self.weight.float(), max(1, 2**24 // self.n_samples)):
+            logits = (part @ self.x).div_(temperature)
+            total = torch.logaddexp(total, logits.logsumexp(0))
+        self._totals[temperature] = total
+        return total
+
+    @cached_property
+    def second_moments(self) -> Tensor:
+        """Mean of x xᵀ, (n_features + 1, n_features + 1) float64."""
+        return (self.x @ self.x.T).double() / self.n_samples
+
+
+class Samples:
+    """Features that are streamed, and the probabilities that heads are fitted to.
+
+    The samples are read once at the start. Features and targets stay in memory, transposed, where
+    they fit in `memory_limit`. Otherwise the features alone, where these fit, or nothing, and every
+    pass reads the blocks again.
+
+    Args:
+        blocks: iterable several times; gives features (n, n_features) and labels (n,) int64.
+        weight: (n_classes, n_features) of the dense head.
+        bias: (n_classes,) of the dense head.
+        temperature: > 0; softens the targets.
+        labels: the targets are the labels instead of the dense head's probabilities.
+        memory_limit: bytes.
+
+    Attributes:
+        n_samples: number of samples.
+        mean: (n_features,) float64.
+        std: (n_features,) float64; 1 for a constant feature.
+        constant: (n_features,) bool.
+        class_mass: (n_classes,) float64, mean target probability of each class.
+        target_entropy: mean entropy of the targets in nats.
+        keeps_targets: whether the targets are in memory.
+
+    Raises:
+        InputError: sizes that do not fit, NaN, blocks that can be read only once, no samples,
+            features or logits beyond the range of float32.
+    """
+
+    def __init__(
+        self,
+        blocks: Blocks,
+        weight: Tensor,
+        bias: Tensor,
+        *,
+        temperature: float = 1.0,
+        labels: bool = False,
+        memory_limit: int = MEMORY_LIMIT,
+    ) -> None:
+        check_dense_head(weight, bias)
+        if not 0 < temperature < float("inf"):
+            raise InputError(f"the temperature must be a number above 0, found {temperature}")
+        if isinstance(blocks, Iterator):
+            raise InputError(
+                "the blocks of features can be read only once: give a list of (features, labels) "
+                "pairs, or an object that can be iterated again"
+            )
+        self.weight = weight.detach().float()
+        self.bias = bias.detach().float()
+        self.temperature = temperature
+        self.labels = labels
+        self._blocks = blocks
+        self._cache: list[Tile] | None = None
+        self._survey(memory_limit)
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes."""
+        return self.weight.shape[0]
+
+    @property
+    def n_features(self) -> int:
+        """Number of features."""
+        return self.weight.shape[1]
+
+    def _survey(self, memory_limit: int) -> None:
+        """Read the samples once: count, mean, deviation, class mass, entropy; keep what fits."""
+        kept: list[Tile] | None = []
+        n, held, with_targets = 0, 0, True
+        origin = sums = squares = mass = entropy = torch.zeros(())
+        for read in self._read():
+            z, targets = read.features.double(), self.targets(read)
+            if n == 0:
+                origin = z.mean(1)
+                sums, squares = torch.zeros_like(origin), torch.zeros_like(origin)
+                mass = torch.zeros(self.n_classes, dtype=torch.float64, device=z.device)
+                entropy = torch.zeros((), dtype=torch.float64, device=z.device)
+            z -= origin[:, None]
+            sums += z.sum(1)
+            squares += z.square().sum(1)
+            mass += targets.sum(1, dtype=torch.float64)
+            entropy += torch.special.entr(targets).sum(0).sum(dtype=torch.float64)
+            n += z.shape[1]
+            if kept is None:
+                continue
+            tile = replace(read, targets=targets) if with_targets else read
+            kept.append(tile)
+            held += tile.n_bytes()
+            if with_targets and held > memory_limit:
+                with_targets = False
+                kept = [replace(tile, targets=None) for tile in kept]
+                held = sum(tile.n_bytes() for tile in kept)
+            if held > memory_limit:
+                kept = None
+        if n == 0:
+            raise InputError("there are no samples to fit the head to")
+        variance = squares / n - (sums / n) ** 2
+        self.n_samples = n
+        self.mean = origin + sums / n
+        # Features are float32: a spread below its last bits is noise.
+        self.constant = variance <= (1e-6 * self.mean) ** 2
+        self.std = torch.where(self.constant, 1.0, variance.clamp(min=0).sqrt())
+        reach = float((self.weight.double().abs() @ (self.mean.abs() + self.std)).max())
+        if not reach <= LARGEST_LOGIT:
+            raise InputError(
+                f"the dense head's logits reach about {reach:.0e} on these features: expected at "
+                f"most {LARGEST_LOGIT:.0e}; is the weight that of a network for these features?"
+            )
+        self.class_mass = mass / n
+        # The loss, per T², below which no head can come.
+        self.target_entropy = float(entropy) / n
+        self.keeps_targets = with_targets and kept is not None
+        self._cache = kept
+
+    def _read(self) -> Iterator[Tile]:
+        size = 2**20 // max(self.n_classes, self.n_features, 1)
+        size = min(max(size, 256), 8192)
+        device = self.weight.device
+        for features, labels in self._blocks:
+            if features.ndim != 2 or features.shape[1] != self.n_features:
+                raise InputError(
+                    f"expected features of shape (n_samples, {self.n_features}) for this head, "
+                    f"found {tuple(features.shape)}"
+                )
+            if labels.shape != features.shape[:1]:
+                raise InputError(
+                    f"expected labels of shape ({len(features)},) for these features, "
+                    f"found {tuple(labels.shape)}"
+                )
+            for start in range(0, len(features), size):
+                z = features[start : start + size].to(device, torch.float32).T.contiguous()
+                if not bool(z.isfinite().all()):
+                    raise InputError("the features hold NaN or infinite values")
+                yield Tile(z, None, labels[start : start + size].to(device))
+
+    def targets(self, tile: Tile) -> Tensor:
+        """Target probabilities of a tile (n_classes, n), kept or not."""
+        if tile.targets is not None:
+            return tile.targets
+        if not self.labels:
+            return self.dense_logits(tile.features).div_(self.temperature).softmax(0)
+        if int(tile.labels.min()) < 0 or int(tile.labels.max()) >= self.n_classes:
+            raise InputError(
+                f"labels must lie in [0, {self.n_classes}) to be fitted, "
+                f"found {int(tile.labels.min())} … {int(tile.labels.max())}"
+            )
+        shape = self.n_classes, tile.features.shape[1]
+        targets = torch.zeros(shape, device=tile.features.device)
+        return targets.scatter_(0, tile.labels[None], 1.0)
+
+    def tiles(self) -> Iterator[Tile]:
+        """The samples, from memory or read again."""
+        return self._read() if self._cache is None else iter(self._cache)
+
+    def dense_logits(self, features: Tensor) -> Tensor:
+        """Logits of the dense head (n_classes, n) for features (n_features, n)."""
+        return torch.addmm(self.bias[:, None], self.weight, features)
+
+    def standardised(self, tile: Tile) -> Tensor:
+        """Features of a tile less their mean, in units of their deviation, (n_features, n)."""
+        return (tile.features - self.mean.float()[:, None]) / self.std.float()[:, None]
+
+    def part(self, n: int) -> Samples:
+        """`n` of the samples, in memory with their targets; all of them where n is no less.
+
+        One of every run of neighbours, drawn by a fixed seed: samples that are sorted by class, or
+        that take turns by class, give every class its share.
+        """
+        if n >= self.n_samples:
+            return self
+        edges = torch.arange(n + 1) * self.n_samples // n
+        drawn = torch.rand(n, generator=torch.Generator().manual_seed(0))
+        chosen = edges[:-1] + (drawn * edges.diff()).long()
+        tiles, start = [], 0
+        for tile in self.tiles():
+            stop = start + len(tile.labels)
+            columns = chosen[(chosen >= start) & (chosen < stop)] - start
+            start = stop
+            if len(columns):
+                tile = tile.at(columns.to(tile.labels.device))
+                tiles.append(replace(tile, targets=self.targets(tile)))
+        part = copy(self)
+        part.__dict__.pop("few", None)
+        part.__dict__.pop("coordinates", None)
+        part._cache, part.keeps_targets, part.n_samples = tiles, True, n
+        entropy = sum(
+            float(torch.special.entr(self.targets(tile)).sum(0).sum(dtype=torch.float64))
+            for tile in tiles
+        )
+        part.target_entropy = entropy / n
+        return part
+
+    @cached_property
+    def few(self) -> Samples:
+        """The samples that a selection reads: enough to choose by, and no more."""
+        return self.part(n_few(self.n_classes))
+
+    @cached_property
+    def coordinates(self) -> Standardised:
+        """These samples, all at once, in the coordinates in which heads are chosen."""
+        tiles = [self.standardised(tile) for tile in self.tiles()]
+        x = torch.cat([torch.cat(tiles, 1), tiles[0].new_ones(1, self.n_samples)])
+        weight, bias = self.weight.double(), self.bias.double()
+        level = bias + weight @ self.mean
+        scaled = torch.cat([weight * self.std.masked_fill(self.constant, 0), level[:, None]], 1)
+        return Standardised(x, scaled - scaled.mean(0))
+
+
+def n_few(n_classes: int) -> int:
+    """How many samples a selection reads at most."""
+    return max(FEW_SAMPLES, FEW_LOGITS // n_classes)
+
+
+def check_dense_head(weight: Tensor, bias: Tensor) -> None:
+    """Refuse a dense head whose shapes do not fit or that holds NaN or infinite values."""
+    if weight.ndim != 2 or bias.shape != weight.shape[:1]:
+        raise InputError(
+            "expected a weight of shape (n_classes, n_features) and a bias of shape (n_classes,), "
+            f"found {tuple(weight.shape)} and {tuple(bias.shape)}"
+        )
+    if not (bool(weight.isfinite().all()) and bool(bias.isfinite().all())):
+        raise InputError("the dense head's weight or bias holds NaN or infinite values")

@@ -1,0 +1,228 @@
+"""Quadratic: the second-order model of what a head loses, on which features are chosen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from penult.heads.sparse_head import SparseHead
+from penult.heads.subspaces import Subspaces
+
+
+class Coupling(Protocol):
+    """What every class still lacks, as the others see it.
+
+    A row is a class in one of the orders in which classes may take turns: order × n_classes +
+    class.
+    """
+
+    n_orders: int
+
+    def pull(self, rows: Tensor) -> Tensor:
+        """How what the others lack moves the normal equations of rows, (n, n_features + 1)."""
+
+    def put(self, rows: Tensor, weight: Tensor) -> None:
+        """Take over the weights (n, n_features + 1) of rows."""
+
+
+class SampleCoupling:
+    """The coupling as sums over samples: e, by how much each logit is off, and its mean under p.
+
+    Args:
+        x: (n_features + 1, n_samples).
+        p: (n_classes, n_samples), probabilities at which the loss is expanded.
+        logits: (n_classes, n_samples), where it is expanded.
+    """
+
+    n_orders = 1
+
+    def __init__(self, x: Tensor, p: Tensor, logits: Tensor) -> None:
+        self._x, self._p, self._logits = x, p, logits
+        self._off = torch.zeros_like(p)
+        self._mean_off = torch.zeros_like(p[0])
+
+    def pull(self, rows: Tensor) -> Tensor:
+        """See `Coupling`."""
+        p = self._p[rows]
+        target = p * (self._mean_off - p * self._off[rows])
+        return (target @ self._x.T).double() / self._x.shape[1]
+
+    def put(self, rows: Tensor, weight: Tensor) -> None:
+        """See `Coupling`."""
+        off = weight.float() @ self._x - self._logits[rows]
+        self._mean_off += (self._p[rows] * (off - self._off[rows])).sum(0)
+        self._off[rows] = off
+
+
+class JointCoupling:
+    """The coupling as the whole Hessian of few weights; several orders of the classes at once.
+
+    Args:
+        hessian: (n_classes, n_features + 1, n_classes, n_features + 1) float64.
+        weight: (n_classes, n_features + 1) float64, where the loss is least.
+        n_orders: how many.
+    """
+
+    def __init__(self, hessian: Tensor, weight: Tensor, n_orders: int) -> None:
+        self.n_orders = n_orders
+        self._n_classes, self._width = weight.shape
+        self.hessian, self.weight = hessian, weight
+        self._hessian = hessian.reshape(*weight.shape, -1)
+        classes = torch.arange(self._n_classes, device=weight.device)
+        self._own = hessian[classes, :, classes]
+        self._off = weight.new_zeros(n_orders * self._n_classes, self._width)
+
+    def pull(self, rows: Tensor) -> Tensor:
+        """See `Coupling`."""
+        classes = rows % self._n_classes
+        off = self._off.reshape(self.n_orders, -1)[rows // self._n_classes]
+        whole = (self._hessian[classes] @ off[:, :, None])[:, :, 0]
+        return (self._own[classes] @ self._off[rows][:, :, None])[:, :, 0] - whole
+
+    def put(self, rows: Tensor, weight: Tensor) -> None:
+        """See `Coupling`."""
+        self._off[rows] = weight - self.weight[rows % self._n_classes]
+
+    def value(self) -> Tensor:
+        """The second-order loss of the weights taken over, (n_orders,)."""
+        off = self._off.reshape(self.n_orders, -1)
+        hessian = self._hessian.reshape(off.shape[1], -1)
+        return ((off @ hessian) * off).sum(1) / 2
+
+
+@dataclass(frozen=True, eq=False)
+class Units:
+    """What turns weights of a quadratic's features into those of the network's.
+
+    Attributes:
+        mean: (n_features,) float64, subtracted from the features.
+        std: (n_features,) float64, by which they are then divided.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def head(self, support: Tensor, sizes: Tensor, weight: Tensor) -> SparseHead:
+        """The head with the first `sizes` (n_classes,) features of each row of `support`.
+
+        Args:
+            support: (n_classes, k), features.
+            sizes: (n_classes,).
+            weight: (n_classes, n_features + 1), the constant's last.
+        """
+        inside = torch.arange(support.shape[1], device=sizes.device) < sizes[:, None]
+        values = weight[:, :-1].gather(1, support) / self.std[support] * inside
+        bias = weight[:, -1] - (values * self.mean[support]).sum(1)
+        indptr = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
+        subspaces = Subspaces(indptr.cpu(), support[inside].cpu(), len(self.mean))
+        return SparseHead(subspaces, values[inside].float().cpu(), bias.float().cpu())
+
+
+class Quadratic:
+    """Second-order model of a loss by the weights of a head: one regression for every class.
+
+    The weights u of class c on a support are those that solve H u = R, the rows and columns of H
+    restricted to the support and the constant. The constant, which is always free, is eliminated;
+    features are scaled so that the diagonal of what is left is 1. Where classes are coupled, R
+    moves with what the other classes' weights leave to be made good.
+
+    Args:
+        hessian: of the candidates and the constant, (n_classes, m + 1, m + 1), or (m + 1, m + 1)
+            where it is the same for all classes; float64.
+        target: R, (n_classes, n_features + 1) float64, over all features.
+        candidates: (n_classes, m), the features that each class may read, in rising order.
+        units: of the features.
+        coupling: of the classes, or None where each is by itself.
+        least_variance: part of a feature's variance below which it counts as a combination of the
+            kept ones: what rounding leaves of it.
+
+    Attributes:
+        covariance: (n_classes, m, m) or (m, m).
+    """
+
+    def __init__(
+        self,
+        hessian: Tensor,
+        target: Tensor,
+        candidates: Tensor,
+        units: Units,
+        coupling: Coupling | None = None,
+        least_variance: float = 1e-5,
+    ) -> None:
+        self.least_variance = least_variance
+        self.candidates, self.units, self.coupling = candidates, units, coupling
+        self.covariance, scale, edge, total = correlations(hessian)
+        self._scale = scale.expand(candidates.shape)
+        self._edge = edge.expand(candidates.shape)
+        self._total = total.expand(len(candidates))
+        self._target = target
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes."""
+        return len(self.candidates)
+
+    @property
+    def n_rows(self) -> int:
+        """Number of classes times orders in which they take turns."""
+        return self.n_classes * (1 if self.coupling is None else self.coupling.n_orders)
+
+    def covariance_of(self, rows: Tensor) -> Tensor:
+        """Covariances of the candidates of rows."""
+        shared = self.covariance.ndim == 2
+        return self.covariance if shared else self.covariance[rows % self.n_classes]
+
+    def products(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """What each candidate shares with the target of its row (n, m), and the constant (n,)."""
+        classes = rows % self.n_classes
+        target = self._target[classes]
+        if self.coupling is not None:
+            target = target + self.coupling.pull(rows)
+        level = target[:, -1]
+        found = target.gather(1, self.candidates[classes])
+        found = found - self._edge[classes] * (level / self._total[classes])[:, None]
+        return found * self._scale[classes], level
+
+    def weight(self, rows: Tensor, places: Tensor, values: Tensor, level: Tensor) -> Tensor:
+        """Weights of all features and the constant (n, n_features + 1) from scaled ones.
+
+        Args:
+            rows: (n,).
+            places: (n, k) in the candidates.
+            values: (n, k).
+            level: (n,), as `products` gave it.
+        """
+        classes = rows % self.n_classes
+        values = values * self._scale[classes].gather(1, places)
+        shift = (self._edge[classes].gather(1, places) * values).sum(1)
+        weight = values.new_zeros(len(rows), self._target.shape[1])
+        weight.scatter_(1, self.candidates[classes].gather(1, places), values)
+        weight[:, -1] = (level - shift) / self._total[classes]
+        return weight
+
+
+def correlations(sums: Tensor, rounding: float = 1e-10) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Eliminate the constant from second moments, and scale what is left to a diagonal of 1.
+
+    Args:
+        sums: (..., m + 1, m + 1), second moments of m features and a constant, which comes last.
+        rounding: part of a feature's second moment below which its variance is none.
+
+    Returns:
+        (..., m, m) correlations, 0 for a constant feature; (..., m) what each feature is multiplied
+        by, 0 for a constant one; (..., m) its moment with the constant; (...) that of the constant
+        with itself.
+    """
+    total = sums[..., -1, -1].clamp(min=1e-300)
+    edge = sums[..., :-1, -1]
+    inner = sums[..., :-1, :-1] - edge[..., :, None] * (edge / total[..., None])[..., None, :]
+    variance = inner.diagonal(dim1=-2, dim2=-1)
+    second = sums.diagonal(dim1=-2, dim2=-1)[..., :-1]
+    known = (variance > rounding * second) & (variance > 0)
+    scale = torch.where(known, variance, 1).rsqrt() * known
+    inner *= scale[..., :, None]
+    inner *= scale[..., None, :]
+    return inner, scale, edge, total

@@ -1,0 +1,277 @@
+"""Walk: one path over k on a quadratic; classes add, remove and swap features in turns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from penult.heads.select.joint import JointSwaps
+from penult.heads.select.quadratic import JointCoupling, Quadratic
+from penult.heads.select.tableau import Tableau
+from penult.heads.sparse_head import SparseHead
+
+# A swap must explain this part more, or rounding would go on swapping for ever.
+LEAST_GAIN = 1e-8
+# Classes are taken in so many turns; those of one turn do not see each other's change.
+TURNS = 10
+# Sweeps of swaps end when fewer classes than this part change, and after so many.
+FEW_CHANGES, MOST_SWEEPS = 0.05, 4
+# Numbers of one array of a group of classes: it stays in the cache.
+GROUP = 2**18
+
+Tick = Callable[[], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """Features of each class in the order in which forward steps take them, and what they explain.
+
+    Attributes:
+        places: (n_classes, k) in the candidates.
+        explained: (n_classes, k), what a class explains by itself with 1, 2, … of them.
+    """
+
+    places: Tensor
+    explained: Tensor
+
+
+def forward(model: Quadratic, k: int, tick: Tick) -> Ranking:
+    """Add the feature that explains most, class by class, up to k."""
+    device = model.candidates.device
+    places, explained = [], []
+    m = model.candidates.shape[1]
+    for rows in torch.split(torch.arange(model.n_classes, device=device), max(1, GROUP // m)):
+        products = model.products(rows)[0]
+        tableau = Tableau.empty(model.covariance_of(rows), products, model.least_variance)
+        values = []
+        for _ in range(k):
+            tableau.add(tableau.gains().argmax(1))
+            values.append(tableau.explained)
+        places.append(tableau.support)
+        explained.append(torch.stack(values, 1))
+        tick()
+    return Ranking(torch.cat(places), torch.cat(explained))
+
+
+def improve(tableau: Tableau, max_rounds: int = 500) -> None:
+    """Swap one kept feature for another per target, the best swap first, until none helps."""
+    tableau.refresh()
+    active = torch.arange(len(tableau.support), device=tableau.support.device)
+    part = tableau.only(active)
+    for _ in range(max_rounds):
+        bounds = part.swap_bounds()
+        worth = bounds > LEAST_GAIN * part.explained.clamp(min=1e-300)[:, None]
+        m = int(worth.sum(1).max())
+        if m == 0:
+            return
+        columns = bounds.topk(m, dim=1).indices
+        gains, places = part.swap_gains(columns).flatten(1).max(1)
+        better = (gains > LEAST_GAIN * part.explained.clamp(min=1e-300)).nonzero()[:, 0]
+        if not len(better):
+            return
+        places, columns, active = places[better], columns[better], active[better]
+        part = part.only(better)
+        part.swap(places // m, columns.gather(1, places[:, None] % m)[:, 0])
+        part.refresh()
+        tableau.put(active, part)
+
+
+class Walk:
+    """Supports of all classes on a quadratic, changed in turns.
+
+    Attributes:
+        places: (n_rows, k) in the candidates; after a turn those whose loss would cost most come
+            first. A row reads the first `sizes`.
+        sizes: (n_rows,) int64.
+        costs: (n_rows, k), what the second-order loss of each kept feature would be.
+        weight: (n_rows, n_features + 1).
+    """
+
+    def __init__(self, model: Quadratic, places: Tensor, sizes: Tensor, tick: Tick) -> None:
+        self.model, self._tick = model, tick
+        self.places, self.sizes = places, sizes
+        self.costs = torch.zeros(places.shape, dtype=torch.float64, device=places.device)
+        width = model.units.mean.shape[0] + 1
+        self.weight = self.costs.new_zeros(len(places), width)
+        self._turns = _turns(model)
+
+    def sweep(self, sizes: Tensor | None = None, *, swap: bool = True) -> int:
+        """Let each class reach its new size and swap until none helps; how many classes changed."""
+        sizes = self.sizes if sizes is None else sizes
+        wide = int(sizes.max()) - self.places.shape[1]
+        if wide > 0:
+            self.places = torch.nn.functional.pad(self.places, (0, wide))
+            self.costs = torch.nn.functional.pad(self.costs, (0, wide))
+        n_changed = 0
+        for rows in self._turns:
+            products, level = self.model.products(rows)
+            weight = self.weight[rows]
+            steps = torch.stack([self.sizes[rows], sizes[rows]])
+            for old, new in torch.unique(steps, dim=1).T.tolist():
+                of = ((steps[0] == old) & (steps[1] == new)).nonzero()[:, 0]
+                n_changed += self._turn(rows[of], products[of], old, new, swap)
+                kept = self.places[rows[of], :new], self._values
+                weight[of] = self.model.weight(rows[of], *kept, level[of])
+            self.weight[rows] = weight
+            if self.model.coupling is not None:
+                self.model.coupling.put(rows, weight)
+            self._tick()
+        self.sizes = sizes.clone()
+        return n_changed
+
+    def settle(self) -> None:
+        """Sweep until few classes change."""
+        for _ in range(MOST_SWEEPS):
+            if self.sweep() <= FEW_CHANGES * len(self.places) or self.model.coupling is None:
+                return
+
+    def _turn(self, rows: Tensor, products: Tensor, old: int, new: int, swap: bool) -> int:
+        """The turn of rows that go from `old` features to `new`; how many of them changed."""
+        covariance, before = self.model.covariance_of(rows), self.places[rows, :old]
+        least = self.model.least_variance
+        tableau = Tableau.of(covariance, products, before.clone(), least)
+        for _ in range(old - new):
+            tableau.remove(tableau.losses().argmin(1))
+        for _ in range(new - old):
+            tableau.add(tableau.gains().argmax(1))
+        if swap:
+            improve(tableau)
+        losses, order = tableau.losses().sort(dim=1, descending=True, stable=True)
+        self.places[rows, :new] = tableau.support.gather(1, order)
+        self.costs[rows, :new] = losses
+        self._values = tableau.weights.gather(1, order)
+        if old != new:
+            return len(rows)
+        return int((tableau.support.sort(1).values != before.sort(1).values).any(1).sum())
+
+    def features(self) -> Tensor:
+        """The kept features (n_rows, k), as `places` names them."""
+        n_orders = len(self.places) // self.model.n_classes
+        return self.model.candidates.repeat(n_orders, 1).gather(1, self.places)
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a walk found for one k.
+
+    Attributes:
+        support: (n_classes, most features of a class).
+        sizes: (n_classes,).
+        weight: (n_classes, n_features + 1).
+        costs: (n_classes, most), second-order loss of losing each.
+    """
+
+    support: Tensor
+    sizes: Tensor
+    weight: Tensor
+    costs: Tensor
+
+    @classmethod
+    def of(cls, walk: Walk, order: int = 0) -> Found:
+        """Where a walk stands, in one of its orders."""
+        n = walk.model.n_classes
+        rows = slice(order * n, (order + 1) * n)
+        parts = walk.features()[rows], walk.sizes[rows], walk.weight[rows], walk.costs[rows]
+        return cls(*(part.clone() for part in parts))
+
+    @classmethod
+    def joined(cls, parts: list[Found]) -> Found:
+        """What was found for groups of classes, as one."""
+        most = max(part.support.shape[1] for part in parts)
+        pad = torch.nn.functional.pad
+        return cls(
+            torch.cat([pad(part.support, (0, most - part.support.shape[1])) for part in parts]),
+            torch.cat([part.sizes for part in parts]),
+            torch.cat([part.weight for part in parts]),
+            torch.cat([pad(part.costs, (0, most - part.costs.shape[1])) for part in parts]),
+        )
+
+    def head(self, model: Quadratic) -> SparseHead:
+        """The head of these weights."""
+        return model.units.head(self.support, self.sizes, self.weight)
+
+
+def walk_down(
+    model: Quadratic,
+    start: Ranking,
+    sizes: Mapping[int, Tensor],
+    wanted: Collection[int],
+    tick: Tick,
+) -> Iterator[tuple[int, Found]]:
+    """Heads of each size, the largest first: remove what costs least and swap, down to the least.
+
+    Args:
+        model: the quadratic.
+        start: features of each class, at least as many as it keeps.
+        sizes: for every k that is passed, in falling order, how many features each class keeps.
+        wanted: those of them whose heads are.
+        tick: called after each turn.
+    """
+    largest, *others = sizes
+    first = sizes[largest]
+    walk = Walk(model, start.places[:, : int(first.max())].clone(), first.clone(), tick)
+    walk.sweep(swap=False)
+    walk.settle()
+    yield largest, Found.of(walk)
+    for k in others:
+        walk.sweep(sizes[k])
+        if k in wanted:
+            if model.coupling is not None:
+                walk.sweep()
+            yield k, Found.of(walk)
+
+
+def walk_up_and_down(
+    model: Quadratic, sizes: Mapping[int, Tensor], wanted: Collection[int], tick: Tick
+) -> Iterator[tuple[int, Found]]:
+    """The same where classes take turns one by one: up from none, then down, in several orders.
+
+    For every k the way and the order with the least second-order loss is taken, and swaps follow
+    for which all weights are found anew.
+    """
+    coupling = model.coupling
+    assert isinstance(coupling, JointCoupling)
+    n_orders = coupling.n_orders
+    device = model.candidates.device
+    none = torch.zeros(model.n_rows, 0, dtype=torch.int64, device=device)
+    walk = Walk(model, none, torch.zeros(model.n_rows, dtype=torch.int64, device=device), tick)
+    best: dict[int, tuple[float, Found]] = {}
+
+    def keep(k: int) -> None:
+        values = coupling.value()
+        order = int(values.argmin())
+        if k not in best or float(values[order]) < best[k][0]:
+            best[k] = float(values[order]), Found.of(walk, order)
+
+    ks = list(sizes)
+    for k in [*reversed(ks), *ks[1:]]:
+        walk.sweep(sizes[k].repeat(n_orders))
+        if k in wanted:
+            walk.settle()
+            keep(k)
+    swaps = JointSwaps(coupling.hessian, coupling.weight)
+    for k in ks:
+        if k in wanted:
+            found = best[k][1]
+            support, weight, costs = swaps.improve(found.support, found.sizes)
+            tick()
+            yield k, Found(support, found.sizes, weight, costs)
+
+
+def _turns(model: Quadratic) -> list[Tensor]:
+    """Rows that take their turn together."""
+    n, device = model.n_classes, model.candidates.device
+    if model.coupling is None:
+        m = model.candidates.shape[1]
+        return list(torch.split(torch.arange(n, device=device), max(1, GROUP // m)))
+    n_orders = model.coupling.n_orders
+    if n_orders == 1:
+        return [torch.arange(turn, n, TURNS, device=device) for turn in range(min(TURNS, n))]
+    orders = [torch.arange(n), torch.arange(n).flip(0)]
+    drawn = [torch.Generator().manual_seed(seed) for seed in range(n_orders - 2)]
+    orders += [torch.randperm(n, generator=generator) for generator in drawn]
+    rows = torch.stack(orders[:n_orders], 1) + n * torch.arange(n_orders)
+    return list(rows.to(device))
