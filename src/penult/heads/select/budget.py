@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from sklearn.isotonic import isotonic_regression
 from torch import Tensor
 
 from penult.errors import InputError
@@ -118,6 +117,8 @@ def concave_steps(explained: Tensor) -> Tensor:
     Args:
         explained: (n_classes, most).
     """
+    from sklearn.isotonic import isotonic_regression  # slow to import, and seldom needed
+
     steps = explained.diff(dim=1).cpu().numpy()
     if steps.shape[1] > 0:
         steps = np.stack([isotonic_regression(row, increasing=False) for row in steps])
