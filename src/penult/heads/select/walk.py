@@ -154,7 +154,7 @@ class Walk:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class FoundSize:
     """What a walk found for one k.
 
     Attributes:
@@ -170,7 +170,7 @@ class Found:
     costs: Tensor
 
     @classmethod
-    def of(cls, walk: Walk, order: int = 0) -> Found:
+    def of(cls, walk: Walk, order: int = 0) -> FoundSize:
         """Where a walk stands, in one of its orders."""
         n = walk.model.n_classes
         rows = slice(order * n, (order + 1) * n)
@@ -178,7 +178,7 @@ class Found:
         return cls(*(part.clone() for part in parts))
 
     @classmethod
-    def joined(cls, parts: list[Found]) -> Found:
+    def joined(cls, parts: list[FoundSize]) -> FoundSize:
         """What was found for groups of classes, as one."""
         most = max(part.support.shape[1] for part in parts)
         pad = torch.nn.functional.pad
@@ -200,7 +200,7 @@ def walk_down(
     sizes: Mapping[int, Tensor],
     wanted: Collection[int],
     tick: Tick,
-) -> Iterator[tuple[int, Found]]:
+) -> Iterator[tuple[int, FoundSize]]:
     """Heads of each size, the largest first: remove what costs least and swap, down to the least.
 
     Args:
@@ -215,18 +215,18 @@ def walk_down(
     walk = Walk(model, start.places[:, : int(first.max())].clone(), first.clone(), tick)
     walk.sweep(swap=False)
     walk.settle()
-    yield largest, Found.of(walk)
+    yield largest, FoundSize.of(walk)
     for k in others:
         walk.sweep(sizes[k])
         if k in wanted:
             if model.coupling is not None:
                 walk.sweep()
-            yield k, Found.of(walk)
+            yield k, FoundSize.of(walk)
 
 
 def walk_up_and_down(
     model: Quadratic, sizes: Mapping[int, Tensor], wanted: Collection[int], tick: Tick
-) -> Iterator[tuple[int, Found]]:
+) -> Iterator[tuple[int, FoundSize]]:
     """The same where classes take turns one by one: up from none, then down, in several orders.
 
     For every k the way and the order with the least second-order loss is taken, and swaps follow
@@ -238,13 +238,13 @@ def walk_up_and_down(
     device = model.candidates.device
     none = torch.zeros(model.n_rows, 0, dtype=torch.int64, device=device)
     walk = Walk(model, none, torch.zeros(model.n_rows, dtype=torch.int64, device=device), tick)
-    best: dict[int, tuple[float, Found]] = {}
+    best: dict[int, tuple[float, FoundSize]] = {}
 
     def keep(k: int) -> None:
         values = coupling.value()
         order = int(values.argmin())
         if k not in best or float(values[order]) < best[k][0]:
-            best[k] = float(values[order]), Found.of(walk, order)
+            best[k] = float(values[order]), FoundSize.of(walk, order)
 
     ks = list(sizes)
     for k in [*reversed(ks), *ks[1:]]:
@@ -258,7 +258,7 @@ def walk_up_and_down(
             found = best[k][1]
             support, weight, costs = swaps.improve(found.support, found.sizes)
             tick()
-            yield k, Found(support, found.sizes, weight, costs)
+            yield k, FoundSize(support, found.sizes, weight, costs)
 
 
 def _turns(model: Quadratic) -> list[Tensor]:
