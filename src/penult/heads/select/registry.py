@@ -19,7 +19,7 @@ from penult.heads.select.models import Limits, at_dense, at_head, by_moments, ch
 from penult.heads.select.quadratic import JointCoupling, Quadratic
 from penult.heads.select.shrink import own_losses, shrink
 from penult.heads.select.walk import (
-    Found,
+    FoundSize,
     Tick,
     Walk,
     forward,
@@ -183,7 +183,7 @@ def _by_groups(search: Search, ks: list[int], models: Models, pool: Tensor | Non
             [forward(model, most, search.tick).explained for model in models(most, pool)]
         )
     sizes = budget.sizes(range(ks[-1], ks[0] - 1, -1), explained)
-    parts: dict[int, list[Found]] = {k: [] for k in reversed(ks)}
+    parts: dict[int, list[FoundSize]] = {k: [] for k in reversed(ks)}
     n_done = 0
     for model in models(most, pool):
         own = slice(n_done, n_done + model.n_classes)
@@ -193,7 +193,7 @@ def _by_groups(search: Search, ks: list[int], models: Models, pool: Tensor | Non
         for k, found in walk_down(model, start, within, ks, search.tick):
             parts[k].append(found)
     for k in parts:
-        yield k, Found.joined(parts[k]).head(model)
+        yield k, FoundSize.joined(parts[k]).head(model)
 
 
 def _pool(search: Search, k: int, size: int, models: Models) -> Tensor:
@@ -205,7 +205,7 @@ def _pool(search: Search, k: int, size: int, models: Models) -> Tensor:
     pool: Tensor | None = None
     n_features = search.samples.n_features
     while True:
-        parts: list[Found] = []
+        parts: list[FoundSize] = []
         for model in models(k, pool):
             start = forward(model, k, search.tick)
             sizes = torch.full((model.n_rows,), k)
@@ -213,8 +213,8 @@ def _pool(search: Search, k: int, size: int, models: Models) -> Tensor:
             walk = Walk(model, places, sizes, search.tick)
             walk.sweep(swap=False)
             walk.settle()
-            parts.append(Found.of(walk))
-        found = Found.joined(parts)
+            parts.append(FoundSize.of(walk))
+        found = FoundSize.joined(parts)
         used = torch.unique(found.support)
         if len(used) <= size:
             break
@@ -241,7 +241,7 @@ def improve(search: Search, head: SparseHead, prior: float) -> SparseHead | None
     walk = Walk(model, places, sizes.clone(), search.tick)
     if walk.sweep() == 0:
         return None
-    better = Found.of(walk).head(model)
+    better = FoundSize.of(walk).head(model)
     return better if pool is None else _within(search, better, pool)
 
 
