@@ -12,6 +12,7 @@ from penult.edit.refits import balanced_draw, weighted_regression
 from penult.errors import InputError
 from penult.features.features import Features
 from penult.features.groups import Attribute, Groups
+from penult.features.shards import load_dense
 from penult.network.head import Head
 from penult.runs.analyze import Options, analyze_features
 from penult.runs.run import Run
@@ -70,9 +71,18 @@ def test_mends_that_balance_groups_save_the_worst_one(
         compare_mends(run, "age")
     with pytest.raises(InputError, match="seeds must be at least 1"):
         compare_mends(run, "sex", seeds=0)
-    assert penult("mend", str(run.folder), "--groups", "sex", "--seeds", "1", "--json") == 0
+    out = tmp_path / "mended"
+    given = ["--groups", "sex", "--seeds", "1", "--name", "refit, groups balanced"]
+    assert penult("mend", str(run.folder), *given, "--out", str(out), "--json") == 0
+    head = load_dense(out / "head.safetensors")
+    z, labels = run.evaluation().arrays()
+    group = Groups.load(run.folder / "groups" / "train.safetensors", len(labels))
+    small = labels != group.attribute("sex").codes
+    assert float((head(z).argmax(1) == labels)[small].double().mean()) > 0.6
     rows = json.loads(capsys.readouterr().out)["mends"]
     assert [row["name"] for row in rows][:3] == ["as it is", "suspects off", "suspects capped"]
+    assert penult("mend", str(run.folder), "--groups", "sex", "--name", "x") == 2
+    assert "no mend is called 'x'; there are as it is, suspects off" in capsys.readouterr().err
     (run.folder / "groups" / "train.safetensors").unlink()
     assert penult("mend", str(run.folder), "--groups", "sex") == 2
     assert "have no groups: give them with penult groups" in capsys.readouterr().err

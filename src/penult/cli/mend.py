@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 from rich.console import Group, RenderableType
@@ -10,30 +11,65 @@ from rich.table import Table
 from rich.text import Text
 
 from penult.cli import options as given
-from penult.cli.console import progress_bars
+from penult.cli.console import progress_bars, warn
 from penult.cli.output import print_json
 from penult.cli.pages import print_page
 from penult.cli.spread import option, spread
-from penult.edit.mends import compare_mends
+from penult.edit.edited_run import save_head, save_network
+from penult.edit.mends import MENDS, best_mend, compare_mends, fitted_mend
+from penult.errors import InputError
 from penult.runs.run import Run
+from penult.storage import write_json
 from penult.text import percent
 
 Attribute = Annotated[str, option("Attribute whose groups are to be treated alike.", "--groups")]
 Seeds = Annotated[int, option("How many times the samples are split anew.")]
 
 
+Name = Annotated[
+    str | None, option("Which mend --out keeps; by default that with the best worst group.")
+]
+MendedOut = Annotated[
+    Path | None,
+    option("Folder for the mended head and the network with it in place."),
+]
+
+
 @spread
 def mend(
-    run: given.RunFolder, *, attribute: Attribute, seeds: Seeds = 3, as_json: given.AsJson = False
+    run: given.RunFolder,
+    *,
+    attribute: Attribute,
+    seeds: Seeds = 3,
+    name: Name = None,
+    out: MendedOut = None,
+    as_json: given.AsJson = False,
+    reopened: given.ReopenedOptions,
 ) -> None:
     """Try all ways to mend a head under one protocol, and print one table."""
     opened = Run.open(run)
+    if out is not None and out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file: expected a folder for the mended head")
+    if name is not None and name not in [one.name for one in MENDS]:
+        known = ", ".join(one.name for one in MENDS)
+        raise InputError(f"--name: no mend is called {name!r}; there are {known}")
     with progress_bars() as heard:
         document = compare_mends(opened, attribute, seeds=seeds, progress=heard("mends"))
+    if out is not None:
+        kept = name or best_mend(document)
+        head = fitted_mend(opened, document, kept)
+        names = tuple(opened.summary()["class_names"])
+        with opened.adding(out):
+            save_head(out / "head.safetensors", head, names, sparse=False)
+            write_json(out / "mends.json", {**document, "kept": kept})
+            for line in save_network(opened, head, out, reopened.sources()):
+                warn(line)
     if as_json:
         print_json(document)
         return
     print_page(mends_page(document))
+    if out is not None:
+        print(f"\nMended head ({kept}, fitted to all these samples): {out}")
 
 
 def mends_page(document: Mapping[str, Any]) -> RenderableType:

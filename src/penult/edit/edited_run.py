@@ -136,20 +136,29 @@ class EditedRun:
         self.recipe.save(folder / "recipe.json")
         save_head(folder / "head.safetensors", self.edited.head, names, self.sparse is not None)
         write_json(folder / "effect.json", self.document)
-        if "network" not in self.run.about:
-            return []
-        try:
-            if isinstance(self.edited.head, BoundedHead):
-                raise InputError(
-                    "a head with bounds is no linear layer: put it in the network's place with "
-                    "penult.replace_head"
-                )
-            model = reopen_network(self.run, places)
-            write_head(model, self.run.train().require_head(), self.edited.head)
-        except InputError as error:
-            return [f"the network's weights are not written: {error}"]
-        write_tensors(folder / "network.safetensors", model.state_dict(), {"format": "pt"})
+        return save_network(self.run, self.edited.head, folder, places)
+
+
+def save_network(run: Run, head: Head, folder: Path, places: Places | None = None) -> list[str]:
+    """Write the weights of a run's network with another head in place, which `--weights` loads.
+
+    Returns:
+        What could not be written, and why; none for a run of features, which has no network.
+    """
+    if "network" not in run.about:
         return []
+    try:
+        if isinstance(head, BoundedHead):
+            raise InputError(
+                "a head with bounds is no linear layer: put it in the network's place with "
+                "penult.replace_head"
+            )
+        model = reopen_network(run, places)
+        write_head(model, run.train().require_head(), head)
+    except InputError as error:
+        return [f"the network's weights are not written: {error}"]
+    write_tensors(folder / "network.safetensors", model.state_dict(), {"format": "pt"})
+    return []
 
 
 def sparse_start(run: Run, select: str, k: int) -> Head:

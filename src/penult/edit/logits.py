@@ -205,10 +205,11 @@ class LogitTable:
         Returns:
             (n_samples, q), (q, n_classes) and (n_classes,) float32.
         """
-        change = after.weight.double() - self.head.weight.double()
-        touched = (change != 0).any(0).nonzero()[:, 0]
+        touched = (after.weight != self.head.weight).any(0).nonzero()[:, 0]
         if len(touched) + after.n_bounds + self.head.n_bounds > FEW:
             return None
+        columns = [head.weight[:, touched].double() for head in (after, self.head)]
+        change = columns[0] - columns[1]
         shift = after.bias.double() - self.head.bias.double()
         drivers: list[Tensor] = []
         effects: list[Tensor] = []
@@ -217,8 +218,8 @@ class LogitTable:
             # Measured from their means, features move logits and the shift less: fewer rows matter.
             middle = values.double().mean(0)
             drivers.append((values.double() - middle).float())
-            effects.append(change[:, touched].T)
-            shift = shift + change[:, touched] @ middle
+            effects.append(change.T)
+            shift = shift + change @ middle
         for head, sign in ((after, -1.0), (self.head, 1.0)):
             if head.n_bounds:
                 drivers.append(self._excess(head))

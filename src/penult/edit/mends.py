@@ -199,10 +199,7 @@ def compare_mends(
         raise InputError(
             f"no group of {attribute} has {2 * FEWEST_RANKED} samples: they cannot be split in two"
         )
-    supports = {
-        int(row["k"]): _read(run.head(row["select"], int(row["k"])).dense_weight())
-        for row in run.summary()["path"]
-    }
+    supports = _supports(run)
     rows: dict[str, list[dict[str, float]]] = {}
     done = 0
     for seed in range(seeds):
@@ -242,6 +239,49 @@ def compare_mends(
             for mend in mends
             if mend.name in rows
         ],
+    }
+
+
+def best_mend(document: dict[str, Any]) -> str:
+    """The mend with the best worst group in a table of `compare_mends`."""
+    best: dict[str, Any] = max(document["mends"], key=lambda row: row["worst"])
+    name: str = best["name"]
+    return name
+
+
+def fitted_mend(run: Run, document: dict[str, Any], name: str) -> Head:
+    """A mend of a table, fitted to all evaluation samples that have a group.
+
+    Its setting is the one that was chosen most often. What the table says of it holds for samples
+    like these; on these themselves, to which it is fitted now, it would look better than it is.
+
+    Raises:
+        InputError: the table has no such mend.
+    """
+    rows = {row["name"]: row for row in document["mends"]}
+    if name not in rows:
+        raise InputError(f"no mend is called {name!r}; there are {', '.join(rows)}")
+    mend = next(one for one in MENDS if one.name == name)
+    settings = rows[name]["settings"]
+    setting = max(dict.fromkeys(settings), key=settings.count)
+    features = run.evaluation()
+    found = require_groups(run).attribute(document["attribute"])
+    groups = found.groups(features.labels())
+    known = groups >= 0
+    problem = Problem(
+        run.train().require_head(),
+        features.subset(known),
+        groups[known],
+        run.train().n_samples,
+        _supports(run),
+    )
+    return mend.make(problem, setting)
+
+
+def _supports(run: Run) -> dict[int, Tensor]:
+    return {
+        int(row["k"]): _read(run.head(row["select"], int(row["k"])).dense_weight())
+        for row in run.summary()["path"]
     }
 
 

@@ -14,8 +14,8 @@ from penult.edit.logits import LogitTable
 
 ROWS = 4096
 # Numbers in the logits that temperatures are fitted to; more samples than that are left out evenly.
-FITTED = 2**24
-STEPS = 60
+FITTED = 2**23
+STEPS = 40
 SHRUNK = 1e-4  # penalty on what calibration changes, in nats
 
 Progress = Callable[[int, int], None]
