@@ -94,3 +94,20 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
         Moments.load(path)
     with pytest.raises(InputError, match="does not exist"):
         Moments.load(tmp_path / "absent.safetensors")
+
+
+def test_the_range_of_each_feature_is_kept_and_merges(tmp_path: Path) -> None:
+    z = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(50) % 3
+    whole = Moments.of(z, labels, 3)
+    merged = Moments.of(z[:7], labels[:7], 3) + Moments.of(z[7:], labels[7:], 3)
+    empty = Moments.zeros(3, 4)
+    empty.update(z[:0], labels[:0])
+    for found in (whole, merged, whole + empty):
+        assert torch.equal(found.low, z.double().amin(0))
+        assert torch.equal(found.high, z.double().amax(0))
+    whole.save(tmp_path / "m.safetensors")
+    again = Moments.load(tmp_path / "m.safetensors").to("cpu")
+    assert torch.equal(again.low, whole.low)
+    assert torch.equal(again.high, whole.high)
+    assert bool((empty.low > empty.high).all())

@@ -95,7 +95,8 @@ class Explanation(Decision):
             )
         terms = terms_of(head, z, of, other)
         shown = [term.feature for term in terms.terms[:SHOWN]]
-        box = Box.of(train)
+        moments = run.moments()
+        box = Box(moments.low, moments.high)
         return cls(
             looked_up.name,
             looked_up.picture,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -11,7 +11,8 @@ from torch import Tensor
 from penult.errors import InputError
 from penult.storage import read_tensors, write_tensors
 
-FORMAT = "penult-moments/1"
+FORMAT = "penult-moments/2"
+_TENSORS = ("counts", "sums", "products", "low", "high")
 
 
 @dataclass(eq=False)
@@ -22,11 +23,20 @@ class Moments:
         counts: (n_classes,) int64, samples per class.
         sums: (n_classes, n_features) float64, Σ z over the samples of each class.
         products: (n_features, n_features) float64, Σ z zᵀ over all samples.
+        low, high: (n_features,) float64, least and largest value of each feature; ∞ and −∞ without
+            samples, and where only the sums are known.
     """
 
     counts: Tensor
     sums: Tensor
     products: Tensor
+    low: Tensor = field(default_factory=lambda: torch.empty(0))
+    high: Tensor = field(default_factory=lambda: torch.empty(0))
+
+    def __post_init__(self) -> None:
+        if not len(self.low):
+            self.low = self.sums.new_full((self.n_features,), torch.inf)
+            self.high = -self.low
 
     @classmethod
     def zeros(
@@ -58,6 +68,9 @@ class Moments:
         self.counts += torch.bincount(labels, minlength=self.n_classes)
         self.sums.index_add_(0, labels, z)
         self.products.addmm_(z.T, z)
+        if len(z):
+            torch.minimum(self.low, z.amin(0), out=self.low)
+            torch.maximum(self.high, z.amax(0), out=self.high)
 
     def __add__(self, other: Moments) -> Moments:
         """Moments of both sets of samples together."""
@@ -70,6 +83,8 @@ class Moments:
             self.counts + other.counts,
             self.sums + other.sums,
             self.products + other.products,
+            torch.minimum(self.low, other.low),
+            torch.maximum(self.high, other.high),
         )
 
     @property
@@ -107,15 +122,16 @@ class Moments:
 
     def to(self, device: torch.device | str) -> Moments:
         """The same moments on another device."""
-        return Moments(self.counts.to(device), self.sums.to(device), self.products.to(device))
+        parts = (self.counts, self.sums, self.products, self.low, self.high)
+        return Moments(*(part.to(device) for part in parts))
 
     def save(self, path: Path) -> None:
-        """Write a moments file (safetensors, format `penult-moments/1`)."""
-        tensors = {"counts": self.counts, "sums": self.sums, "products": self.products}
+        """Write a moments file (safetensors, format `penult-moments/2`)."""
+        tensors = {name: getattr(self, name) for name in _TENSORS}
         write_tensors(path, tensors, {"format": FORMAT})
 
     @classmethod
     def load(cls, path: Path) -> Moments:
         """Read a moments file."""
-        tensors, _ = read_tensors(path, FORMAT, ("counts", "sums", "products"))
-        return cls(tensors["counts"], tensors["sums"], tensors["products"])
+        tensors, _ = read_tensors(path, FORMAT, _TENSORS)
+        return cls(*(tensors[name] for name in _TENSORS))

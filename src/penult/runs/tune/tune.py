@@ -6,7 +6,7 @@ import copy
 import hashlib
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -117,7 +117,7 @@ class _Job:
         self.recipe, self.device, self.progress = recipe, device, progress
         self.features, self.evaluation = run.train(), run.evaluation()
         self.dense = self.features.require_head()
-        labels = torch.cat([block.labels for block in self.features.blocks()])
+        labels = self.features.labels()
         self.kept, self.held = split(labels, recipe.seed)
 
     def head_alone(self, sparse: SparseHead) -> dict[str, Any]:
@@ -188,7 +188,7 @@ class _Job:
         heat = 1.0 if labels else self.recipe.temperature
         found = refit_softmax(
             sparse.subspaces,
-            _TrainingRows(self.features, self.kept),
+            self._part(self.kept),
             dense.weight,
             dense.bias,
             start=sparse,
@@ -200,17 +200,18 @@ class _Job:
 
     def _measured(self, heads: list[SparseHead]) -> list[dict[str, float]]:
         """Accuracies of heads on the run's features, held out and for evaluation."""
-        held = _TrainingRows(self.features, self.held)
-        right = [0] * len(heads)
-        with torch.no_grad():
-            for z, labels in held:
-                for i, head in enumerate(heads):
-                    right[i] += int((head(z).argmax(1) == labels).sum())
+        held_out = accuracies(heads, self._part(self.held))
         measured = accuracies(heads, self.evaluation)
         return [
-            {"held_out": n / len(self.held), "accuracy": accuracy}
-            for n, accuracy in zip(right, measured, strict=True)
+            {"held_out": held, "accuracy": accuracy}
+            for held, accuracy in zip(held_out, measured, strict=True)
         ]
+
+    def _part(self, rows: Tensor) -> Features:
+        """Some of the analysed samples."""
+        chosen = torch.zeros(self.features.n_samples, dtype=torch.bool)
+        chosen[rows] = True
+        return self.features.subset(chosen)
 
     def _accuracies(
         self, before: Mapping[str, float], after: Mapping[str, float]
@@ -271,23 +272,6 @@ class _Job:
 
     def _hashes(self, *names: str) -> dict[str, str]:
         return {name: hash_of(self.folder / f"{name}.safetensors") for name in names}
-
-
-class _TrainingRows:
-    """Some samples of features, streamed, as often as needed."""
-
-    def __init__(self, features: Features, rows: Tensor) -> None:
-        self._features = features
-        self._chosen = torch.zeros(features.n_samples, dtype=torch.bool)
-        self._chosen[rows] = True
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        start = 0
-        for z, labels in self._features.blocks():
-            chosen = self._chosen[start : start + len(labels)]
-            start += len(labels)
-            if bool(chosen.any()):
-                yield z[chosen], labels[chosen]
 
 
 def split(labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
