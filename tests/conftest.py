@@ -14,6 +14,8 @@ import torch
 from browsing import Open, Visit
 from penult import Run
 from penult.demo import demo
+from penult.report.report import Report
+from report_parts import Made, named, noisy_report, parts_of
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -56,6 +58,25 @@ def shared_data(repository: Path) -> Path:
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The run of the demo; tests leave it as it is, but for its pictures."""
     return demo(tmp_path_factory.mktemp("demo") / "run")
+
+
+@pytest.fixture(scope="session")
+def report(digits: Run) -> Report:
+    """Of the demo's network, with pictures and maps, and its few mistakes."""
+    return Report.of(digits, k=5)
+
+
+@pytest.fixture(scope="session")
+def pictured(report: Report) -> Made:
+    """The parts of that report, anew at each call."""
+    return lambda: named(report.data)
+
+
+@pytest.fixture(scope="session")
+def noisy(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """The parts of a report without pictures, see `noisy_report`."""
+    data = noisy_report(tmp_path_factory.mktemp("noisy"))
+    return lambda: parts_of(data)
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from penult.edit.recipe import Recipe as Recipe
 from penult.edit.recipe import apply_recipe as apply_recipe
 from penult.errors import InputError as InputError
 from penult.explain.explanation import Explanation as Explanation
+from penult.explain.gallery import PictureOptions as PictureOptions
 from penult.features.collect import collect as collect
 from penult.features.features import Features as Features
 from penult.features.features import save_features as save_features

@@ -22,8 +22,8 @@ from penult.errors import InputError
 from penult.explain.choice import choose_head
 from penult.explain.decision import SHOWN
 from penult.explain.explanation import Explanation, class_index
-from penult.explain.gallery import CHANGED, MISSING, THERE, Wish, take_pictures
-from penult.explain.overlay import ABOVE, BELOW, overlay
+from penult.explain.gallery import CHANGED, MISSING, THERE, PictureOptions, Wish, take_pictures
+from penult.explain.overlay import ABOVE, BELOW, overlay, standing_out
 from penult.explain.survey import ShownSample
 from penult.explain.terms import terms_of
 from penult.explain.thumbnails import coarser
@@ -448,10 +448,11 @@ def test_images_may_have_moved(folder: Path) -> None:
     (folder / "data").rename(folder / "elsewhere")
     run = Run.open("run")
     assert take_pictures(run, wishes_of(run)).count(MISSING) == 10
-    moved = take_pictures(run, wishes_of(run), sources=Places(data="elsewhere"))
+    moved = take_pictures(run, wishes_of(run), PictureOptions(sources=Places(data="elsewhere")))
     assert moved.count(THERE) == 10
+    options = PictureOptions(sources=Places(evaluation="x"), overwrite=True)
     with pytest.raises(InputError, match="run has no evaluation data that could be elsewhere: x"):
-        take_pictures(run, wishes_of(run), sources=Places(evaluation="x"), overwrite=True)
+        take_pictures(run, wishes_of(run), options)
 
 
 def test_networks_that_do_not_pool_by_a_mean_are_attributed(
@@ -564,9 +565,33 @@ def test_pictures_are_not_given_up_for_images_that_are_gone(folder: Path) -> Non
     with pytest.warns(
         UserWarning, match="10 images are gone: the pictures that the run has are kept"
     ):
-        again = take_pictures(run, wishes, overwrite=True)
+        again = take_pictures(run, wishes, PictureOptions(overwrite=True))
     assert again.pictures == made.pictures
     assert take_pictures(run, wishes).pictures == made.pictures
+
+
+@given(st.integers(0, 10_000), st.sampled_from([1, 4, 7]), st.booleans())
+def test_what_stands_out_is_stronger_than_the_mean(seed: int, side: int, signed: bool) -> None:
+    map = torch.rand(side, side, generator=torch.Generator().manual_seed(seed)) * 6
+    map = (map - 3) * 2 if signed else map.clamp(max=4)
+    top = float(map.abs().max())
+    drawn = standing_out(map, top)
+    mean = map.abs().mean()
+    assert torch.equal(drawn == 0, (map.abs() <= mean) | (map == 0))
+    assert bool((drawn.sign() * map.sign() >= 0).all())
+    order = map.abs().flatten().argsort()
+    assert bool((drawn.abs().flatten()[order].diff() >= 0).all())
+    assert float(drawn.abs().max()) <= 1
+
+
+def test_a_map_that_is_the_same_everywhere_has_nothing_that_stands_out() -> None:
+    assert not standing_out(torch.full((7, 7), 6.0), 6.0).any()
+    assert not standing_out(torch.zeros(7, 7), 0.0).any()
+    capped = torch.full((7, 7), 6.0)
+    capped[:2] = 1.0
+    drawn = standing_out(capped, 6.0)
+    assert not drawn[:2].any()
+    assert bool((drawn[2:] == 1).all())
 
 
 def test_overlays_have_one_scale_and_the_sign_of_the_contribution(digits: Run) -> None:

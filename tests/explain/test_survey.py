@@ -15,7 +15,9 @@ from penult.features.features import Features
 from penult.features.moments import Moments
 from penult.heads.sparse_head import SparseHead
 from penult.heads.subspaces import Subspaces, top_k
-from penult.report.relations import Relations
+from penult.network.head import Head
+from penult.report.relations import ClassMeans, Relations
+from penult.report.rows import HeadRows
 from penult.report.verdicts import KINDS, MOST_MISTAKES, Verdicts
 
 
@@ -144,7 +146,7 @@ def test_relations_name_dead_flat_and_twin_features() -> None:
     assert found.share[0] == pytest.approx(float(between[0] / spread[0]), abs=1e-3)
     assert bool(found.share[1].isnan())
     others = torch.stack([z[labels != c].double().mean(0) for c in range(3)])
-    torch.testing.assert_close(found.elsewhere, others)
+    torch.testing.assert_close(ClassMeans.of(Moments.of(z, labels, 3)).elsewhere, others)
 
 
 def test_influence_and_separation_are_weights_times_differences_of_means() -> None:
@@ -153,15 +155,16 @@ def test_influence_and_separation_are_weights_times_differences_of_means() -> No
     head = SparseHead.from_dense(
         features.require_head().weight, None, Subspaces.of([[0, 3], [1], [2, 3, 6], [5]], 7)
     )
-    survey = Survey.of(features, head.subspaces, 1)
-    found = Relations.of(Moments.of(z, labels, 4), survey)
+    found, rows = ClassMeans.of(Moments.of(z, labels, 4)), HeadRows.of(head)
     weight = head.dense_weight().detach().double()
     means = torch.stack([z[labels == c].double().mean(0) for c in range(4)])
-    for c, influence in enumerate(found.influences(head)):
-        kept = head.subspaces[c]
+    for c, influence in enumerate(found.influence(rows.weight)):
         elsewhere = z[labels != c].double().mean(0)
-        torch.testing.assert_close(influence, (weight[c] * (means[c] - elsewhere))[kept])
-    separation = dict(found.separation(head, 0, 2))
+        torch.testing.assert_close(influence, weight[c] * (means[c] - elsewhere))
+    dense = HeadRows.of(features.require_head())
+    shifted = Head("head", features.require_head().weight + torch.rand(7), torch.zeros(4))
+    torch.testing.assert_close(HeadRows.of(shifted).relative(), dense.relative())
+    separation = dict(found.separation(rows, 0, 2))
     assert set(separation) == {0, 2, 3, 6}
     expected = (weight[0] - weight[2]) * (means[0] - means[2])
     for j, moves in separation.items():
@@ -198,15 +201,15 @@ def test_verdicts_count_what_a_loop_counts() -> None:
     agreement = float((calls["dense"] == calls["sparse"]).double().mean())
     assert found.agreement == pytest.approx(agreement)
     means = torch.stack([z[labels == c].double().mean(0) for c in range(4)])
-    survey = Survey.of(features, sparse.subspaces, 1)
-    relations = Relations.of(Moments.of(z, labels, 4), survey)
-    weight = sparse.dense_weight().detach().double()
+    class_means = ClassMeans.of(Moments.of(z, labels, 4))
+    rows_of = HeadRows.of(dense)
+    weight = dense.weight.double()
     assert found.taken
     for (c, d), taken in found.taken.items():
-        rows = (labels == c) & (calls["sparse"] == d)
+        rows = (labels == c) & (calls["dense"] == d)
         torch.testing.assert_close(taken, z[rows].double().mean(0))
         moved = (weight[c] - weight[d]) * (taken - means[c])
-        for j, moves in relations.misleading(sparse, c, d, taken):
+        for j, moves in class_means.misleading(rows_of, c, d, taken):
             assert moves == pytest.approx(float(moved[j]), abs=1e-6)
     for mistake in found.mistakes:
         n = mistake.sample.number

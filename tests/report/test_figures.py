@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from penult.report.bundles import bundles, embedded, legible
 from penult.report.figures import curve, matrix, reason_bars, worst_classes
 from penult.report.page import feature_warnings, loss, number, percent, points, render, size
-from report_document import Maker
+from report_parts import Made
 
 
 class _Scripts(HTMLParser):
@@ -54,8 +54,8 @@ def words(value: Any) -> Iterator[str]:
     return (leaf for leaf in leaves(value) if isinstance(leaf, str))
 
 
-def test_the_bundles_hold_what_went_in() -> None:
-    document, classes, features, images = Maker().report()
+def test_the_bundles_hold_what_went_in(pictured: Made) -> None:
+    document, classes, features, images = pictured()
     html = render(document, classes, features, images)
     parser = _Scripts()
     parser.feed(html)
@@ -95,8 +95,8 @@ def test_legible_text_can_be_written_and_has_no_controls(text: str) -> None:
     assert not re.search("[\x00-\x1f\x7f]", seen)
 
 
-def test_not_a_number_is_refused() -> None:
-    document, *rest = Maker(n_mistakes=1).report()
+def test_not_a_number_is_refused(noisy: Made) -> None:
+    document, *rest = noisy()
     document["head"]["loss"] = float("nan")
     with pytest.raises(ValueError, match="JSON compliant"):
         render(document, *rest)
@@ -158,7 +158,9 @@ def test_the_bars_of_reasons_add_up(counts: list[int]) -> None:
 
 @given(st.lists(st.tuples(st.none() | _fraction, st.none() | _fraction)))
 def test_the_worst_classes_are_those_that_lose_most(pairs: list[tuple[Any, Any]]) -> None:
-    drawn = worst_classes({"classes": [{"dense": a, "sparse": b} for a, b in pairs]}, most=3)
+    rows = [{"dense": a, "sparse": b} for a, b in pairs]
+    assert worst_classes({"classes": rows, "head": None}) is None
+    drawn = worst_classes({"classes": rows, "head": {}}, most=3)
     known = [a - b for a, b in pairs if a is not None and b is not None]
     losses = sorted((loss for loss in known if loss > 0), reverse=True)
     assert (drawn is None) == (not known)
@@ -170,20 +172,31 @@ def test_the_worst_classes_are_those_that_lose_most(pairs: list[tuple[Any, Any]]
         assert -0.1 <= row["sparse"] <= 100.1
 
 
-def test_the_matrix_has_a_dot_for_each_weight() -> None:
-    document, classes, *_ = Maker().report()
-    drawn = matrix(document, classes)
+def test_the_matrix_has_a_dot_for_each_weight(pictured: Made) -> None:
+    document, classes, *_ = pictured()
+    for which, head in (("kept", document["head"]), ("features", None)):
+        drawn = matrix({**document, "head": head}, classes)
+        assert drawn is not None
+        found = {(dot["class"], drawn["columns"][dot["column"]]) for dot in drawn["dots"]}
+        rows = document["classes"]
+        assert found == {(c, j) for c, row in enumerate(rows) for j in row[which]}
+        assert drawn["columns"][0] == rows[0][which][0]
+    assert matrix({**document, "classes": document["classes"] * 5}, classes * 5) is None
+    few = [{**row, "n_samples": 0, "n_eval": 0} for row in document["classes"] * 4]
+    drawn = matrix({**document, "classes": [*document["classes"], *few]}, classes * 5)
     assert drawn is not None
-    found = {(dot["row"], drawn["columns"][dot["column"]]) for dot in drawn["dots"]}
-    assert found == {(c, j) for c, row in enumerate(document["classes"]) for j in row["features"]}
-    assert drawn["columns"][:5] == document["classes"][0]["features"]
-    large = Maker(n_classes=50).report()
-    assert matrix(large[0], large[1]) is None
+    assert drawn["rows"] == list(range(10))
 
 
-def test_warnings_count_a_feature_once() -> None:
-    document, *_ = Maker().report()
-    assert feature_warnings(document) == {"dead": [11], "flat": [17], "twins": [20, 21]}
+def test_warnings_count_a_feature_once(noisy: Made) -> None:
+    document, *_ = noisy()
+    found = feature_warnings(document)
+    assert found["dead"] == [11]
+    assert 11 not in found["flat"]
+    assert 17 in found["flat"]
+    assert {20, 21} <= set(found["twins"])
+    assert found["left"][0] == 40
+    assert feature_warnings({**document, "head": None})["left"] == []
 
 
 def test_numbers_as_a_person_reads_them() -> None:
@@ -198,8 +211,8 @@ def test_numbers_as_a_person_reads_them() -> None:
     assert number(-0.123456) == "\u22120.123"
 
 
-def test_the_document_comes_first_and_reasons_apart() -> None:
-    made = dict(bundles(*Maker(n_mistakes=60).report()))
+def test_the_document_comes_first_and_reasons_apart(noisy: Made) -> None:
+    made = dict(bundles(*noisy()))
     assert next(iter(made)) == "data-document"
-    assert {"data-class-0", "data-feature-1", "data-image-1", "data-mistake-1"} <= set(made)
+    assert {"data-class-0", "data-feature-0", "data-mistake-1"} <= set(made)
     assert "reasons" not in json.loads(made["data-document"])["mistakes"]["rows"][0]

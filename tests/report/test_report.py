@@ -23,6 +23,7 @@ from penult.data.source import ImageSource, Pass
 from penult.demo import TRANSFORM
 from penult.errors import InputError
 from penult.explain.explanation import Explanation
+from penult.explain.gallery import PictureOptions
 from penult.explain.survey import ShownSample
 from penult.explain.toplists import Entry
 from penult.features.collect import usable_head
@@ -37,11 +38,6 @@ from penult.storage import write_tensors
 from small_run import NET
 
 CORNER_CLASS = 3
-
-
-@pytest.fixture(scope="module")
-def report(digits: Run) -> Report:
-    return Report.of(digits)
 
 
 def with_corners(part: str) -> ArrayImages:
@@ -104,7 +100,7 @@ def test_a_planted_corner_is_found_shown_and_named(tmp_path: Path) -> None:
     )
     write_tensors(run.folder / "net.safetensors", network.state_dict(), {"format": "pt"})
     sources = Places(data=data, evaluation=held_out)
-    found = Report.of(run, sources=sources)
+    found = Report.of(run, pictures=PictureOptions(sources=sources))
     first = found.data.class_details[CORNER_CLASS]["features"][0]
     h, w = found.document["pictures"]["grid"]
     assert (h, w) == (8, 8)
@@ -142,8 +138,12 @@ def test_the_document_says_what_the_run_says(digits: Run, report: Report) -> Non
     assert 1 - wrong / mistakes["n_samples"] == pytest.approx(head["accuracy"])
     series = {s["name"]: dict(s["points"]) for s in document["curve"]["series"]}
     assert series["frequency"][5] == summary["influence"]["frequency"]["5"]["accuracy"]
-    assert len(document["conclusion"]) == 2
-    assert f"{100 * head['accuracy']:.2f}%" in document["conclusion"][0]
+    network, enough, _ = document["conclusion"]
+    assert f"{100 * summary['dense']['accuracy']:.2f}%" in network
+    assert f"{100 * head['accuracy']:.2f}%" in enough
+    counts = np.bincount([r["n_eval"] for r in document["classes"]])
+    commonest = document["about"]["commonest"]
+    assert commonest["accuracy"] == pytest.approx((len(counts) - 1) / summary["n_eval_samples"])
     assert json.loads(json.dumps(document, allow_nan=False)) == document
 
 
@@ -155,13 +155,27 @@ def test_details_are_the_features_of_the_samples_they_name(digits: Run, report: 
     data = report.data
     sparse = digits.head(report.document["head"]["select"], report.document["head"]["k"])
     weight = sparse.dense_weight().detach()
+    dense = digits.train().require_head().weight.double()
+    relative = dense - dense.mean(0)
     for c, details in enumerate(data.class_details):
-        assert sum(row["share"] for row in details["features"]) == pytest.approx(1)
-        influences = [row["influence"] for row in details["features"]]
-        assert influences == sorted(influences, reverse=True)
-        for row in details["features"]:
+        rows = details["features"]
+        means = z[labels == c].double().mean(0) - z[labels != c].double().mean(0)
+        influence = relative[c] * means
+        shares = influence.abs() / influence.abs().sum()
+        strongest = influence.abs().argsort(descending=True)[:8].tolist()
+        assert [row["feature"] for row in rows][: len(strongest)][0] == strongest[0]
+        assert set(strongest) | set(sparse.subspaces[c].tolist()) == {r["feature"] for r in rows}
+        sizes = [abs(row["influence"]) for row in rows]
+        assert sizes == sorted(sizes, reverse=True)
+        assert sum(row["sparse_share"] or 0 for row in rows) == pytest.approx(1)
+        for row in rows:
             j = row["feature"]
-            assert row["weight"] == pytest.approx(float(weight[c, j]))
+            assert row["influence"] == pytest.approx(float(influence[j]), abs=1e-4)
+            assert row["share"] == pytest.approx(float(shares[j]), abs=1e-4)
+            assert row["weight"] == pytest.approx(float(dense[c, j]))
+            assert row["kept"] == (j in sparse.subspaces[c])
+            if row["kept"]:
+                assert row["sparse_weight"] == pytest.approx(float(weight[c, j]))
             assert row["mean"] == pytest.approx(float(z[labels == c, j].mean()), abs=1e-4)
             for kind, inside in (("own", True), ("others", False)):
                 for i, value, map in row[kind]:
@@ -170,18 +184,16 @@ def test_details_are_the_features_of_the_samples_they_name(digits: Run, report: 
                     assert (labels[n] == c) == inside
                     levels = np.frombuffer(base64.b64decode(map), np.int8)
                     assert levels.size == 16
-    largest = np.zeros(64, int)
-    for details in data.class_details:
-        for row in details["features"]:
-            for _, _, map in (*row["own"], *row["others"]):
-                levels = np.abs(np.frombuffer(base64.b64decode(map), np.int8).astype(int))
-                largest[row["feature"]] = max(largest[row["feature"]], levels.max())
+    for j, (row, details) in enumerate(
+        zip(data.document["features"], data.feature_details, strict=True)
+    ):
+        in_page = sum(
+            j in [r["feature"] for r in detail["features"] if not r["kept"]]
+            for detail in data.class_details
+        )
+        assert row["deciding"] >= in_page
+        assert row["readers"] == len(details["readers"])
     for j, details in enumerate(data.feature_details):
-        for _, _, map in details["shots"]:
-            levels = np.abs(np.frombuffer(base64.b64decode(map), np.int8).astype(int))
-            largest[j] = max(largest[j], levels.max())
-        if details["shots"]:
-            assert largest[j] >= 100, "127 is the largest value, but for mistakes that exceed it"
         readers = {row["class"] for row in details["readers"]}
         assert readers == set(weight[:, j].nonzero()[:, 0].tolist())
         counts = sum(sum(row["counts"]) for row in details["distribution"])
@@ -293,14 +305,15 @@ def test_nothing_is_made_up_for_classes_without_samples(
     run = analyze_features(Features.of(z, labels, weight), None, tmp_path / "run")
     report = Report.of(run, k=2)
     for c, detail in enumerate(report.data.class_details):
-        told = [row["influence"] is not None for row in detail["features"]]
-        assert told == [c in (0, 7, 14)] * 2
+        told = {row["influence"] is not None for row in detail["features"]}
+        assert told == {c in (0, 7, 14)}
         for row in detail["features"]:
             assert (row["share"] is None) == (row["mean"] is None) == (c not in (0, 7, 14))
             others = z[labels != c, row["feature"]].mean()
             assert row["elsewhere"] == pytest.approx(float(others), rel=1e-4)
-        assert (detail["evidence"] is None) == (c not in (0, 7, 14))
-        sizes = [abs(row["weight"]) for row in detail["features"]]
+        assert (detail["logit"] is None) == (c not in (0, 7, 14))
+        relative = weight - weight.mean(0)
+        sizes = [abs(float(relative[c, row["feature"]])) for row in detail["features"]]
         if c not in (0, 7, 14):
             assert sizes == sorted(sizes, reverse=True)
         for rival in detail["confusions"]:
@@ -311,7 +324,27 @@ def test_nothing_is_made_up_for_classes_without_samples(
         shown = [row["class"] for row in feature["distribution"]]
         assert shown == sorted(means, key=lambda c: -means[c])
     (view,) = visit(report.html()).tour(["class/1"])
-    assert "By weight, as no images were analysed" in view["text"]
+    assert "Ordered by weight, as there are no images of this class" in view["text"]
+
+
+def test_one_class_has_nothing_to_be_compared_with(tmp_path: Path) -> None:
+    z = torch.rand(30, 4, generator=torch.Generator().manual_seed(0))
+    weight = torch.stack([torch.ones(4), torch.zeros(4)])
+    features = Features.of(z, torch.zeros(30, dtype=torch.int64), weight)
+    report = Report.of(analyze_features(features, None, tmp_path / "run"))
+    detail, empty = report.data.class_details
+    assert len(detail["features"]) == 4
+    for row in (*detail["features"], *empty["features"]):
+        assert (row["influence"], row["share"]) == (None, None)
+    assert {row["elsewhere"] for row in detail["features"]} == {None}
+    assert {row["mean"] for row in empty["features"]} == {None}
+    assert detail["logit"] == pytest.approx(
+        sum(row["mean"] * row["weight"] for row in detail["features"]) + detail["bias"]
+    )
+    assert empty["logit"] is None
+    assert not any(feature["flat"] for feature in report.document["features"])
+    assert "hardly differ" not in report.document["conclusion"][-1]
+    assert report.html()
 
 
 def test_the_report_is_made_by_the_command(
@@ -367,7 +400,10 @@ def test_where_there_is_no_room_the_best_of_the_first_lists_come_first(
 @pytest.mark.parametrize(
     ("accuracies", "said"),
     [
-        ([(1.0, 1.0), (1.0, 1.0)], "Every class is right on all of its images; 1 of 2 features"),
+        (
+            [(1.0, 1.0), (1.0, 1.0)],
+            "Every class is right on all of its images; the sparse head leaves out 1 of",
+        ),
         (
             [(0.9, 0.8), (1.0, 1.0)],
             "The weakest class is a (80.00%, most often taken for b), and it",
@@ -383,17 +419,33 @@ def test_the_conclusion_says_where_the_few_features_fail(
     accuracies: list[tuple[float | None, float | None]], said: str
 ) -> None:
     head = {"k": 1, "interval": [-0.01, 0.03], "loss": 0.0, "accuracy": 0.9, "agreement": 0.95}
-    document = {
-        "about": {"n_features": 2, "evaluated_on": "eval", "n_eval_samples": 1000},
+    document: dict[str, Any] = {
+        "about": {
+            "n_classes": 2,
+            "n_features": 2,
+            "evaluated_on": "eval",
+            "n_eval_samples": 1000,
+            "dense_accuracy": 0.9,
+            "commonest": {"class": 1, "accuracy": 0.625},
+        },
         "head": head,
         "classes": [
             {"name": name, "dense": dense, "sparse": sparse, "confused": 1}
             for name, (dense, sparse) in zip("ab", accuracies, strict=True)
         ],
-        "features": [{"readers": n, "flat": False, "dead": False} for n in (0, 2)],
+        "features": [{"readers": n, "deciding": 1, "flat": False, "dead": False} for n in (0, 2)],
     }
-    enough, where = conclusion(document)
+    network, enough, where = conclusion(document)
     assert said in where
-    assert "With 1 of 2 features per class, the sparse head has 90.00% of the 1,000" in enough
-    assert "as many as the dense head (95% interval of the loss: −1.00 to 3.00 points)" in enough
-    assert "agrees with it on 95.00% of them" in enough
+    assert network == (
+        "The network gets 90.00% of the 1,000 evaluation images right; always saying b, the "
+        "commonest class, would get 62.50%."
+    )
+    assert (
+        "With 1 of its 2 features per class, the sparse head gets 90.00% right, as many" in enough
+    )
+    assert "between 1.00 points more and 3.00 fewer, with 95 % confidence" in enough
+    assert "says the same as the network on 95.00% of them" in enough
+    alone = conclusion({**document, "head": None})
+    assert alone[0] == network
+    assert "sparse" not in "".join(alone)

@@ -33,6 +33,7 @@ from penult.cli.values import DTYPES, device_of, top_of, workers_of
 from penult.data.augmentation import augmentations_of
 from penult.demo import demo as run_demo
 from penult.errors import InputError
+from penult.explain.gallery import PictureOptions
 from penult.features.features import Features
 from penult.measure.groups import groups_document
 from penult.report.report import Report
@@ -87,7 +88,7 @@ def demo(
     """Train a small network on handwritten digits, analyse it and report: offline, in a minute."""
     with progress_bars() as heard:
         run = run_demo(out, overwrite=overwrite, progress=heard)
-        page = Report.of(run, progress=heard)
+        page = Report.of(run, pictures=PictureOptions(progress=heard("images")))
         with run.writing():
             page.save(run.report_file)
     _print_run(run, as_json)

@@ -516,6 +516,9 @@ ExplainedClass = Annotated[
 Against = Annotated[
     str | None, option("Explain what separates the class from this one, by name or number.")
 ]
+DenseReport = Annotated[
+    bool, option("Explain the network's own (dense) head alone, and no sparse one.", "--dense")
+]
 DenseHead = Annotated[
     bool, option("Explain the network's own (dense) head instead of a sparse one.", "--dense")
 ]

@@ -13,6 +13,7 @@ from penult.cli.spread import spread
 from penult.errors import InputError
 from penult.explain.drawing import save_picture
 from penult.explain.explanation import Explanation
+from penult.explain.gallery import PictureOptions
 from penult.explain.page import explanation_page
 from penult.plotting import require_picture
 from penult.report.report import Report
@@ -22,6 +23,7 @@ from penult.runs.run import Run
 @spread
 def report(
     run: given.RunFolder,
+    dense: given.DenseReport = False,
     images: given.Images = None,
     no_maps: given.NoMaps = False,
     out: given.Page = None,
@@ -41,12 +43,15 @@ def report(
             opened,
             k=head.k,
             select=head.select,
-            images=images,
-            maps=not no_maps,
-            sources=moved.sources(),
-            device=moved.where(),
-            overwrite=overwrite,
-            progress=heard,
+            dense=dense,
+            pictures=PictureOptions(
+                images=images,
+                maps=not no_maps,
+                sources=moved.sources(),
+                device=moved.where(),
+                overwrite=overwrite,
+                progress=heard("images"),
+            ),
         )
     with opened.adding(page):
         made.save(page)

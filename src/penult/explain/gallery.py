@@ -6,7 +6,7 @@ import hashlib
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -152,22 +152,44 @@ class Wish:
         key: part and number.
         sample: what it shows.
         values: the features whose maps are wanted, with their values in the run.
+        side: pixels of the picture's longer side, at most; small images stay as they are.
     """
 
     key: Key
     sample: ShownSample
     values: Mapping[int, float]
+    side: int = SIDE
+
+
+@dataclass(frozen=True, eq=False)
+class PictureOptions:
+    """How the pictures of a run are taken, for a report.
+
+    Attributes:
+        images: how many images each list shows; 8, or fewer where there are very many lists.
+        maps: False leaves out the heat maps, which need the network.
+        sources: where network and images are now, if not where the run found them.
+        device: where the network runs.
+        overwrite: take the pictures again although the run has them.
+        progress: called with (images done, images in all).
+    """
+
+    images: int | None = None
+    maps: bool = True
+    sources: Places | None = None
+    device: torch.device | str = "cpu"
+    overwrite: bool = False
+    progress: Progress | None = None
+
+    def __post_init__(self) -> None:
+        if self.images is not None and self.images < 1:
+            raise InputError(f"a report shows at least 1 image of each kind, found {self.images}")
 
 
 def take_pictures(
     run: Run,
     wishes: Sequence[Wish],
-    *,
-    sources: Places | None = None,
-    device: torch.device | str = "cpu",
-    maps: bool = True,
-    overwrite: bool = False,
-    progress: Progress | None = None,
+    options: PictureOptions | None = None,
 ) -> Gallery:
     """Load images of a run once more, and run its network on them for the heat maps.
 
@@ -178,20 +200,18 @@ def take_pictures(
     Args:
         run: made from images; one made from features gives an empty gallery.
         wishes: the most important first.
-        sources: where network and images are now, if not where the run found them.
-        device: where the network runs.
-        maps: False leaves the network alone.
-        overwrite: take them again although they are there.
-        progress: called with (images done, images in all).
+        options: whether with maps, and where things are now.
     """
+    options = options or PictureOptions()
+    maps = options.maps
     if not wishes or "transform" not in run.about or not any(wish.sample.id for wish in wishes):
         return Gallery(None, "The run was made from features: there are no images to show.")
     identity = _identity(run, wishes, maps)
     found = Gallery.load(run.examples_folder, identity)
     whole = found is not None and found.count(THERE) == len(wishes) and (found.kind or not maps)
-    if found is not None and whole and not overwrite:
+    if found is not None and whole and not options.overwrite:
         return found
-    made = _Taking(run, wishes, sources or Places(), torch.device(device), maps).run(progress)
+    made = _Taking(run, wishes, options).run()
     if found is not None and made.count(MISSING) > found.count(MISSING):
         n = made.count(MISSING)
         said = f"{n:,} images are gone: the pictures that the run has are kept"
@@ -209,12 +229,12 @@ def take_pictures(
 class _Taking:
     """One pass over the images that are wanted."""
 
-    def __init__(
-        self, run: Run, wishes: Sequence[Wish], sources: Places, device: torch.device, maps: bool
-    ) -> None:
+    def __init__(self, run: Run, wishes: Sequence[Wish], options: PictureOptions) -> None:
         self.run_ = run
         self.wishes = wishes
-        self.device = device
+        self.progress = options.progress
+        self.device = torch.device(options.device)
+        sources = options.sources or Places()
         self.transform = Transform.from_json(run.about["transform"])
         self.data = {
             part: _ByName(images_of(run, name, sources))
@@ -224,10 +244,10 @@ class _Taking:
         self.maps: Maps | None = None
         self.size: torch.Size | None = None  # of the images that the network was tried on
         self.note = "The heat maps were left out."
-        if maps:
+        if options.maps:
             self._open(sources)
 
-    def run(self, progress: Progress | None) -> Gallery:
+    def run(self) -> Gallery:
         """The gallery."""
         made = Gallery(None if self.maps is None else self.maps.kind, self.note)
         n_left = MOST_ATTRIBUTED
@@ -236,7 +256,7 @@ class _Taking:
         for wishes, values in self._batches():
             for wish, pixels in zip(wishes, values, strict=True):
                 state = MISSING if pixels is None else THERE
-                data = b"" if pixels is None else picture_of(pixels, exact=exact)
+                data = b"" if pixels is None else picture_of(pixels, exact=exact, side=wish.side)
                 made.pictures[wish.key] = Picture(wish.sample, state, data)
             done += len(wishes)
             there = [(w, p) for w, p in zip(wishes, values, strict=True) if p is not None]
@@ -253,8 +273,8 @@ class _Taking:
                     warnings.warn(f"no more heat maps: {error}", stacklevel=3)
                     made.note += f" Some are lacking: {error}."
                     self.maps = None
-            if progress is not None:
-                progress(done, len(self.wishes))
+            if self.progress is not None:
+                self.progress(done, len(self.wishes))
         return made
 
     def _open(self, sources: Places) -> None:
@@ -351,7 +371,7 @@ def _first(there: Sequence[tuple[Wish, Tensor]], n: int) -> tuple[list[tuple[Wis
     for wish, pixels in there:
         if n > 0:
             values = dict(list(wish.values.items())[:n])
-            kept.append((Wish(wish.key, wish.sample, values), pixels))
+            kept.append((replace(wish, values=values), pixels))
             n -= len(values)
     return kept, n
 
@@ -359,9 +379,9 @@ def _first(there: Sequence[tuple[Wish, Tensor]], n: int) -> tuple[list[tuple[Wis
 def _identity(run: Run, wishes: Sequence[Wish], maps: bool) -> dict[str, Any]:
     digest = hashlib.blake2b(digest_size=16)
     for wish in wishes:
-        digest.update(f"{wish.key} {sorted(wish.values)}\n".encode())
+        digest.update(f"{wish.key} {sorted(wish.values)} {wish.side}\n".encode())
     run_ = hashlib.blake2b(repr(run.about["identity"]).encode(), digest_size=8).hexdigest()
-    return {"run": run_, "wishes": digest.hexdigest(), "maps": maps, "side": SIDE}
+    return {"run": run_, "wishes": digest.hexdigest(), "maps": maps}
 
 
 def _hash(data: bytes) -> str:

@@ -17,10 +17,30 @@ from penult.explain.maps import upsampled
 ABOVE, BELOW = (213, 94, 0), (0, 114, 178)
 OPACITY = 0.85
 LEAST_SIDE = 96
+LEAST_SPAN = 0.15  # of the largest value: what exceeds the mean by less is no full colour
+
+
+def standing_out(map: Tensor, top: float) -> Tensor:
+    """How far each place of a map stands out, in [-1, 1]: what a picture of it colours.
+
+    Places no stronger than the map's mean strength are 0, those of strength `top` are 1, or −1
+    where the map is below zero. So a feature that is strong everywhere, as one capped at 6 is
+    nearly all over its best images, still shows where it is stronger than elsewhere.
+
+    Args:
+        map: (h, w).
+        top: the |value| of full colour, the same for all maps that are to be compared.
+    """
+    strength = map.abs()
+    mean = float(strength.mean())
+    span = max(top - mean, LEAST_SPAN * top, 1e-12)
+    return map.sign() * ((strength - mean) / span).clamp(0, 1)
 
 
 def overlay(image: Image.Image, map: Tensor, scale: float | None = None) -> Image.Image:
     """The image in grey with the map in colour over it: warm where above zero, blue where below.
+
+    Only what stands out is coloured, see `standing_out`.
 
     Args:
         image: what the network saw.
@@ -29,8 +49,9 @@ def overlay(image: Image.Image, map: Tensor, scale: float | None = None) -> Imag
     """
     image = enlarged(image)
     size = (image.height, image.width)
-    strength = upsampled(map[None].float(), size)[0] / max(scale or float(map.abs().max()), 1e-12)
-    opacity = (strength.abs().clamp(max=1) ** 0.7 * OPACITY)[:, :, None].numpy()
+    top = float(map.abs().max()) if scale is None else scale
+    strength = upsampled(standing_out(map.float(), top)[None], size)[0]
+    opacity = (strength.abs() ** 0.7 * OPACITY)[:, :, None].numpy()
     colour = torch.where(strength[:, :, None] > 0, torch.tensor(ABOVE), torch.tensor(BELOW)).numpy()
     grey = np.asarray(image.convert("L").convert("RGB"), np.float32)
     mixed: NDArray[np.float32] = grey * (1 - opacity) + colour * opacity

@@ -8,18 +8,19 @@ import torch
 from PIL import Image, features
 from torch import Tensor
 
-SIDE = 64  # pixels of a picture
+SIDE = 64  # pixels of a picture's longer side
 QUALITY = 78
 
 
-def picture_of(pixels: Tensor, *, exact: bool = True) -> bytes:
+def picture_of(pixels: Tensor, *, exact: bool = True, side: int = SIDE) -> bytes:
     """A small picture of what the network sees: uint8 (h, w, c), or a float tensor (c, h, w).
 
     Of a tensor that came ready for the network the values between its least and its largest are
-    spread over the grey levels. Where `exact`, tiny images keep every pixel as it is.
+    spread over the grey levels. Where `exact`, tiny images keep every pixel as it is. No
+    picture is larger than its image.
     """
     image = image_of(pixels)
-    image.thumbnail((SIDE, SIDE), Image.Resampling.BOX)
+    image.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=None)
     kept = io.BytesIO()
     if features.check("webp"):
         tiny = max(image.size) <= SIDE // 2

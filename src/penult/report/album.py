@@ -11,16 +11,21 @@ import torch
 from torch import Tensor
 
 from penult.explain.gallery import Gallery, Key, Wish
+from penult.explain.overlay import standing_out
 from penult.explain.survey import ShownSample
-from penult.explain.thumbnails import coarser
+from penult.explain.thumbnails import SIDE, coarser
 from penult.explain.toplists import Entry
 
 MOST_IMAGES = 7000
 MOST_SHOTS = 60_000
 IMAGES = 8
 LEAST_IMAGES = 3
+SIDES = ((600, 112), (2000, 88))  # up to so many images, pixels of a picture's longer side
+MISTAKE_SIDES = ((60, 224), (250, 160))
 COARSE = 8  # a side of the maps on a page with very many
 MANY_SHOTS = 20_000
+FULL_COLOUR = 0.99  # the part of all places of a feature's images that is less strong
+MOST_PLACES = 1 << 20
 
 Place = tuple[Any, ...]
 """Where on the page a list of images stands."""
@@ -68,11 +73,20 @@ class Album:
         # Mistakes have their place for sure, but come last where not all maps can be made.
         last = {key for key, _, _ in self.mistakes}
         order = sorted(values, key=lambda key: key in last)
-        return [Wish(key, known[key], values[key]) for key in order]
+        small = _side(len(values), SIDES)
+        large = max(small, _side(len(last), MISTAKE_SIDES))
+        return [
+            Wish(key, known[key], values[key], large if key in last else small) for key in order
+        ]
 
     def sample_numbers(self, part: str) -> set[int]:
         """Numbers of all samples that may be shown from a part."""
         return {e.sample for p, _, entries in self.lists.values() if p == part for e in entries}
+
+
+def _side(n: int, sides: Sequence[tuple[int, int]]) -> int:
+    """Pixels of each of n pictures: larger ones where they are few."""
+    return next((side for most, side in sides if n <= most), SIDE)
 
 
 class Shots:
@@ -87,8 +101,8 @@ class Shots:
         self._gallery = gallery
         self._album = album
         self._index = {key: i for i, key in enumerate(gallery.pictures)}
-        self._scales = self._largest()
         self._coarse = sum(len(found) for _, _, found in album.lists.values()) > MANY_SHOTS
+        self._scales = self._largest()
         self.grid: list[int] | None = None
         self.signed = False
 
@@ -118,25 +132,27 @@ class Shots:
         return self._index.get(key)
 
     def map(self, key: Key, feature: int) -> str | None:
-        """A map for the page: int8 in base64, 127 being the feature's largest value anywhere."""
+        """A map for the page: int8 in base64, 127 where it stands out most, see `standing_out`."""
         values = self._gallery.map(key, feature)
         if values is None:
             return None
         values = self._shown(values)
         self.grid = [values.shape[0], values.shape[1]]
         self.signed = self.signed or bool((values < 0).any())
-        scale = max(self._scales.get(feature, 0.0), 1e-12)
-        levels = (values / scale * 127).round().clamp(-127, 127).to(torch.int8)
+        levels = (standing_out(values, self._scales[feature]) * 127).round().to(torch.int8)
         return base64.b64encode(levels.contiguous().numpy().tobytes()).decode()
 
     def _shown(self, values: Tensor) -> Tensor:
         return coarser(values[None], COARSE)[0] if self._coarse else values
 
     def _largest(self) -> dict[int, float]:
-        scales: dict[int, float] = {}
-        pairs: Sequence[tuple[Key, int]] = self._gallery.mapped()
-        for key, feature in pairs:
+        """Of each feature the strength that few places of its images exceed."""
+        places: dict[int, list[Tensor]] = {}
+        for key, feature in self._gallery.mapped():
             values = self._gallery.map(key, feature)
             assert values is not None
-            scales[feature] = max(scales.get(feature, 0.0), float(values.abs().max()))
-        return scales
+            places.setdefault(feature, []).append(self._shown(values).abs().flatten())
+        return {
+            feature: float(torch.quantile(torch.cat(found)[:MOST_PLACES], FULL_COLOUR))
+            for feature, found in places.items()
+        }

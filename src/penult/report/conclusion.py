@@ -1,4 +1,4 @@
-"""Conclusion: what a reader should take away, in two sentences made from the numbers."""
+"""Conclusion: what a reader should take away, in a few sentences made from the numbers."""
 
 from __future__ import annotations
 
@@ -9,70 +9,102 @@ from penult.text import percent
 
 
 def conclusion(document: Mapping[str, Any]) -> list[str]:
-    """Two sentences: how few features do, and where they fail or what to look at.
+    """How good the network is, how few features do, where they fail and what to look at.
 
     Args:
         document: a report's, complete but for the conclusion.
+
+    Returns:
+        Two sentences, or three where a sparse head is explained.
     """
-    return [_enough(document), _where(document)]
+    found = [_network(document), _where(document)]
+    return found if document["head"] is None else [found[0], _enough(document), found[1]]
+
+
+def _network(document: Mapping[str, Any]) -> str:
+    about = document["about"]
+    commonest = about["commonest"]
+    sentence = (
+        f"The network gets {percent(about['dense_accuracy'])}% of the "
+        f"{about['n_eval_samples']:,} {_images(about)} right"
+    )
+    if about["n_classes"] > 1:
+        name = _quoted(document["classes"][commonest["class"]]["name"])
+        sentence += (
+            f"; always saying {name}, the commonest class, would get "
+            f"{percent(commonest['accuracy'])}%"
+        )
+    return f"{sentence}."
 
 
 def _enough(document: Mapping[str, Any]) -> str:
     about, head = document["about"], document["head"]
     low, high = (100 * end for end in head["interval"])
     loss = 100 * head["loss"]
-    k = f"{head['k']} of {about['n_features']:,} features per class"
-    on = "evaluation" if about["evaluated_on"] == "eval" else "analysed"
     if abs(loss) < 0.005:
-        change = "as many as the dense head"
+        change = "as many as the network"
     else:
-        more = "less" if loss > 0 else "more"
-        change = f"{abs(loss):.2f} points {more} than the dense head"
+        more = "fewer" if loss > 0 else "more"
+        change = f"{abs(loss):.2f} points {more} than the network"
     return (
-        f"With {k}, the sparse head has {percent(head['accuracy'])}% of the "
-        f"{about['n_eval_samples']:,} {on} images right, {change} (95% interval of the loss: "
-        f"{_signed(low)} to {_signed(high)} points), and agrees with it on "
-        f"{percent(head['agreement'])}% of them."
+        f"With {head['k']} of its {about['n_features']:,} features per class, the sparse head gets "
+        f"{percent(head['accuracy'])}% right, {change} ({_between(low, high)}, with 95 % "
+        f"confidence), and says the same as the network on {percent(head['agreement'])}% of them."
     )
 
 
+def _between(low: float, high: float) -> str:
+    """The ends of an interval of the loss, in words: a loss below zero is a gain."""
+    if high < 0:
+        return f"between {-high:.2f} and {-low:.2f} points more"
+    if low < 0:
+        return f"between {-low:.2f} points more and {high:.2f} fewer"
+    return f"between {low:.2f} and {high:.2f} points fewer"
+
+
+def _images(about: Mapping[str, Any]) -> str:
+    return "evaluation images" if about["evaluated_on"] == "eval" else "analysed images"
+
+
 def _where(document: Mapping[str, Any]) -> str:
-    classes = document["classes"]
-    lost = [
-        (row["dense"] - row["sparse"], row["name"])
-        for row in classes
-        if row["dense"] is not None and row["sparse"] is not None
-    ]
-    measured = [row for row in classes if row["sparse"] is not None]
+    classes, head = document["classes"], document["head"]
+    which = "dense" if head is None else "sparse"
+    measured = [row for row in classes if row[which] is not None]
     if not measured:
         return "No class has evaluation images, so nothing can be said of single classes."
-    weakest = min(measured, key=lambda row: row["sparse"])
-    if weakest["sparse"] == 1:
+    weakest = min(measured, key=lambda row: row[which])
+    if weakest[which] == 1:
         sentence = "Every class is right on all of its images"
     else:
-        sentence = f"The weakest class is {_quoted(weakest['name'])} ({percent(weakest['sparse'])}%"
+        sentence = f"The weakest class is {_quoted(weakest['name'])} ({percent(weakest[which])}%"
         if weakest["confused"] is not None:
             sentence += f", most often taken for {_quoted(classes[weakest['confused']]['name'])}"
         sentence += ")"
-    loss, name = max(lost)
+    loss, name = max((row["dense"] - row["sparse"], row["name"]) for row in measured)
     if loss > 0 and name != weakest["name"]:
         sentence += f"; with so few features {_quoted(name)} loses most, {100 * loss:.2f} points"
     elif loss > 0:
         sentence += f", and it also loses most with so few features, {100 * loss:.2f} points"
-    n_flat = sum(row["flat"] or row["dead"] for row in document["features"])
-    n_unread = sum(row["readers"] == 0 for row in document["features"])
-    n_features = len(document["features"])
-    unread = f"{n_unread:,} of {n_features:,} features {'is' if n_unread == 1 else 'are'}"
-    extra = f"; {unread} read by no class" if n_unread else ""
+    return f"{sentence}{_remarks(document)}."
+
+
+def _remarks(document: Mapping[str, Any]) -> str:
+    """What to look at among the features."""
+    features = document["features"]
+    extra = ""
+    if document["head"] is not None:
+        n_left = sum(row["deciding"] > 0 and row["readers"] == 0 for row in features)
+        n_deciding = sum(row["deciding"] > 0 for row in features)
+        if n_left:
+            extra += (
+                f"; the sparse head leaves out {n_left:,} of the {n_deciding:,} features that "
+                "decide classes in the network"
+            )
+    n_flat = sum(row["flat"] or row["dead"] for row in features)
     if n_flat:
         what = "is dead or hardly differs" if n_flat == 1 else "are dead or hardly differ"
-        which = f", and {n_flat:,}" if n_unread else f"; {n_flat:,} of the features"
-        extra += f"{which} {what} between classes"
-    return f"{sentence}{extra}."
-
-
-def _signed(value: float) -> str:
-    return f"{value:.2f}".replace("-", "−")
+        extra += f"; {n_flat:,} of the features {what} between classes"
+    return extra
 
 
 def _quoted(name: str) -> str:

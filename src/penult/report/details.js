@@ -4,17 +4,21 @@ const missing = (title, text) => ({ title, content: [el("h1", { tabindex: "-1" }
 
 const noClass = () => missing("No such class", `The classes have the numbers 0 to ${count(about().classes.length - 1)}.`);
 
-function pager(kind, index, total, name) {
-  const link = (to, label, glyph) => (to < 0 || to >= total
+// order: the things in the order in which the arrows go through them.
+function pager(kind, index, order, name) {
+  const at = order.indexOf(index);
+  const link = (to, label, glyph) => (to < 0 || to >= order.length
     ? el("span", { class: "tool off", "aria-hidden": "true" }, el("span", { class: "glyph" }, glyph))
-    : el("a", { class: "tool", href: `#${kind}/${to}`, "aria-label": label, title: `${label}: ${name(to)}`, rel: to < index ? "prev" : "next" }, el("span", { class: "glyph", "aria-hidden": "true" }, glyph)));
-  return el("div", { class: "pager" }, link(index - 1, `Previous ${kind}`, "←"), link(index + 1, `Next ${kind}`, "→"));
+    : el("a", { class: "tool", href: `#${kind}/${order[to]}`, "aria-label": label, title: `${label}: ${name(order[to])}`, rel: to < at ? "prev" : "next" }, el("span", { class: "glyph", "aria-hidden": "true" }, glyph)));
+  return el("div", { class: "pager" }, link(at - 1, `Previous ${kind}`, "←"), link(at + 1, `Next ${kind}`, "→"));
 }
 
-function top(kind, index, total, name, eyebrow, title) {
+const numbered = (total) => Array.from({ length: total }, (_, i) => i);
+
+function top(kind, index, order, name, eyebrow, title) {
   return el("div", { class: "top" },
     el("div", null, el("p", { class: "eyebrow" }, eyebrow), el("h1", { tabindex: "-1" }, title)),
-    pager(kind, index, total, name));
+    pager(kind, index, order, name));
 }
 
 function classView(c) {
@@ -25,15 +29,15 @@ function classView(c) {
   return {
     title: row.name,
     content: [
-      top("class", c, about().classes.length, className, `Class ${count(c)}`, el("bdi", null, row.name)),
+      top("class", c, classOrder(), className, `Class ${count(c)}`, el("bdi", null, row.name)),
       el("dl", { class: "numbers" },
-        el("div", null, el("dt", null, "Dense head"), el("dd", null, percent(row.dense))),
-        el("div", { class: "chosen" }, el("dt", null, "Sparse head"), el("dd", null, percent(row.sparse)), el("dd", { class: "note" }, `${points(difference)} points`)),
+        el("div", { class: hasSparse() ? null : "chosen" }, el("dt", null, "Network (dense head)"), el("dd", null, percent(row.dense)), el("dd", { class: "note" }, "of its images right")),
+        hasSparse() && el("div", { class: "chosen" }, el("dt", null, "Sparse head"), el("dd", null, percent(row.sparse)), el("dd", { class: "note" }, known(difference) ? `${points(difference)} points` : "not known")),
         el("div", null, el("dt", null, "Images"), el("dd", null, count(row.n_eval)), el("dd", { class: "note" }, `evaluated; ${count(row.n_samples)} analysed`)),
-        el("div", null, el("dt", null, "Sufficient reason"), el("dd", null, short(row.reason)), el("dd", { class: "note" }, known(row.reason) ? "features, median" : "not computed")),
-        el("div", null, el("dt", null, "Most confused with"), el("dd", { class: "name" }, classLink(row.confused)),
+        el("div", null, el("dt", null, "Sufficient reason"), el("dd", null, short(row.reason)), el("dd", { class: "note" }, known(row.reason) ? "features guarantee a prediction, median" : "not computed")),
+        el("div", null, el("dt", null, "Most often taken for"), el("dd", { class: "name" }, classLink(row.confused)),
           el("dd", { class: "note" }, mistakesLink(c, "Its mistakes")))),
-      detail ? classTraits(c, detail) : el("p", { class: "empty" }, "This page keeps no details of the class; its features: ", someFeatures(row.features)),
+      detail ? classTraits(c, detail) : el("p", { class: "empty" }, "This page keeps no details of the class; its features: ", someFeatures(row.features, row.kept)),
       detail && confusions(c, detail),
     ],
   };
@@ -42,26 +46,36 @@ function classView(c) {
 const ABSENCE = "its absence speaks for this class";
 const byAbsence = (trait) => trait.weight < 0 && trait.influence > 0;
 
+function traitsText(c, detail) {
+  if (about().classes.length === 2) {
+    return `Of two classes only the difference of their logits counts: what stands here is ${className(c)} less ${className(1 - c)}. Orange moves the class's own images towards it, blue away. The bias is ${signed(detail.bias)}, the mean difference ${signed(detail.logit)}.`;
+  }
+  const order = detail.features.some((trait) => !known(trait.influence))
+    ? "Ordered by weight, as there are no images of this class, or of others, to compare"
+    : "Ordered by how far each moves the class in the network: its mean in the class less its mean elsewhere, times its weight. Orange raises the logit (the score) of the class's own images, blue lowers it";
+  return `${order}. The bias is ${signed(detail.bias)}${known(detail.logit) ? `, the mean logit ${signed(detail.logit)}` : ""}.`;
+}
+
 function classTraits(c, detail) {
   const reach = largestOf(detail.features.flatMap((trait) => [trait.mean, trait.elsewhere]));
-  const order = detail.features.some((trait) => !known(trait.influence))
-    ? "By weight, as no images were analysed that could be compared" : "By what each moves: mean in the class less mean elsewhere, times weight: orange raises the logit of the class's own images, blue lowers it";
-  const text = `${order}. Bias ${signed(detail.bias)}, mean logit ${signed(detail.evidence)}.`;
   const [most] = detail.features;
+  const strongest = largestOf(detail.features.map((trait) => trait.share));
   const shown = detail.features.some((trait) => trait.own.length + trait.others.length);
+  const n = about().classes[c].kept.length;
+  const kept = hasSparse() && ` The sparse head keeps ${n ? plural(n, "feature", "features") : "none"}, marked in green.`;
   return el("section", null,
-    heading(detail.features.length ? `Its ${plural(detail.features.length, "feature", "features")}` : "It reads no feature", text),
+    heading("What decides this class", [traitsText(c, detail), kept]),
     most && mapKey(),
-    el("div", { class: shown ? "traits" : "traits plainly" }, detail.features.map((trait) => el("section", { class: Math.max(trait.own.length, trait.others.length) > 4 ? "trait" : "trait few" },
+    el("div", { class: shown ? "traits" : "traits plainly" }, detail.features.map((trait) => el("section", { class: `${Math.max(trait.own.length, trait.others.length) > 4 ? "trait" : "trait few"}${trait.kept ? " is-kept" : ""}` },
       el("div", { class: "trait-facts" },
-        el("h3", null, el("a", { href: `#feature/${trait.feature}` }, "Feature ", el("b", null, String(trait.feature)))),
-        el("p", { class: "share" }, el("b", null, whole(trait.share)), " of the evidence"),
-        bar(trait.share, (trait.influence ?? trait.weight) < 0 ? "neg" : "pos", `${whole(trait.share)} of the evidence`),
+        el("h3", null, el("a", { href: `#feature/${trait.feature}` }, "Feature ", el("b", null, String(trait.feature))), trait.kept && el("span", { class: "mark kept" }, KEPT)),
+        el("p", { class: "share" }, el("b", null, whole(trait.share)), " of the network's evidence"),
+        bar(trait.share / strongest, (trait.influence ?? trait.weight) < 0 ? "neg" : "pos", `${whole(trait.share)} of the network's evidence`),
         byAbsence(trait) ? el("p", { class: "note absence" }, ABSENCE) : null,
         el("dl", { class: "facts" },
           fact("Moves the logit by", signed(trait.influence)),
           fact("Weight", signed(trait.weight)),
-          fact("Dense weight", signed(trait.dense_weight))),
+          trait.kept && fact("In the sparse head", known(trait.sparse_share) ? `${whole(trait.sparse_share)}, weight ` : "weight ", signed(trait.sparse_weight))),
         el("div", { class: "means" },
           el("span", null, "in the class"), bar(Math.abs(trait.mean) / reach, "own", ""), el("span", { class: "n" }, number(trait.mean)),
           el("span", null, "elsewhere"), bar(Math.abs(trait.elsewhere) / reach, "", ""), el("span", { class: "n" }, number(trait.elsewhere)))),
@@ -74,28 +88,28 @@ function confusions(c, detail) {
   if (!detail.confusions.length) return el("section", null, heading("Confusions", "No image of this class is taken for another, and none of another for it."));
   const scale = largestOf(detail.confusions.flatMap((rival) => [...rival.features, ...(rival.misled || [])].map((f) => f.moves)));
   return el("section", null,
-    heading("Confusions", ["Bars in units of the logit: ", el("span", { class: "pos" }, "orange towards this class"), ", ", el("span", { class: "neg" }, "blue towards the other"), "."]),
+    heading("Confusions", ["The images that were taken for another class, and what the network saw in them. Bars in units of the logit: ", el("span", { class: "pos" }, "orange towards this class"), ", ", el("span", { class: "neg" }, "blue towards the other"), "."]),
     el("div", { class: "rivals" }, detail.confusions.map((rival) => confusion(c, rival, scale))));
 }
 
 function confusion(c, rival, scale) {
   const name = (d) => el("bdi", null, className(d));
   const counts = (text, numbers, label) => el("tr", null, el("th", { scope: "row" }, text),
-    numbers.map((n) => el("td", { class: "n" }, (n > 0 && mistakesLink(label, count(n))) || count(n))));
+    numbers.slice(0, hasSparse() ? 2 : 1).map((n) => el("td", { class: "n" }, (n > 0 && mistakesLink(label, count(n))) || count(n))));
   const bars = (features) => el("div", { class: "ledger" }, features.map((f) => [
     featureLink(f.feature), diverging(f.moves, scale, `moves ${signed(f.moves)}`), el("span", { class: "n" }, signed(f.moves))]));
-  const [, n] = rival.to;
+  const [n] = rival.to;
   return el("section", { class: "rival" },
     el("h3", null, classLink(rival.class)),
     el("table", { class: "plain" },
-      el("thead", null, el("tr", null, el("td"), el("th", { scope: "col", class: "n" }, "dense"), el("th", { scope: "col", class: "n" }, "sparse"))),
+      el("thead", null, el("tr", null, el("td"), el("th", { scope: "col", class: "n" }, "network"), hasSparse() && el("th", { scope: "col", class: "n" }, "sparse head"))),
       el("tbody", null,
         counts("its images taken for the other", rival.to, c),
         counts("the other's taken for it", rival.from, rival.class))),
     el("h4", null, "What separates the average ", name(c), " from the average ", name(rival.class)),
     bars(rival.features),
     rival.misled?.length ? [
-      el("h4", null, n === 1 ? "In the one taken for " : `In the ${count(n)} taken for `, name(rival.class), n === 1 ? ": what moved it there" : ": what moved them there"),
+      el("h4", null, n === 1 ? "In the one that the network takes for " : `In the ${count(n)} that the network takes for `, name(rival.class), n === 1 ? ": what moved it there" : ": what moved them there"),
       bars(rival.misled)] : null);
 }
 
@@ -104,6 +118,7 @@ function featureView(j) {
   if (!row) return missing("No such feature", `The features have the numbers 0 to ${count(about().features.length - 1)}.`);
   const detail = item("feature", j);
   const warnings = [];
+  if (hasSparse() && row.deciding && !row.readers) warnings.push([`It is among the features that decide ${plural(row.deciding, "class", "classes")} in the network, and the sparse head leaves it out: what the sparse head says does not show what this feature does.`]);
   if (row.dead) warnings.push(["It is dead: it has the same value on all images, so no class can learn from it."]);
   else if (row.flat) warnings.push([`It hardly differs between the classes: ${percent(row.share)} of its variance lies between them.`]);
   if (known(row.twin)) {
@@ -113,10 +128,12 @@ function featureView(j) {
   return {
     title: `Feature ${j}`,
     content: [
-      top("feature", j, about().features.length, (to) => `feature ${to}`, "Feature", String(j)),
+      top("feature", j, numbered(about().features.length), (to) => `feature ${to}`, "Feature", String(j)),
       warnings.length ? el("div", { class: "warnings" }, warnings.map((text) => el("p", null, text))) : null,
       el("dl", { class: "numbers" },
-        el("div", { class: "chosen" }, el("dt", null, "Read by"), el("dd", null, count(row.readers)), el("dd", { class: "note" }, row.readers === 1 ? "class of the sparse head" : "classes of the sparse head")),
+        el("div", { class: "chosen" }, el("dt", null, "Evidence in the network"), el("dd", null, percent(row.evidence)), el("dd", { class: "note" }, "of what moves a class, mean over the classes")),
+        el("div", null, el("dt", null, "Decides"), el("dd", null, count(row.deciding)), el("dd", { class: "note" }, row.deciding === 1 ? "class more than most other features" : "classes more than most other features")),
+        hasSparse() && el("div", null, el("dt", null, "Kept for"), el("dd", null, count(row.readers)), el("dd", { class: "note" }, row.readers === 1 ? "class of the sparse head" : "classes of the sparse head")),
         el("div", null, el("dt", null, "Strongest in"), el("dd", { class: "name" }, classLink(row.best))),
         el("div", null, el("dt", null, "Mean"), el("dd", null, number(row.mean)), detail && el("dd", { class: "note" }, `from ${number(detail.range[0])} to ${number(detail.range[1])}`)),
         el("div", null, el("dt", null, "Between classes"), el("dd", null, percent(row.share)), el("dd", { class: "note" }, "of its variance"))),
@@ -126,18 +143,18 @@ function featureView(j) {
 }
 
 function featureDetail(j, detail) {
-  const weights = largestOf([...detail.readers.map((r) => r.weight), ...detail.dense.map(([, w]) => w)]);
-  const weightRow = (c, weight, share) => [
-    el("span", { class: "who" }, classLink(c)), diverging(weight, weights, `weight ${signed(weight)}`),
-    el("span", { class: "n" }, signed(weight)), el("span", { class: "n note" }, known(share) ? whole(share) : "")];
+  const weights = largestOf([...detail.readers, ...detail.network].map((r) => r.weight));
+  const weightRow = (r) => [
+    el("span", { class: "who" }, classLink(r.class)), diverging(r.weight, weights, `weight ${signed(r.weight)}`),
+    el("span", { class: "n" }, signed(r.weight)), el("span", { class: "n note" }, known(r.share) ? whole(r.share) : "")];
   return [
     detail.shots.length ? el("section", { class: "featured" }, heading("Where it is strongest", "The images of the whole data set with the largest values."), mapKey(), strip(detail.shots, j, null)) : null,
     el("div", { class: "pair" },
-      el("section", null, heading("Who reads it", "Weights of the sparse head, and the share of the class's evidence."),
-        detail.readers.length ? el("div", { class: "ledger named" }, detail.readers.map((r) => weightRow(r.class, r.weight, r.share)))
-          : el("p", { class: "empty" }, "No class of the sparse head reads it.")),
-      el("section", null, heading("In the dense head", "The strongest weights of both signs."),
-        el("div", { class: "ledger named" }, detail.dense.map(([c, weight]) => weightRow(c, weight, null))))),
+      el("section", null, heading("What it moves in the network", "The classes that it moves most: its weight, and its share of the class's evidence."),
+        el("div", { class: "ledger named" }, detail.network.map(weightRow))),
+      hasSparse() && el("section", null, heading("Which classes of the sparse head keep it", "Its weight there, and its share of the class's evidence."),
+        detail.readers.length ? el("div", { class: "ledger named" }, detail.readers.map(weightRow))
+          : el("p", { class: "empty" }, "The sparse head keeps it for no class."))),
     detail.distribution.length ? distribution(detail) : null,
   ];
 }
@@ -186,18 +203,18 @@ function mistakeView(index) {
   const reasons = item("mistake", index) || [];
   const image = item("image", row.image);
   const scale = largestOf(reasons.flatMap((r) => [r.gap, r.rest, r.bias, ...r.features.map((f) => f[2])]));
-  const large = el("div", { class: "large" }, picture(row.image, null));
-  const show = (map) => large.replaceChildren(picture(row.image, map));
+  const large = el("div", { class: "large" }, picture(row.image, null, row.id));
+  const show = (map) => large.replaceChildren(picture(row.image, map, row.id));
   const verdict = (said) => el("span", { class: said === row.label ? "verdict right" : "verdict wrong" }, classLink(said), said === row.label ? " right" : " wrong");
   return {
     title: `Mistake ${index}: ${className(row.label)}`,
     content: [
-      top("mistake", index, rows.length, (to) => className(rows[to].label), [el("span", null, `Mistake ${count(index)}`), el("span", null, KINDS[row.kind])],
+      top("mistake", index, numbered(rows.length), (to) => className(rows[to].label), [el("span", null, `Mistake ${count(index)}`), el("span", null, kindName(row.kind))],
         [el("bdi", null, className(row.label)), el("span", { class: "as" }, " taken for "), el("bdi", null, className(row.kind === "only-dense" ? row.dense : row.sparse))]),
       el("div", { class: "inquest" },
         el("aside", null, large,
-          el("p", { class: "id" }, el("bdi", null, image ? image.id : "")),
-          el("dl", { class: "facts" }, fact("Label", classLink(row.label)), fact("Dense head", verdict(row.dense)), fact("Sparse head", verdict(row.sparse))),
+          el("p", { class: "id" }, el("bdi", null, image ? image.id : row.id)),
+          el("dl", { class: "facts" }, fact("Label", classLink(row.label)), fact("Network", verdict(row.dense)), hasSparse() && fact("Sparse head", verdict(row.sparse))),
           about().pictures.maps ? el("p", { class: "note" }, "Point at a feature to see its map on the image.") : null, mapKey()),
         reasons.map((reason) => reasonPanel(row, reason, scale, show))),
     ],
@@ -208,7 +225,7 @@ function reasonPanel(row, reason, scale, show) {
   const line = (name, value, kind, extra) => el("div", { class: `line ${kind || ""}`, ...extra }, name,
     diverging(value, scale, signed(value)), el("span", { class: "n" }, signed(value)));
   return el("section", { class: `reason ${reason.head}` },
-    el("h2", null, `${reason.head === "dense" ? "Dense" : "Sparse"} head: `, el("span", null, "why ", classLink(reason.for), " rather than ", classLink(reason.against))),
+    el("h2", null, reason.head === "dense" ? "Network: " : "Sparse head: ", el("span", null, "why ", classLink(reason.for), " rather than ", classLink(reason.against))),
     el("div", { class: "sum" },
       reason.features.map(([j, value, contribution, map]) => line(
         el("span", { class: "term" }, map ? picture(row.image, map) : null, featureLink(j), el("span", { class: "note" }, `= ${number(value)}`)),

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from penult.errors import InputError
 from penult.explain.choice import HeadChoice
-from penult.explain.gallery import CHANGED, MISSING, Gallery, take_pictures
+from penult.explain.gallery import CHANGED, MISSING, Gallery, PictureOptions, take_pictures
 from penult.explain.reasons import Box, reason_sizes
-from penult.explain.survey import Distributions
-from penult.explain.thumbnails import SIDE
-from penult.features.collect import Progress
+from penult.explain.survey import Distributions, kept_of
 from penult.features.draw import spread
+from penult.heads.sparse_head import SparseHead
+from penult.network.head import Head
 from penult.report.album import Album, Shots
 from penult.report.conclusion import conclusion
-from penult.report.details import class_details, feature_details, finite
+from penult.report.details import Details, finite
 from penult.report.findings import Findings
 from penult.report.verdicts import KINDS
-from penult.runs.reopen import Places
 from penult.runs.run import Run
 
 FORMAT = "penult-report/1"
@@ -52,42 +48,16 @@ class ReportData:
     images: list[dict[str, Any]] = field(default_factory=list)
 
 
-def build(
-    run: Run,
-    choice: HeadChoice,
-    *,
-    images: int | None = None,
-    maps: bool = True,
-    sources: Places | None = None,
-    device: torch.device | str = "cpu",
-    overwrite: bool = False,
-    progress: Callable[[str], Progress] | None = None,
-) -> ReportData:
+def build(run: Run, choice: HeadChoice | None, options: PictureOptions) -> ReportData:
     """All that the report of a run shows.
 
     Args:
         run: a finished one.
-        choice: the sparse head that it explains, from `choose_head`.
-        images: how many images each list shows; fewer where there are very many lists.
-        maps: False leaves out the heat maps, which need the network.
-        sources: where network and images are now, if not where the run found them.
-        device: where the network runs.
-        overwrite: take the pictures again although the run has them.
-        progress: called with "images"; gives the function that hears of the progress.
+        choice: the sparse head that it explains beside the network's own, from `choose_head`;
+            None for the network's alone.
+        options: how its pictures are taken.
     """
-    if images is not None and images < 1:
-        raise InputError(f"a report shows at least 1 image of each kind, found {images}")
-    return _Builder(Findings(run, choice, images)).build(
-        partial(
-            take_pictures,
-            run,
-            sources=sources,
-            device=device,
-            maps=maps,
-            overwrite=overwrite,
-            progress=progress("images") if progress else None,
-        )
-    )
+    return _Builder(Findings(run, choice, options.images)).build(options)
 
 
 class _Builder:
@@ -97,19 +67,18 @@ class _Builder:
         self.found = findings
         self.run = findings.run
 
-    def build(self, take: Callable[..., Gallery]) -> ReportData:
+    def build(self, options: PictureOptions) -> ReportData:
+        found = self.found
         album = self._album()
         distributions = Distributions.of(
-            self.found.train,
-            self.found.survey,
-            self._means().float(),
-            album.sample_numbers("train"),
+            found.train, found.survey, self._means().float(), album.sample_numbers("train")
         )
         samples = {("train", n): sample for n, sample in distributions.samples.items()}
-        gallery = take(album.wishes(samples))
+        gallery = take_pictures(self.run, album.wishes(samples), options)
         shots = Shots(gallery, album)
-        classes = [class_details(self.found, c, shots) for c in range(self.found.head.n_classes)]
-        features = feature_details(self.found, shots, distributions)
+        details = Details(found, shots)
+        classes = [details.of_class(c) for c in range(found.n_classes)]
+        features = details.of_features(distributions)
         mistakes = self._mistakes(shots)
         document = self._document(gallery, shots, mistakes)
         return ReportData(document, classes, features, list(shots.images()))
@@ -117,13 +86,13 @@ class _Builder:
     def _album(self) -> Album:
         found = self.found
         album = Album()
-        for c in range(found.head.n_classes):
-            for rank, kept in enumerate(found.order(c)):
-                j = int(found.head.indices[kept])
-                album.lists["own", kept] = "train", j, found.survey.top_of_class(kept)
-                album.lists["others", kept] = "train", j, found.survey.top_elsewhere(kept)
-                album.ranks["own", kept] = album.ranks["others", kept] = rank
-        for j in range(found.head.n_features):
+        for c in range(found.n_classes):
+            for rank, entry in enumerate(kept_of(found.shown, c)):
+                j = int(found.shown.indices[entry])
+                album.lists["own", entry] = "train", j, found.survey.top_of_class(entry)
+                album.lists["others", entry] = "train", j, found.survey.top_elsewhere(entry)
+                album.ranks["own", entry] = album.ranks["others", entry] = rank
+        for j in range(found.n_features):
             album.lists["feature", j] = "train", j, found.survey.top(j)
         for mistake, reasons in zip(found.verdicts.mistakes, found.reasons, strict=True):
             mapped = {j: value for r in reasons for j, value, _, _ in r["features"]}
@@ -155,44 +124,14 @@ class _Builder:
         return {"n_samples": len(self.found.verdicts.labels), **counts, "rows": rows}
 
     def _document(self, gallery: Gallery, shots: Shots, mistakes: dict[str, Any]) -> dict[str, Any]:
-        summary, choice = self.found.summary, self.found.choice
+        summary = self.found.summary
         reasons, medians = self._reasons()
-        network = summary["network"]
-        data = self.run.about["data"]
-        where = data.get("path") or data.get("source") or data["kind"]
         document: dict[str, Any] = {
             "format": FORMAT,
-            "title": f"{_last(network or 'a classifier', '/:')} on {_last(where, '/')}",
-            "about": {
-                "network": network,
-                "layer": summary["head"] or None,
-                "run": self.run.folder.resolve().name,
-                "n_classes": self.found.head.n_classes,
-                "n_features": self.found.head.n_features,
-                "n_samples": summary["n_samples"],
-                "n_eval_samples": summary["n_eval_samples"],
-                "evaluated_on": summary["evaluated_on"],
-                "judge": choice.judge.document(),
-                "dense_accuracy": summary["dense"]["accuracy"],
-                "train_accuracy": summary["dense"]["train_accuracy"],
-                "data": where,
-                "versions": self.run.about["versions"],
-            },
+            "about": self._about(),
             "conclusion": [],
-            "head": {
-                "select": choice.select,
-                "refit": choice.refit,
-                "k": choice.k,
-                "accuracy": choice.accuracy,
-                "nnz": self.found.subspaces.nnz,
-                "n_features_used": len(torch.unique(self.found.head.indices)),
-                "loss": choice.loss,
-                "interval": list(choice.interval),
-                "why": choice.why,
-                "at_most": choice.counts.at_most,
-                "agreement": choice.counts.agreement,
-            },
-            "curve": _curve(summary, choice),
+            "head": self._head(),
+            "curve": _curve(summary, self.found.choice),
             "classes": self._classes(medians),
             "features": self._features(),
             "reasons": reasons,
@@ -201,7 +140,6 @@ class _Builder:
                 "note": gallery.note,
                 "grid": shots.grid,
                 "signed": shots.signed,
-                "side": SIDE,
                 "n_images": len(gallery.pictures),
                 "n_missing": gallery.count(MISSING),
                 "missing": _names(gallery, MISSING),
@@ -209,24 +147,73 @@ class _Builder:
             },
             "mistakes": mistakes,
         }
+        document["title"] = (
+            f"{_last(document['about']['network'] or 'a classifier', '/:')} on "
+            f"{_last(document['about']['data'], '/')}"
+        )
         document["conclusion"] = conclusion(document)
         return document
 
+    def _about(self) -> dict[str, Any]:
+        """What was analysed, and what its accuracy is to be compared with."""
+        found, summary = self.found, self.found.summary
+        data = self.run.about["data"]
+        commonest, fraction = found.verdicts.commonest
+        judge = summary["judge"] if found.choice is None else found.choice.judge.document()
+        return {
+            "network": summary["network"],
+            "layer": summary["head"] or None,
+            "run": self.run.folder.resolve().name,
+            "n_classes": found.n_classes,
+            "n_features": found.n_features,
+            "n_samples": summary["n_samples"],
+            "n_eval_samples": summary["n_eval_samples"],
+            "evaluated_on": summary["evaluated_on"],
+            "judge": judge,
+            "dense_accuracy": summary["dense"]["accuracy"],
+            "train_accuracy": summary["dense"]["train_accuracy"],
+            "commonest": {"class": commonest, "accuracy": fraction},
+            "warnings": _warnings(summary, judge),
+            "data": data.get("path") or data.get("source") or data["kind"],
+            "versions": self.run.about["versions"],
+        }
+
+    def _head(self) -> dict[str, Any] | None:
+        """The sparse head that is explained beside the network's own; None without."""
+        choice = self.found.choice
+        if choice is None:
+            return None
+        return {
+            "select": choice.select,
+            "refit": choice.refit,
+            "k": choice.k,
+            "accuracy": choice.accuracy,
+            "nnz": choice.head.subspaces.nnz,
+            "n_features_used": len(torch.unique(choice.head.indices)),
+            "loss": choice.loss,
+            "interval": list(choice.interval),
+            "why": choice.why,
+            "at_most": choice.counts.at_most,
+            "agreement": choice.counts.agreement,
+        }
+
     def _classes(self, medians: list[float | None]) -> list[dict[str, Any]]:
-        dense, sparse, n_eval = self.found.verdicts.accuracies()
+        found = self.found
+        dense, sparse, n_eval = found.verdicts.accuracies()
         rows = []
-        for c, name in enumerate(self.found.summary["class_names"]):
-            taken = {d: to[1] for d, (to, _) in self.found.confusions.get(c, {}).items() if to[1]}
+        for c, name in enumerate(found.summary["class_names"]):
+            taken = {d: to[0] for d, (to, _) in found.confusions.get(c, {}).items() if to[0]}
+            shown = found.shown[c]
+            read = [] if found.sparse is None else shown[found.sparse.read[c, shown]].tolist()
             rows.append(
                 {
                     "name": name,
-                    "n_samples": self.found.summary["class_counts"][c],
+                    "n_samples": found.summary["class_counts"][c],
                     "n_eval": int(n_eval[c]),
                     "dense": dense[c],
                     "sparse": sparse[c],
-                    "features": [
-                        int(self.found.head.indices[kept]) for kept in self.found.order(c)
-                    ],
+                    "features": shown.tolist(),
+                    "kept": read,
                     "confused": max(taken, key=lambda d: (taken[d], -d)) if taken else None,
                     "reason": medians[c],
                 }
@@ -235,16 +222,21 @@ class _Builder:
 
     def _means(self) -> Tensor:
         """Means of each class, -∞ of those without samples."""
-        means = self.found.relations.means.clone()
-        means[self.found.relations.counts == 0] = -torch.inf
+        means = self.found.means.means.clone()
+        means[self.found.means.counts == 0] = -torch.inf
         return means
 
     def _features(self) -> list[dict[str, Any]]:
-        relations = self.found.relations
-        n_readers = torch.bincount(self.found.head.indices, minlength=self.found.head.n_features)
+        found, relations = self.found, self.found.relations
+        n_readers = torch.zeros(found.n_features, dtype=torch.int64)
+        if found.sparse is not None:
+            n_readers = found.sparse.read.sum(0)
+        evidence = found.shares()[found.means.compared].mean(0)
         best = self._means().argmax(0)
         return [
             {
+                "deciding": int(found.deciding[j]),
+                "evidence": finite(float(evidence[j])),
                 "readers": int(n_readers[j]),
                 "best": None if relations.dead[j] else int(best[j]),
                 "mean": float(relations.mean[j]),
@@ -253,55 +245,68 @@ class _Builder:
                 "flat": bool(relations.flat[j]),
                 "twin": int(relations.twins[j]) if relations.twins[j] >= 0 else None,
             }
-            for j in range(self.found.head.n_features)
+            for j in range(found.n_features)
         ]
 
     def _reasons(self) -> tuple[dict[str, Any], list[float | None]]:
-        """Sizes of sufficient reasons of a sample of the evaluation images, and class medians."""
-        exact = self.found.dense.n_features <= PROVEN_FEATURES
-        n = min(REASON_SAMPLES, self.found.evaluation.n_samples)
-        keep = spread(torch.from_numpy(self.found.verdicts.labels), n)
-        z, labels = self.found.evaluation.subset(keep).arrays()
-        box = Box(self.found.survey.low.double(), self.found.survey.high.double())
-        heads = []
-        medians: list[float | None] = [None] * self.found.head.n_classes
-        certain = 1.0
-        for name, head in (("dense", self.found.dense), ("sparse", self.found.head)):
-            found = reason_sizes(head, z, box, exact=exact, seconds_each=PROOF_SECONDS)
-            certain = min(certain, float(found.exact))
-            sizes = found.sizes
-            heads.append(
+        """Sizes of sufficient reasons of a sample of the evaluation images, and class medians.
+
+        The medians are the network's.
+        """
+        found = self.found
+        exact = found.n_features <= PROVEN_FEATURES
+        n = min(REASON_SAMPLES, found.evaluation.n_samples)
+        keep = spread(torch.from_numpy(found.verdicts.labels), n)
+        z, labels = found.evaluation.subset(keep).arrays()
+        box = Box(found.survey.low.double(), found.survey.high.double())
+        heads: dict[str, Head | SparseHead] = {"dense": found.dense}
+        if found.choice is not None:
+            heads["sparse"] = found.choice.head
+        medians: list[float | None] = [None] * found.n_classes
+        certain, rows = 1.0, []
+        for name, head in heads.items():
+            sizes = reason_sizes(head, z, box, exact=exact, seconds_each=PROOF_SECONDS)
+            certain = min(certain, float(sizes.exact))
+            rows.append(
                 {
                     "name": name,
-                    "median": float(sizes.double().median()),
-                    "counts": torch.bincount(sizes).tolist(),
-                    "n_read": float(found.relevant.double().mean()),
+                    "median": float(sizes.sizes.double().median()),
+                    "counts": torch.bincount(sizes.sizes).tolist(),
+                    "n_read": float(sizes.relevant.double().mean()),
                 }
             )
-        for c in range(self.found.head.n_classes):
-            own = sizes[labels == c]
-            if len(own) >= FEWEST_FOR_A_MEDIAN:
-                medians[c] = float(own.double().median())
+            if name == "dense":
+                for c in sorted(set(labels.tolist())):
+                    own = sizes.sizes[labels == c]
+                    if len(own) >= FEWEST_FOR_A_MEDIAN:
+                        medians[c] = float(own.double().median())
         document = {
             "n_samples": n,
             "exact": certain,
-            "n_features": self.found.head.n_features,
-            "heads": heads,
+            "n_features": found.n_features,
+            "heads": rows,
         }
         return document, medians
 
 
-def _curve(summary: dict[str, Any], choice: HeadChoice) -> dict[str, Any]:
+def _curve(summary: dict[str, Any], choice: HeadChoice | None) -> dict[str, Any]:
     series = []
+    chosen = None if choice is None else choice.select
     if summary["path"]:
         first = summary["path"][0]
         points = [[row["k"], row["accuracy"]] for row in summary["path"]]
         name = f"{first['select']}, refitted"
-        series.append({"name": name, "chosen": choice.select == first["select"], "points": points})
+        series.append({"name": name, "chosen": chosen == first["select"], "points": points})
     for name, rows in summary["influence"].items():
         points = [[int(k), row["accuracy"]] for k, row in rows.items()]
-        series.append({"name": name, "chosen": choice.select == name, "points": points})
+        series.append({"name": name, "chosen": chosen == name, "points": points})
     return {"dense": summary["dense"]["accuracy"], "series": series}
+
+
+def _warnings(summary: dict[str, Any], judge: dict[str, Any]) -> list[str]:
+    """What a reader must know before the numbers, as sentences."""
+    found = [*summary.get("warnings", []), *([judge["warning"]] if judge["warning"] else [])]
+    return [f"{text[:1].upper()}{text[1:].rstrip('.')}." for text in found]
 
 
 def _last(where: str, separators: str) -> str:

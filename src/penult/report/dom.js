@@ -92,6 +92,21 @@ function mistakesLink(label, text) {
 
 const featureLink = (j) => el("a", { href: `#feature/${j}`, class: "feature" }, String(j));
 
+// Whether a sparse head is explained beside the network's own.
+const hasSparse = () => Boolean(about().head);
+
+// A feature of a class, marked where the sparse head keeps it.
+const KEPT = "kept by the sparse head";
+const keptLink = (j, kept) => el("a", { href: `#feature/${j}`, class: kept ? "feature kept" : "feature", title: kept ? KEPT : null }, String(j));
+
+// Classes in the order of all lists: those with images first.
+let inOrder = null;
+function classOrder() {
+  return inOrder ||= about().classes.map((row, c) => c)
+    .sort((a, b) => Number(hasImages(b)) - Number(hasImages(a)) || a - b);
+}
+const hasImages = (c) => about().classes[c].n_samples + about().classes[c].n_eval > 0;
+
 // A drawing that is read out as its label; without one, the number beside it is enough.
 const spoken = (label) => (label ? { role: "img", "aria-label": label } : { "aria-hidden": "true" });
 
@@ -115,7 +130,7 @@ function dumbbell(dense, sparse, low) {
   if (!known(dense) || !known(sparse)) return null;
   const at = (value) => 100 * (value - low) / ((1 - low) || 1);
   const place = (value) => ({ style: { left: `${at(value)}%` } });
-  return el("span", { class: "track", role: "img", "aria-label": `dense ${percent(dense)}, sparse ${percent(sparse)}` },
+  return el("span", { class: "track", role: "img", "aria-label": `network ${percent(dense)}, sparse head ${percent(sparse)}` },
     el("i", { class: "rod", style: { left: `${at(Math.min(dense, sparse))}%`, width: `${at(Math.max(dense, sparse)) - at(Math.min(dense, sparse))}%` } }),
     el("i", { class: "end dense", ...place(dense) }), el("i", { class: "end sparse", ...place(sparse) }));
 }

@@ -25,7 +25,8 @@ def curve(
         height: of the drawing, pixels.
         labelled: leave room at the right for the names of the lines, moved apart.
     """
-    dense, head = document["curve"]["dense"], document["head"]
+    dense = document["curve"]["dense"]
+    head = document["head"] or {"k": 1, "accuracy": dense}
     series = [line for line in document["curve"]["series"] if line["points"]]
     ks = sorted({k for line in series for k, _ in line["points"] if k > 0} | {max(head["k"], 1)})
     left, top, bottom = 46.0, 26.0, 38.0
@@ -52,7 +53,11 @@ def curve(
         "bottom": height - bottom,
         "lines": lines,
         "dense": {"y": y(dense), "accuracy": dense},
-        "chosen": {"x": x(head["k"]), "y": y(head["accuracy"]), "inside": head["accuracy"] >= low},
+        "chosen": {
+            "x": x(head["k"]),
+            "y": y(head["accuracy"]),
+            "inside": document["head"] is not None and head["accuracy"] >= low,
+        },
         "x_ticks": _spaced([(x(k), k) for k in ks], 24.0),
         "y_ticks": [
             {"y": y(low + i * step), "value": low + i * step}
@@ -188,37 +193,45 @@ def matrix(
 ) -> dict[str, Any] | None:
     """Which class reads which feature: a dot for each, its area the share of evidence.
 
-    None where that would be more than `MOST_ROWS` classes or `MOST_COLUMNS` features. Features
-    stand in the order of the classes that read them most, so that a class's own lie together.
+    Of the sparse head where one is explained, else the network's strongest features. Classes are
+    those with images, if there are any. None where that would be more than `MOST_ROWS` classes or
+    `MOST_COLUMNS` features. Features stand in the order of the classes that read them most, so
+    that a class's own lie together.
     """
     classes = document["classes"]
+    sparse = document["head"] is not None
+    which, share, weight = (
+        ("kept", "sparse_share", "sparse_weight") if sparse else ("features", "share", "weight")
+    )
+    filled = [c for c, row in enumerate(classes) if row["n_samples"] + row["n_eval"] > 0]
+    rows = filled or list(range(len(classes)))
     first: dict[int, tuple[int, int]] = {}
-    for rank in range(max((len(c["features"]) for c in classes), default=0)):
-        for c, row in enumerate(classes):
-            if rank < len(row["features"]):
-                first.setdefault(row["features"][rank], (c, rank))
-    if not first or len(classes) > MOST_ROWS or len(first) > MOST_COLUMNS:
+    for rank in range(max((len(classes[c][which]) for c in rows), default=0)):
+        for c in rows:
+            if rank < len(classes[c][which]):
+                first.setdefault(classes[c][which][rank], (c, rank))
+    if not first or len(rows) > MOST_ROWS or len(first) > MOST_COLUMNS:
         return None
     columns = sorted(first, key=lambda j: first[j])
     place = {j: i for i, j in enumerate(columns)}
     dots = [
         {
-            "row": c,
+            "row": at,
             "column": place[item["feature"]],
             "feature": item["feature"],
             "class": c,
-            "share": item["share"],
-            "weight": item["weight"],
+            "share": item[share],
+            "weight": item[weight],
         }
-        for c, detail in enumerate(class_details[: len(classes)])
-        for item in detail["features"]
-        if item["feature"] in place
+        for at, c in enumerate(rows)
+        for item in class_details[c]["features"]
+        if item["kept"] or not sparse
     ]
     largest = max((dot["share"] or 0.0 for dot in dots), default=0.0) or 1.0
     for dot in dots:
         dot["size"] = round(math.sqrt((dot["share"] or 0.0) / largest), 4)
     step = min(max(_MATRIX / len(columns), 22.0), 40.0)
-    return {"columns": columns, "n_rows": len(classes), "dots": dots, "step": round(step, 2)}
+    return {"columns": columns, "rows": rows, "dots": dots, "step": round(step, 2)}
 
 
 def worst_classes(document: Mapping[str, Any], most: int = 8) -> dict[str, Any] | None:
@@ -227,6 +240,8 @@ def worst_classes(document: Mapping[str, Any], most: int = 8) -> dict[str, Any] 
     Only classes that lose are among the `rows`, at most `most`. `n_others` counts those that do
     not, 0 where there may be more losers than rows. None where no class is known in both heads.
     """
+    if document["head"] is None:
+        return None
     known = [
         (row["dense"] - row["sparse"], c)
         for c, row in enumerate(document["classes"])

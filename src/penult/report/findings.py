@@ -1,4 +1,4 @@
-"""Findings: what several passes over a run say of its chosen head, its classes and its features."""
+"""Findings: what several passes over a run say of its heads, its classes and its features."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import torch
 from torch import Tensor
 
 from penult.explain.choice import HeadChoice
-from penult.explain.survey import Survey, kept_of
+from penult.explain.survey import Survey
 from penult.features.features import Features
-from penult.heads.sparse_head import SparseHead
 from penult.heads.subspaces import Subspaces
 from penult.network.head import Head
 from penult.report.album import images_each
-from penult.report.relations import Relations
+from penult.report.relations import ClassMeans, Relations
+from penult.report.rows import HeadRows
 from penult.report.verdicts import Verdicts
 from penult.runs.run import Run
+
+MOST_OF_NETWORK, FEWEST_OF_NETWORK = 8, 4
+MOST_ENTRIES = 10_000  # pairs of a class and a feature that have images
 
 
 class Findings:
@@ -22,59 +25,93 @@ class Findings:
 
     Args:
         run: a finished one.
-        choice: the sparse head that is explained.
+        choice: the sparse head that is explained beside the network's own; None for the network's
+            alone.
         images: how many images each list shows; fewer where there are very many lists if None.
 
     Attributes:
-        head: the sparse head, `subspaces` what it reads; `dense` is the dense one.
-        values: (nnz,) float64, weights of the sparse head.
+        dense: the network's own head, `network` its rows.
+        sparse: rows of the sparse head, or None.
         train, evaluation: features.
-        survey: ranges and largest values; relations: means and correlations; verdicts: what the
-            heads call the evaluation samples; confusions: counts of these, class by class; reasons:
-            those of each mistake that is shown.
-        influences: for each class, see `Relations.influences`.
+        means: of each class; influence: (n_classes, n_features) of the network's head, see
+            `ClassMeans.influence`.
+        shown: the features that each class's page shows: those that move the class most in the
+            network, and all that the sparse head reads, in the order of the network's influence.
+        deciding: (n_features,) of how many classes a feature is among the network's strongest.
+        survey: ranges and largest values; relations: variances and correlations; verdicts: what
+            the heads call the evaluation samples; confusions: counts of these, class by class;
+            reasons: those of each mistake that is shown.
     """
 
-    def __init__(self, run: Run, choice: HeadChoice, images: int | None) -> None:
+    def __init__(self, run: Run, choice: HeadChoice | None, images: int | None) -> None:
         self.run = run
         self.choice = choice
-        self.head: SparseHead = choice.head
-        self.values: Tensor = choice.head.values.detach().double()
-        self.bias: Tensor = choice.head.bias.detach().double()
         self.summary = run.summary()
         self.train: Features = run.train()
         self.dense: Head = self.train.require_head()
         self.evaluation: Features = run.evaluation()
-        self.subspaces: Subspaces = self.head.subspaces
-        n_lists = 2 * self.subspaces.nnz + self.head.n_features
-        self.survey = Survey.of(self.train, self.subspaces, images_each(n_lists, images))
+        self.network = HeadRows.of(self.dense)
+        self.sparse = None if choice is None else HeadRows.of(choice.head)
+        self.means = ClassMeans.of(run.moments())
+        self.influence: Tensor = self.means.influence(self.network.relative())
+        self.deciding: Tensor
+        self.shown, self.deciding = self._shown()
+        n_lists = 2 * self.shown.nnz + self.n_features
+        self.survey = Survey.of(self.train, self.shown, images_each(n_lists, images))
         self.relations = Relations.of(run.moments(), self.survey)
-        self.influences = self.relations.influences(self.head)
-        self.verdicts = Verdicts.of(self.evaluation, self.dense, self.head)
+        sparse_head = None if choice is None else choice.head
+        self.verdicts = Verdicts.of(self.evaluation, self.dense, sparse_head)
         self.confusions = self.verdicts.confusions()
-        self.reasons = [m.reasons(self.dense, self.head) for m in self.verdicts.mistakes]
+        self.reasons = [m.reasons(self.dense, sparse_head) for m in self.verdicts.mistakes]
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes."""
+        return self.dense.n_classes
+
+    @property
+    def n_features(self) -> int:
+        """Number of features."""
+        return self.dense.n_features
 
     @property
     def eval_part(self) -> str:
         """Part of the run that holds the evaluation samples."""
         return "eval" if self.summary["evaluated_on"] == "eval" else "train"
 
-    def order(self, c: int) -> list[int]:
-        """Entries of a class in the subspaces, the most influential first.
+    def shares(self) -> Tensor:
+        """Each feature's part of the network's influence on a class, (n_classes, n_features)."""
+        return _shares(self.influence)
 
-        The largest weights first where influences are unknown.
-        """
-        kept = kept_of(self.subspaces, c)
-        sizes = self.influences[c]
-        if not self.relations.compared[c]:
-            sizes = self.values[kept.start : kept.stop].abs()
-        return [kept[i] for i in sizes.sort(descending=True, stable=True).indices]
+    def sparse_influence(self) -> Tensor | None:
+        """The same as `influence` for the sparse head, zero where it does not read."""
+        return None if self.sparse is None else self.means.influence(self.sparse.weight)
 
-    def shares(self, c: int) -> Tensor:
-        """Each kept feature's share of the influence on a class, (k,), in the subspaces' order.
+    def _shown(self) -> tuple[Subspaces, Tensor]:
+        """Features of each class's page, and how often each is among the network's strongest."""
+        size = torch.where(
+            self.means.compared[:, None], self.influence, self.network.relative()
+        ).abs()
+        order = size.sort(dim=1, descending=True, stable=True).indices
+        n = max(FEWEST_OF_NETWORK, min(MOST_OF_NETWORK, MOST_ENTRIES // max(self.n_classes, 1)))
+        n = min(n, self.n_features)
+        taken = torch.zeros_like(order, dtype=torch.bool)
+        taken.scatter_(1, order[:, :n], True)
+        deciding = taken[self.means.counts > 0].sum(0)
+        if self.sparse is not None:
+            taken |= self.sparse.read
+        kept = taken.gather(1, order)
+        sizes = torch.cat([torch.zeros(1, dtype=torch.int64), kept.sum(1)])
+        return Subspaces(sizes.cumsum(0), order[kept], self.n_features), deciding
 
-        NaN where influences are unknown.
-        """
-        sizes = self.influences[c].abs()
-        whole = sizes.sum()
-        return sizes / torch.where(whole == 0, 1.0, whole)
+
+def shares_of_read(influence: Tensor, rows: HeadRows) -> Tensor:
+    """Each feature's part of a head's influence on a class, among those that the class reads."""
+    return _shares(torch.where(rows.read, influence, 0.0))
+
+
+def _shares(influence: Tensor) -> Tensor:
+    """Parts of each row's sum of magnitudes, (n_classes, n_features); NaN where it is unknown."""
+    sizes = influence.abs()
+    whole = sizes.sum(1, keepdim=True)
+    return sizes / torch.where(whole == 0, 1.0, whole)

@@ -89,36 +89,45 @@ function ordered(a, b, down) {
   return down ? -order : order;
 }
 
-function someFeatures(features) {
-  const shown = features.slice(0, 6).map(featureLink);
+// kept: those of the features that the sparse head reads.
+function someFeatures(features, kept) {
+  const marked = new Set(kept || []);
+  const shown = features.slice(0, 6).map((j) => keptLink(j, marked.has(j)));
   const rest = features.length - shown.length;
   return el("span", { class: "some" }, shown, rest > 0 && el("span", { class: "more" }, `+${rest}`));
 }
 
 function classesView() {
-  const classes = about().classes.map((row, c) => ({ ...row, c, low: row.name.toLowerCase(),
-    difference: known(row.dense) && known(row.sparse) ? row.sparse - row.dense : null }));
+  const classes = classOrder().map((c, place) => {
+    const row = about().classes[c];
+    return { ...row, c, place, low: row.name.toLowerCase(),
+      difference: known(row.dense) && known(row.sparse) ? row.sparse - row.dense : null };
+  });
+  const sparse = hasSparse();
   const low = classes.reduce((least, row) => Math.min(least, row.dense ?? 1, row.sparse ?? 1), 1);
   const pictured = about().pictures.n_images > about().pictures.n_missing;
   const columns = [
-    { title: "No.", value: (r) => r.c, cell: (r) => count(r.c), kind: "n" },
+    { title: "No.", value: (r) => r.place, cell: (r) => count(r.c), kind: "n", hint: "the number of the class; classes with images come first" },
     pictured && { title: "", cell: (r) => thumbs(item("class", r.c)?.features[0]?.own, 1), kind: "thumbs" },
     { title: "Class", value: (r) => r.low, cell: (r) => classLink(r.c), kind: "who" },
-    { title: "Samples", value: (r) => r.n_samples, cell: (r) => count(r.n_samples), kind: "n", down: true },
-    { title: "Dense", value: (r) => r.dense, cell: (r) => percent(r.dense), kind: "n" },
-    { title: "Sparse", value: (r) => r.sparse, cell: (r) => percent(r.sparse), kind: "n" },
-    { title: "Difference", value: (r) => r.difference, kind: "n wide", hint: `sparse less dense, in percentage points; the dots on one axis from ${percent(low)} to 100%`,
+    { title: "Samples", value: (r) => r.n_samples, cell: (r) => count(r.n_samples), kind: "n", down: true, hint: "images of the class that were analysed" },
+    { title: "Network", value: (r) => r.dense, cell: (r) => percent(r.dense), kind: "n", hint: "images of the class that the network (dense head) gets right" },
+    sparse && { title: "Sparse head", value: (r) => r.sparse, cell: (r) => percent(r.sparse), kind: "n", hint: "images of the class that the sparse head gets right" },
+    sparse && { title: "Difference", value: (r) => r.difference, kind: "n wide", hint: `sparse head less network, in percentage points; the dots on one axis from ${percent(low)} to 100%`,
       cell: (r) => [dumbbell(r.dense, r.sparse, low), el("span", { class: "aligned" }, points(r.difference))] },
-    { title: "Features", value: (r) => r.features.length, cell: (r) => someFeatures(r.features), hint: "the most influential first", down: true },
-    { title: "Most confused with", value: (r) => (known(r.confused) ? className(r.confused).toLowerCase() : null), cell: (r) => classLink(r.confused), kind: "who" },
-    { title: "Reason", value: (r) => r.reason, cell: (r) => short(r.reason), kind: "n", hint: "features in a sufficient reason, median of its images" },
+    { title: "Features", value: (r) => r.features.length, cell: (r) => someFeatures(r.features, r.kept), hint: sparse ? "those that move the class most in the network first; green: kept by the sparse head" : "those that move the class most in the network first", down: true },
+    { title: "Most often taken for", value: (r) => (known(r.confused) ? className(r.confused).toLowerCase() : null), cell: (r) => classLink(r.confused), kind: "who" },
+    { title: "Reason", value: (r) => r.reason, cell: (r) => short(r.reason), kind: "n", hint: "features that guarantee a prediction of the network (a sufficient reason), median of its images" },
   ].filter(Boolean);
-  const matches = (row, query) => !query || row.low.includes(query) || String(row.c) === query;
+  const some = classes.some((r) => hasImages(r.c));
+  const presets = some && classes.some((r) => !hasImages(r.c)) ? [["", "With images"], ["all", "All"]] : null;
+  const matches = (row, query, preset) => (!presets || preset === "all" || hasImages(row.c))
+    && (!query || row.low.includes(query) || String(row.c) === query);
   return {
     title: "Classes",
     content: [
       el("h1", { tabindex: "-1" }, "Classes"),
-      table("classes", columns, classes, matches, "Filter classes by name or number"),
+      table("classes", columns, classes, matches, "Filter classes by name or number", presets),
     ],
   };
 }
@@ -138,20 +147,26 @@ function featureMarks(feature) {
 
 function featuresView(preset) {
   const features = about().features.map((row, j) => ({ ...row, j }));
-  const tests = { dead: (r) => r.dead, flat: (r) => r.flat && !r.dead, twins: (r) => known(r.twin), read: (r) => r.readers > 0 };
-  const presets = [["", "All"], ["read", "Read by a class"], ["dead", "Dead"], ["flat", "Flat"], ["twins", "Twins"]]
+  const sparse = hasSparse();
+  const tests = { dead: (r) => r.dead, flat: (r) => r.flat && !r.dead, twins: (r) => known(r.twin),
+    read: (r) => r.readers > 0, left: (r) => sparse && r.deciding > 0 && !r.readers };
+  const presets = [["", "All"], ["read", "Kept by the sparse head"], ["left", "Left out by the sparse head"], ["dead", "Dead"], ["flat", "Flat"], ["twins", "Twins"]]
     .filter(([key]) => !key || features.some(tests[key]));
+  const classes = (n, none) => (n ? plural(n, "class", "classes") : none);
   const columns = [
-    { title: "Feature", value: (r) => r.j, cell: (r) => featureLink(r.j), kind: "first" },
+    { title: "Feature", value: (r) => r.j, cell: (r) => keptLink(r.j, r.readers > 0), kind: "first" },
     about().pictures.n_images > about().pictures.n_missing && { title: "Strongest on", cell: (r) => thumbs(item("feature", r.j)?.shots, 4), kind: "thumbs" },
-    { title: "Read by", value: (r) => r.readers, cell: (r) => (r.readers ? plural(r.readers, "class", "classes") : "no class"), kind: "n", down: true, hint: "classes of the sparse head that read it" },
+    { title: "Evidence in the network", value: (r) => r.evidence, kind: "n wide", down: true, hint: "its part of what moves a class in the network, mean over the classes",
+      cell: (r) => [known(r.evidence) ? bar(r.evidence / largest, "own", "") : null, el("span", { class: "aligned" }, percent(r.evidence))] },
+    { title: "Decides", value: (r) => r.deciding, cell: (r) => classes(r.deciding, "–"), kind: "n", down: true, hint: "classes of the network that it moves more than most other features do" },
+    sparse && { title: "Kept for", value: (r) => r.readers, cell: (r) => classes(r.readers, "no class"), kind: "n", down: true, hint: "classes of the sparse head that read it" },
     { title: "Strongest in", value: (r) => (known(r.best) ? className(r.best).toLowerCase() : null), cell: (r) => classLink(r.best), kind: "who" },
     { title: "Mean", value: (r) => r.mean, cell: (r) => number(r.mean), kind: "n", down: true },
-    { title: "Between classes", value: (r) => r.share, kind: "n wide", down: true, hint: "part of its variance that lies between the classes",
-      cell: (r) => [known(r.share) ? bar(r.share, "", "") : null, el("span", { class: "aligned" }, percent(r.share))] },
+    { title: "Between classes", value: (r) => r.share, cell: (r) => percent(r.share), kind: "n", down: true, hint: "part of its variance that lies between the classes" },
     { title: "Remarks", value: (r) => (r.dead ? 0 : r.flat ? 1 : known(r.twin) ? 2 : null), cell: featureMarks },
   ].filter(Boolean);
-  kept.features ||= { query: "", column: columns.findIndex((column) => column.title === "Read by"), down: true };
+  const largest = largestOf(features.map((r) => r.evidence));
+  kept.features ||= { query: "", column: columns.findIndex((column) => column.title === "Evidence in the network"), down: true };
   if (preset !== undefined && (preset === "" || tests[preset])) kept.features.preset = preset;
   const matches = (row, query, chosen) => (!chosen || tests[chosen](row))
     && (!query || String(row.j) === query || (known(row.best) && className(row.best).toLowerCase().includes(query)));
@@ -165,12 +180,14 @@ function featuresView(preset) {
 }
 
 const KINDS = {
-  "only-sparse": "Only the sparse head errs",
-  "only-dense": "Only the dense head errs",
-  both: "Both heads err",
+  "only-sparse": "Only the sparse head is wrong",
+  "only-dense": "Only the network is wrong",
+  both: "Both are wrong",
 };
 
-const SHORT_KINDS = { "only-sparse": "sparse head errs", "only-dense": "dense head errs", both: "both err" };
+const SHORT_KINDS = { "only-sparse": "only sparse head", "only-dense": "only network", both: "both wrong" };
+
+const kindName = (kind) => (hasSparse() ? KINDS[kind] : "The network is wrong");
 
 // "the surest 100 of 604 that both heads get wrong"
 function extent(rows, kind, total, text) {
@@ -182,7 +199,7 @@ function extent(rows, kind, total, text) {
 
 function mistakesText({ rows, n_samples: among, n_both: both, n_only_dense: dense, n_only_sparse: sparse }) {
   const text = `${plural(both + dense + sparse, "mistake", "mistakes")} among ${plural(among, "image", "images")}.`;
-  const parts = [extent(rows, "both", both, "both heads get"), extent(rows, "only-dense", dense, "only the dense head gets"),
+  const parts = [extent(rows, "both", both, hasSparse() ? "both the network and the sparse head get" : "the network gets"), extent(rows, "only-dense", dense, "only the network gets"),
     extent(rows, "only-sparse", sparse, "only the sparse head gets")].filter(Boolean);
   return rows.length ? `${text} Shown in this order: ${parts.join("; ")}.` : text;
 }
@@ -222,7 +239,7 @@ function mistakesView(label) {
     content: [
       el("div", { class: "heading" }, el("h1", { tabindex: "-1" }, "Mistakes"), el("p", null, mistakesText(mistakes))),
       rows.length ? el("div", { class: "filter" },
-        choose("kind", "Show", [["", "All mistakes"], ...Object.entries(KINDS)]),
+        hasSparse() && choose("kind", "Show", [["", "All mistakes"], ...Object.entries(KINDS)]),
         choose("label", "Label", [["", "All classes"], ...labels.map((c) => [String(c), className(c)])]), counted) : null,
       grid, after,
     ],
@@ -231,8 +248,8 @@ function mistakesView(label) {
 
 function mistakeCard(row) {
   const said = row.kind === "only-dense" ? row.dense : row.sparse;
-  return el("a", { class: `case ${row.kind}`, href: `#mistake/${row.index}` }, picture(row.image, null),
+  return el("a", { class: `case ${row.kind}`, href: `#mistake/${row.index}` }, picture(row.image, null, row.id),
     el("span", { class: "said" }, el("bdi", { title: className(row.label) }, className(row.label)),
       el("span", { class: "as" }, "taken for"), el("bdi", { title: className(said) }, className(said))),
-    el("span", { class: "mark" }, SHORT_KINDS[row.kind]));
+    hasSparse() && el("span", { class: "mark" }, SHORT_KINDS[row.kind]));
 }

@@ -105,7 +105,7 @@ let names = null;
 function candidates(text) {
   const query = text.trim().toLowerCase();
   if (!query) return [];
-  names ||= about().classes.map((row) => row.name.toLowerCase());
+  names ||= classOrder().map((c) => [c, about().classes[c].name.toLowerCase()]);
   const asked = query.replace(/^(feature|class|f|c)\s*(?=\d+$)/, "");
   const index = /^\d+$/.test(asked) ? Number(asked) : -1;
   const results = [];
@@ -113,8 +113,9 @@ function candidates(text) {
   if (index >= 0 && index < about().features.length && !/^c/.test(query)) add(`feature/${index}`, "feature", String(index));
   if (index >= 0 && index < names.length && !/^f/.test(query)) add(`class/${index}`, `class ${index}`, className(index));
   for (const fits of [(name) => name.startsWith(query), (name) => name.indexOf(query) > 0]) {
-    for (let c = 0; c < names.length && results.length < MOST_FOUND; c++) {
-      if (fits(names[c]) && c !== index) add(`class/${c}`, `class ${c}`, className(c));
+    for (const [c, name] of names) {
+      if (results.length >= MOST_FOUND) break;
+      if (fits(name) && c !== index) add(`class/${c}`, `class ${c}`, className(c));
     }
   }
   return results.slice(0, MOST_FOUND);
@@ -250,7 +251,7 @@ const MOST_TRAITS = 4;
 function cardNumber(trait, hidden) {
   const number = trait.weight < 0
     ? el("span", { class: "neg", title: byAbsence(trait) ? ABSENCE : "it speaks against this class" }, `\u2212${trait.feature}`)
-    : String(trait.feature);
+    : el("span", { class: trait.kept ? "kept" : null, title: trait.kept ? KEPT : null }, String(trait.feature));
   return el("small", null, number, hidden > 0 && el("span", { class: "more", title: plural(hidden, "more feature", "more features") }, ` +${hidden}`));
 }
 
@@ -258,7 +259,7 @@ function glance() {
   const cards = document.querySelector("[data-cards]");
   if (!cards) return;
   const seen = (trait) => trait.own.length && item("image", trait.own[0][0])?.src;
-  const shown = about().classes.map((row, c) => c).filter((c) => c < 100 && item("class", c)?.features.some(seen)).slice(0, GLANCED);
+  const shown = classOrder().slice(0, 100).filter((c) => item("class", c)?.features.some(seen)).slice(0, GLANCED);
   if (!shown.length) { cards.parentElement.hidden = true; return; }
   cards.replaceChildren(...shown.map((c) => {
     const row = about().classes[c];
@@ -266,11 +267,11 @@ function glance() {
     const all = item("class", c).features;
     const traits = [...all.filter((trait) => trait.weight >= 0), ...all.filter((trait) => trait.weight < 0)].filter(seen).slice(0, MOST_TRAITS);
     const hidden = all.length - traits.length;
-    return el("a", { class: "card", href: `#class/${c}`, title: row.name }, el("span", { class: "card-name" }, el("bdi", null, row.name), el("span", { class: "n" }, percent(row.sparse))),
+    return el("a", { class: "card", href: `#class/${c}`, title: row.name }, el("span", { class: "card-name" }, el("bdi", null, row.name), el("span", { class: "n", title: "images that the network gets right" }, percent(row.dense))),
       el("span", { class: "card-shots" }, traits.map((trait, place) => el("span", null, picture(trait.own[0][0], trait.own[0][2]), cardNumber(trait, place === traits.length - 1 ? hidden : 0)))));
   }));
-  const left = about().classes.length - shown.length;
-  if (left > 0) cards.after(el("p", { class: "note all-of" }, el("a", { href: "#classes" }, `All ${count(about().classes.length)} classes`)));
+  const all = classOrder().filter(hasImages).length || about().classes.length;
+  if (all > shown.length) cards.after(el("p", { class: "note all-of" }, el("a", { href: "#classes" }, `All ${count(all)} classes${all < about().classes.length ? " with images" : ""}`)));
 }
 
 function begin() {

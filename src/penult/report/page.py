@@ -73,9 +73,16 @@ def render(
 
 
 def feature_warnings(document: Mapping[str, Any]) -> dict[str, list[int]]:
-    """Features that a person should look at: dead ones, flat ones, and those that have a twin."""
+    """Features that a person should look at, by what is the matter with them.
+
+    Those that decide classes in the network and that no class of the sparse head reads, the
+    strongest first; dead ones, flat ones, and those that have a twin.
+    """
     features = list(enumerate(document["features"]))
+    left = [j for j, feature in features if feature["deciding"] and not feature["readers"]]
+    left.sort(key=lambda j: -(document["features"][j]["evidence"] or 0.0))
     return {
+        "left": left if document["head"] is not None else [],
         "dead": [j for j, feature in features if feature["dead"]],
         "flat": [j for j, feature in features if feature["flat"] and not feature["dead"]],
         "twins": [j for j, feature in features if feature["twin"] is not None],

@@ -3,30 +3,81 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from penult.explain.survey import Survey
 from penult.features.moments import Moments
-from penult.heads.sparse_head import SparseHead
+from penult.report.rows import HeadRows
 
 TWINS = 0.95  # correlation from which a feature duplicates another
 FLAT = 0.01  # part of the variance between classes below which a feature hardly differs
 
 
 @dataclass(eq=False)
-class Relations:
-    """Means, variances and correlations, all from one object of moments.
+class ClassMeans:
+    """Mean features of each class, and of all other classes together.
 
     Attributes:
         means: (n_classes, n_features), of each class.
         elsewhere: (n_classes, n_features), of all other classes together.
+        counts: (n_classes,), samples of each class.
         compared: (n_classes,) bool, whether there are samples both of the class and of others;
             without, one of the two means is zeros that say nothing.
+    """
+
+    means: Tensor
+    elsewhere: Tensor
+    counts: Tensor
+    compared: Tensor
+
+    @classmethod
+    def of(cls, moments: Moments) -> ClassMeans:
+        """From the sums over the analysed samples."""
+        n, counts = moments.n_samples, moments.counts.double()
+        others = (n - counts).clamp(min=1)[:, None]
+        elsewhere = (moments.sums.sum(0) - moments.sums) / others
+        compared = (counts > 0) & (counts < n)
+        return cls(moments.class_means(), elsewhere, moments.counts, compared)
+
+    def influence(self, weight: Tensor) -> Tensor:
+        """How far each feature moves each class's logit up for the class's own samples.
+
+        The weight (n_classes, n_features) times the difference of the feature's mean within the
+        class and elsewhere; NaN where there is nothing to compare.
+        """
+        moved = weight * (self.means - self.elsewhere)
+        moved[~self.compared] = torch.nan
+        return moved
+
+    def separation(self, rows: HeadRows, c: int, d: int) -> list[tuple[int, float]]:
+        """How far each feature that c or d reads moves the two apart, the largest first.
+
+        Nothing where one of them has no samples.
+        """
+        if not self.counts[[c, d]].all():
+            return []
+        return rows.between(c, d, self.means[c] - self.means[d])
+
+    def misleading(self, rows: HeadRows, c: int, d: int, taken: Tensor) -> list[tuple[int, float]]:
+        """How far each feature moved samples of c towards d, or away from it, the largest first.
+
+        Args:
+            rows: of the head.
+            c: class of the samples.
+            d: class that they were taken for.
+            taken: (n_features,), their mean features; compared with those of all samples of c.
+        """
+        return rows.between(c, d, taken - self.means[c]) if self.counts[c] else []
+
+
+@dataclass(eq=False)
+class Relations:
+    """Means, variances and correlations of features.
+
+    Attributes:
         mean: (n_features,), of all samples.
-        counts: (n_classes,), samples of each class.
         share: (n_features,), fraction of the variance that lies between the classes, less what
             chance alone would put there (epsilon squared, Kelley 1935); NaN where nothing varies,
             and where fewer than two classes have samples.
@@ -36,11 +87,7 @@ class Relations:
         correlations: (n_features,), with the feature that each resembles most.
     """
 
-    means: Tensor
-    elsewhere: Tensor
-    compared: Tensor
     mean: Tensor
-    counts: Tensor
     share: Tensor
     dead: Tensor
     flat: Tensor
@@ -52,9 +99,7 @@ class Relations:
         """From the sums over the analysed samples, and the features' ranges."""
         n = moments.n_samples
         counts = moments.counts.double()
-        total = moments.sums.sum(0)
-        mean = total / n
-        elsewhere = (total - moments.sums) / (n - counts).clamp(min=1)[:, None]
+        mean = moments.sums.sum(0) / n
         means = moments.class_means()
         covariance = moments.products / n - torch.outer(mean, mean)
         variance = covariance.diagonal().clamp(min=0)
@@ -71,66 +116,5 @@ class Relations:
         correlation.fill_diagonal_(0)
         size, twins = correlation.abs().max(1)
         strongest = correlation.gather(1, twins[:, None])[:, 0]
-        return cls(
-            means,
-            elsewhere,
-            (counts > 0) & (counts < n),
-            mean,
-            moments.counts,
-            share,
-            dead,
-            (share < FLAT) & ~dead,
-            torch.where(size >= TWINS, twins, -1),
-            strongest,
-        )
-
-    def influences(self, head: SparseHead) -> list[Tensor]:
-        """For each class: how far each kept feature moves its logit up for its own samples.
-
-        The weight times the difference of the feature's mean within the class and elsewhere; NaN
-        where there is nothing to compare.
-        """
-        classes = head.subspaces.classes()
-        kept = head.subspaces.indices
-        moved = self.means[classes, kept] - self.elsewhere[classes, kept]
-        found = head.values.detach().double() * moved
-        found[~self.compared[classes]] = torch.nan
-        ends = head.indptr.tolist()
-        return [found[start:stop] for start, stop in pairwise(ends)]
-
-    def separation(self, head: SparseHead, c: int, d: int) -> list[tuple[int, float]]:
-        """How far each feature that c or d reads moves the two apart, the largest first.
-
-        Nothing where one of them has no samples.
-        """
-        if not self.counts[[c, d]].all():
-            return []
-        return _moves(head, c, d, self.means[c] - self.means[d])
-
-    def misleading(
-        self, head: SparseHead, c: int, d: int, taken: Tensor
-    ) -> list[tuple[int, float]]:
-        """How far each feature moved samples of c towards d, or away from it, the largest first.
-
-        Args:
-            head: the sparse head.
-            c: class of the samples.
-            d: class that they were taken for.
-            taken: (n_features,), their mean features; compared with those of all samples of c.
-        """
-        return _moves(head, c, d, taken - self.means[c]) if self.counts[c] else []
-
-
-def _moves(head: SparseHead, c: int, d: int, change: Tensor) -> list[tuple[int, float]]:
-    """What a change of the features adds to logit c − logit d, feature by feature."""
-    weights, kept = [], []
-    for one in (c, d):
-        row = torch.zeros(head.n_features, dtype=torch.float64)
-        start, stop = int(head.indptr[one]), int(head.indptr[one + 1])
-        kept.append(head.indices[start:stop])
-        row[kept[-1]] = head.values[start:stop].detach().double()
-        weights.append(row)
-    read = torch.unique(torch.cat(kept))
-    moves = (weights[0] - weights[1])[read] * change[read]
-    order = moves.abs().sort(descending=True, stable=True).indices
-    return [(int(read[i]), float(moves[i])) for i in order]
+        flat = (share < FLAT) & ~dead
+        return cls(mean, share, dead, flat, torch.where(size >= TWINS, twins, -1), strongest)

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from html import escape
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from penult.errors import InputError
 from penult.explain.choice import choose_head
 from penult.explain.explanation import class_index
-from penult.features.collect import Progress
+from penult.explain.gallery import PictureOptions
 from penult.report.document import ReportData, build
 from penult.report.page import render
-from penult.runs.reopen import Places
 from penult.runs.run import Run
 from penult.storage import write_atomically
 
@@ -42,44 +38,30 @@ class Report:
         *,
         k: int | None = None,
         select: str | None = None,
-        images: int | None = None,
-        maps: bool = True,
-        sources: Places | None = None,
-        device: torch.device | str = "cpu",
-        overwrite: bool = False,
-        progress: Callable[[str], Progress] | None = None,
+        dense: bool = False,
+        pictures: PictureOptions | None = None,
     ) -> Report:
-        """Make the report of a run.
+        """Make the report of a run: of the network's own head, and of a sparse one beside it.
 
         The run's small pictures are taken on the way and kept in its `examples` folder.
 
         Args:
             run: a finished run, or its folder.
             k, select: which of the run's sparse heads; see `choose_head`.
-            images: how many images each list shows; 8, or fewer where there are very many lists.
-            maps: False leaves out the heat maps, which need the network.
-            sources: where network and images are now, if not where the run found them.
-            device: where the network runs.
-            overwrite: take the pictures again although the run has them.
-            progress: called with "images"; gives the function that hears of the progress.
+            dense: leave the sparse heads out.
+            pictures: how many, and where images and network are now.
 
         Raises:
             InputError: no finished run, no such head.
         """
+        if dense and (k is not None or select is not None):
+            raise InputError("--dense leaves the sparse heads out: give it without -k and --select")
         run = run if isinstance(run, Run) else Run.open(run)
-        choice = choose_head(run, k, select)
-        return cls(
-            build(
-                run,
-                choice,
-                images=images,
-                maps=maps,
-                sources=sources,
-                device=device,
-                overwrite=overwrite,
-                progress=progress,
-            )
-        )
+        choice = None if dense else choose_head(run, k, select)
+        return cls(build(run, choice, pictures or PictureOptions()))
+
+    def __repr__(self) -> str:
+        return f"<Report: {self.document['title']}; save it by .save(path)>"
 
     @property
     def document(self) -> dict[str, Any]:

@@ -46,16 +46,16 @@ function tint(data, at, value) {
   const strength = Math.min(1, Math.abs(value));
   const [weak, strong] = value < 0 ? COLD : WARM;
   for (let i = 0; i < 3; i++) data[at + i] = weak[i] + (strong[i] - weak[i]) * strength;
-  data[at + 3] = 255 * 0.72 * strength ** 0.85;
+  data[at + 3] = 255 * 0.66 * strength ** 0.8;
 }
 
-// The image with its map, or a placeholder that names what is missing.
-function picture(index, map) {
+// The image with its map, or a placeholder that names what is missing: the image, or `name`.
+function picture(index, map, name) {
   const image = item("image", index);
   const frame = el("span", { class: "frame" });
   if (!image || !image.src) {
     frame.classList.add("missing");
-    frame.append(el("span", null, el("bdi", null, image ? image.id : `image ${index}`)));
+    frame.append(el("span", null, el("bdi", null, image?.id || name || "no image")));
     return frame;
   }
   const shown = el("img", { alt: describe(image), decoding: "async", draggable: "false" });
@@ -103,10 +103,10 @@ function openViewer(views, place) {
     dialog.replaceChildren(
       picture(view.index, view.map),
       el("div", { class: "facts-of" },
-        el("p", { class: "id" }, el("bdi", null, image ? image.id : `image ${view.index}`)),
+        el("p", { class: "id" }, el("bdi", null, image?.id || "no image")),
         el("dl", { class: "facts" },
-          image && known(image.class) && fact("Class", classLink(image.class)),
-          image && known(image.predicted) && fact("Sparse head says", classLink(image.predicted)),
+          image && known(image.class) && fact("Label", classLink(image.class)),
+          image && known(image.predicted) && fact("The network says", classLink(image.predicted)),
           known(view.value) && fact(["Feature ", featureLink(view.feature)], number(view.value))),
         el("div", { class: "row" }, step(-1, "Previous image", "←"), step(1, "Next image", "→"),
           el("button", { type: "button", class: "tool close", onclick: () => dialog.close() }, "Close"))));

@@ -1,4 +1,4 @@
-"""Verdicts: what the dense and the sparse head call the evaluation samples, and where they err."""
+"""Verdicts: what the network and its sparse head call the evaluation samples, where they err."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Mistake:
 
     Attributes:
         sample: `predicted` is the dense network's class.
-        sparse: class that the sparse head gives.
+        sparse: class that the sparse head gives; the network's where there is none.
         kind: who is wrong, one of `KINDS`.
         features: (n_features,) of the sample.
     """
@@ -41,11 +41,14 @@ class Mistake:
     kind: str
     features: Tensor
 
-    def reasons(self, dense: Head, sparse: SparseHead) -> list[dict[str, Any]]:
+    def reasons(self, dense: Head, sparse: SparseHead | None) -> list[dict[str, Any]]:
         """Why each head gives its class, and not the right one or the other head's."""
         found = []
         calls = {"dense": self.sample.predicted, "sparse": self.sparse}
-        for name, head in (("dense", dense), ("sparse", sparse)):
+        heads: dict[str, Head | SparseHead] = {"dense": dense}
+        if sparse is not None:
+            heads["sparse"] = sparse
+        for name, head in heads.items():
             own = calls[name]
             other = calls["sparse" if name == "dense" else "dense"]
             against = self.sample.label if own != self.sample.label else other
@@ -74,7 +77,7 @@ class Verdicts:
         mistakes: of each kind those with the largest gap between the wrong class and the right.
         n_of_kind: how many there are of each kind.
         taken: (class, other class) → mean features (n_features,) of the samples of the class that
-            the sparse head takes for the other.
+            the network takes for the other.
     """
 
     n_classes: int
@@ -86,8 +89,8 @@ class Verdicts:
     taken: dict[tuple[int, int], Tensor]
 
     @classmethod
-    def of(cls, features: Features, dense: Head, sparse: SparseHead) -> Verdicts:
-        """Two passes over the evaluation features."""
+    def of(cls, features: Features, dense: Head, sparse: SparseHead | None) -> Verdicts:
+        """Two passes over the evaluation features; without a sparse head it agrees everywhere."""
         n_classes = dense.n_classes
         tops = TopLists(len(KINDS), max(MOST_MISTAKES.values()))
         labels, by_dense, by_sparse = [], [], []
@@ -95,8 +98,10 @@ class Verdicts:
         n_taken: Counter[int] = Counter()
         for start, block in numbered(features):
             with torch.no_grad():
-                logits, sparse_logits = dense(block.features), sparse(block.features)
-            d, s, y = block.dense_classes(dense), sparse_logits.argmax(1), block.labels
+                logits = dense(block.features)
+                sparse_logits = logits if sparse is None else sparse(block.features)
+            d, y = block.dense_classes(dense), block.labels
+            s = d if sparse is None else sparse_logits.argmax(1)
             kinds = _kinds(y, d, s)
             rows = (kinds >= 0).nonzero()[:, 0]
             gaps = torch.where(
@@ -105,8 +110,8 @@ class Verdicts:
             groups = kinds[rows].numpy()
             values = gaps[rows].float().numpy()
             tops.add(groups, values, rows.numpy() + start, np.zeros_like(groups))
-            wrong = s != y
-            keys = (y * n_classes + s)[wrong].tolist()
+            wrong = d != y
+            keys = (y * n_classes + d)[wrong].tolist()
             for key, z in zip(keys, block.features[wrong].double(), strict=True):
                 sums[key] = sums[key] + z if key in sums else z
                 n_taken[key] += 1
@@ -141,6 +146,12 @@ class Verdicts:
     def agreement(self) -> float:
         """Fraction of the samples to which both heads give the same class."""
         return float((self.dense == self.sparse).mean())
+
+    @property
+    def commonest(self) -> tuple[int, float]:
+        """The class with the most evaluation samples, and its fraction of them all."""
+        counts = np.bincount(self.labels, minlength=self.n_classes)
+        return int(counts.argmax()), float(counts.max() / max(len(self.labels), 1))
 
     def accuracies(self) -> tuple[list[float | None], list[float | None], Ints]:
         """Of each class: dense and sparse accuracy, None without samples, and how many samples."""
