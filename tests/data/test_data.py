@@ -13,6 +13,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import IterableDataset, Subset, TensorDataset
 
+from penult.data.image import noted_lines
 from penult.data.open import (
     ArrayImages,
     Batch,
@@ -1063,3 +1065,22 @@ def test_cifar(shared_data: Path) -> None:
     assert batch.ids == names
     found = transform.normalise(batch.images)
     torch.testing.assert_close(found, torch.stack(images), rtol=0, atol=1e-6)
+
+
+def test_images_on_their_side_are_said_before_the_work(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = encoded(Image.fromarray(pixels(1)), "JPEG", exif=exif)
+    data = open_data(write_folder(tmp_path / "data", {"a/1.jpg": turned, "a/2.png": png(2)}))
+    with pytest.warns(UserWarning, match="1 of 2 images looked at have an EXIF orientation, which"):
+        check_data(data, RAW)
+    (batch,) = batches(data, RAW, batch_size=2)
+    assert noted_lines(batch.converted, "train") == [
+        "1 images of train have an EXIF orientation, which is not applied, as torchvision and timm "
+        "do not either: give --upright if the network saw them upright"
+    ]
+    upright = replace(RAW, upright=True, resize=(6, 8))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_data(data, upright)
+    assert read(data, upright, 0).noted == ("EXIF orientation applied",)

@@ -193,6 +193,8 @@ def batches(
 def check_data(data: ImageData, transform: Transform) -> None:
     """Look at up to 32 images spread over the data, before the long work.
 
+    It warns of images that are on their side, as their EXIF orientation says.
+
     Raises:
         InputError: none of them can be used, or they differ in size and `transform` sets none.
     """
@@ -200,9 +202,12 @@ def check_data(data: ImageData, transform: Transform) -> None:
     spread = np.linspace(0, n_samples - 1, min(n_samples, CHECKED_IMAGES)).astype(int)
     faults: list[ImageFaultError] = []
     layouts: dict[tuple[torch.dtype, tuple[int, ...]], str] = {}
+    n_turned = 0
     for index in map(int, spread):
         try:
-            layouts.setdefault(read(data, transform, index).layout, data.id(index))
+            pixels = read(data, transform, index)
+            layouts.setdefault(pixels.layout, data.id(index))
+            n_turned += NOT_TURNED in pixels.noted
         except ImageFaultError as fault:
             faults.append(fault)
     if not layouts:
@@ -215,6 +220,12 @@ def check_data(data: ImageData, transform: Transform) -> None:
         raise InputError(
             f"images differ in size: {first} gives {_shown(one)}, {second} {_shown(other)}; give "
             "one size for all, such as --size 224"
+        )
+    if n_turned:
+        warnings.warn(
+            f"{n_turned} of {len(spread)} images looked at have an EXIF orientation, which is not "
+            "applied: give --upright if the network saw them upright",
+            stacklevel=2,
         )
 
 

@@ -32,6 +32,7 @@ from penult.text import some
 from penult.user_code import call_object, code_digest, load_object
 
 LOOKED_AT = 16
+LOOKED_AT_TWICE = 8  # a mirrored image is as it was half of the time
 CHANGES = (
     "the samples change from one look to the next, as with augmentation left on: turn it off, "
     "since what is analysed cannot be looked up again"
@@ -160,7 +161,9 @@ class DatasetImages(ImageData):
             seen.append(self._contents(index))
             with suppress(ImageFaultError):
                 labels[index] = self.sample(index)[1]
-        changes = any(self._contents(i) != seen[at] for at, i in enumerate(spread[:2]))
+        changes = any(
+            self._contents(i) != seen[at] for at, i in enumerate(spread[:LOOKED_AT_TWICE])
+        )
         return labels if self.labelled else {}, digest_of(*seen), changes
 
     def _contents(self, index: int) -> bytes:

@@ -31,6 +31,7 @@ __all__ = [
     "ImageData",
     "ImageFaultError",
     "ZipImages",
+    "archive_of",
     "batches",
     "check_data",
     "open_data",
@@ -78,8 +79,7 @@ def _open_named(spec: str, labelled: bool) -> ImageData:
         return FolderImages(path, labelled)
     if path.exists():
         return ZipImages(path, labelled)
-    archive = next((parent for parent in path.parents if parent.is_file()), None)
-    if archive is not None:
+    if (archive := archive_of(path)) is not None:
         return ZipImages(archive, labelled, path.relative_to(archive).as_posix())
     if _FUNCTION.fullmatch(spec):
         return _open_function(spec, labelled)
@@ -90,6 +90,11 @@ def _open_named(spec: str, labelled: bool) -> ImageData:
         f"{spec} is not there{hint}: expected a folder or zip of class folders, digits, or "
         "file.py:function"
     )
+
+
+def archive_of(path: Path) -> Path | None:
+    """The archive that a path such as `data.zip/train` leads into; None where it does not."""
+    return next((parent for parent in path.parents if parent.is_file()), None)
 
 
 def _open_function(spec: str, labelled: bool) -> ImageData:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from penult.data.image import Loaded
-from penult.data.open import DIGITS, ImageData, open_data
+from penult.data.open import DIGITS, ImageData, archive_of, open_data
 from penult.errors import InputError
 from penult.features.features import Features
 from penult.network.explicit import ExplicitHead, Reading
@@ -272,7 +272,7 @@ def _place(run: Run, part: str, places: Places) -> Any:
     if "path" in about:
         path = Path(str(about["path"]))
         # Only as a file or folder: what is neither could be taken for the name of a function.
-        if not path.exists():
+        if not path.exists() and archive_of(path) is None:
             raise InputError(f"{path} is not there")
         return path
     if str(about["kind"]) in DIGITS:
