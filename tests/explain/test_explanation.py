@@ -522,9 +522,11 @@ def test_the_head_that_is_shown_can_be_vouched_for_or_says_that_it_cannot(
     said: str,
 ) -> None:
     summary = digits.summary()
-    rows = [row for row in summary["path"] if row["k"] in (1, 2, 3, 5)]
-    for row, n in zip(rows, lost, strict=True):
-        row["counts"] = asdict(PairedCounts(10_000, 10_000, n, 0, 10_000 - n))
+    found = [row for row in summary["path"] if row["k"] in (1, 2, 3, 5)]
+    rows = [
+        {**row, "counts": asdict(PairedCounts(10_000, 10_000, n, 0, 10_000 - n))}
+        for row, n in zip(found, lost, strict=True)
+    ]
     changed = {**summary, "path": rows, "judge": judge.document()}
     monkeypatch.setattr(Run, "summary", lambda _: changed)
     choice = choose_head(digits)
