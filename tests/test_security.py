@@ -194,6 +194,10 @@ def test_networks_of_libraries_need_no_trust(folder: Path) -> None:
     "about",
     [
         {"kind": "dataset", "source": "os:getcwd"},
+        {"kind": "dataset", "source": "torchvision:CIFAR10:evil"},
+        {"kind": "dataset", "source": "lmdb:evil"},
+        {"kind": "dataset", "source": "hf:./evil"},
+        {"kind": "shards", "shards": "evil.py:data"},
         {"kind": "folder", "path": "os:getcwd"},
         {"kind": "zip", "path": "evil.py:data"},
         {"kind": "digits:os", "source": "evil.py:data"},

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import IterableDataset, Subset, TensorDataset
+from torch.utils.data import Subset, TensorDataset
 
 from penult.data.image import noted_lines
 from penult.data.open import (
@@ -336,7 +336,7 @@ def test_a_path_that_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "cifar10").mkdir()
     with pytest.raises(
         InputError,
-        match=r"cifar_10 is not there \(did you mean cifar10\?\): expected a folder or zip of",
+        match=r"cifar_10 is not there \(did you mean cifar10\?\): expected a folder, zip",
     ):
         open_data(tmp_path / "cifar_10")
     with pytest.raises(InputError, match=r"^no/such/place is not there: expected"):
@@ -1034,15 +1034,6 @@ def test_a_function_in_a_file(tmp_path: Path) -> None:
         open_data(f"{file}:pair")
     with pytest.raises(InputError, match="nowhere.py not found"):
         open_data(f"{tmp_path}/nowhere.py:pairs")
-
-
-def test_a_stream_is_no_map_style_data_set() -> None:
-    class Stream(IterableDataset[Any]):
-        def __iter__(self) -> Any:
-            return iter([])
-
-    with pytest.raises(InputError, match="expected a map-style data set"):
-        open_data(Stream())
 
 
 # The real thing

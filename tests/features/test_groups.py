@@ -105,10 +105,10 @@ def test_csv_that_holds_no_groups_is_refused(tmp_path: Path, text: str, message:
 
 
 def test_other_files_and_columns_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="does not exist: expected a groups file"):
+    with pytest.raises(InputError, match="does not exist: expected a table"):
         read_groups(tmp_path / "absent.csv")
     (tmp_path / "g.xlsx").write_text("")
-    with pytest.raises(InputError, match=r"expected a groups file of .csv, .tsv"):
+    with pytest.raises(InputError, match=r"expected a table of .csv, .tsv"):
         read_groups(tmp_path / "g.xlsx")
     (tmp_path / "g.jsonl").write_text("[1]")
     with pytest.raises(InputError, match=r"line 1: expected a JSON object, found \[1\]"):

@@ -24,7 +24,10 @@ from penult.cli.values import (
     workers_of,
 )
 from penult.data.class_list import ClassList, class_list
+from penult.data.forms import DataOptions
 from penult.data.source import Pass
+from penult.data.tables import is_table
+from penult.data.tar_images import is_pattern
 from penult.data.transform import INTERPOLATIONS, Transform, assumed_for
 from penult.errors import InputError
 from penult.features.layers import Names
@@ -109,6 +112,18 @@ class ImageOptions(OptionGroup):
         Literal["given", "predicted"],
         option("`given`: the data's own labels; `predicted`: the classes that the network says."),
     ] = "given"
+    image_column: Annotated[
+        str | None,
+        option("Column of a table that holds the images, if it is not found by itself."),
+    ] = None
+    label_column: Annotated[
+        str | None,
+        option("Column of a table that holds the labels, if it is not found by itself."),
+    ] = None
+    limit: Annotated[
+        int | None,
+        option("Take so many samples at most: spread evenly, or the first of a stream."),
+    ] = None
     class_names: Annotated[
         str | None,
         option(
@@ -145,6 +160,12 @@ class ImageOptions(OptionGroup):
     strict: Annotated[bool, option("Stop at the first image that cannot be used.", "--strict")] = (
         False
     )
+
+    def reading(self, data: str) -> DataOptions:
+        """How DATA are read; the columns are for tables."""
+        if is_table(Path(data)) or is_pattern(data):
+            return DataOptions(self.image_column, self.label_column, self.limit)
+        return DataOptions(limit=self.limit)
 
     def names(self) -> ClassList | None:
         """What `--class-names` says."""

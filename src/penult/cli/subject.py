@@ -75,8 +75,11 @@ def open_subject(
     with redirect_stdout(sys.stderr), progress_bars("opening the network and the images"):
         loaded = network.load(model)
         transform = images.transform(loaded)
-        opened = open_data(data, labelled=how.given)
-        held_out = open_data(eval_, labelled=how.given) if eval_ is not None else None
+        read = images.reading(data)
+        opened = open_data(data, labelled=how.given, options=read)
+        held_out = None
+        if eval_ is not None:
+            held_out = open_data(eval_, labelled=how.given, options=images.reading(eval_))
         for part in (opened, held_out):
             if part is not None:
                 check_data(part, transform)

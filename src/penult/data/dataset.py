@@ -26,6 +26,7 @@ from penult.data.image import (
 )
 from penult.data.items import ItemLayout, layout_of
 from penult.data.labels import NoLabelError, label_of, label_range, labels_of
+from penult.data.limit import first_of, is_stream
 from penult.errors import InputError
 from penult.text import described as one_line
 from penult.text import some
@@ -50,11 +51,19 @@ class DatasetImages(ImageData):
         dataset: anything with a length and items.
         labelled: False passes over labels; items may then be images alone.
         spec: the `file.py:function` that returned it, by which another process opens it again.
+        limit: how many samples were taken of what it returned, if that is a stream.
     """
 
-    def __init__(self, dataset: Any, labelled: bool = True, spec: str | None = None) -> None:
+    def __init__(
+        self,
+        dataset: Any,
+        labelled: bool = True,
+        spec: str | None = None,
+        limit: int | None = None,
+    ) -> None:
         self._dataset = dataset
         self._spec = spec
+        self._limit = limit
         self._place: NDArray[np.int64] | None = None
         own: tuple[str, ...] | None = None
         self.labelled = labelled
@@ -97,7 +106,8 @@ class DatasetImages(ImageData):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         if self._spec is not None:
-            self._dataset = map_style(call_object(self._spec, "function"), self._spec)
+            found = call_object(self._spec, "function")
+            self._dataset = map_style(found, self._spec, self._limit)
 
     def id(self, index: int) -> str:
         """The sample's number."""
@@ -122,6 +132,8 @@ class DatasetImages(ImageData):
     def describe(self) -> dict[str, Any]:
         """Kind, where it comes from, numbers and fingerprint."""
         found = described_as("dataset", self)
+        if self._limit is not None:
+            found["options"] = {"limit": self._limit}
         return {**found, "source": self._spec or type(self._dataset).__qualname__}
 
     def align(self, place: NDArray[np.int64], names: tuple[str, ...]) -> None:
@@ -178,8 +190,13 @@ class DatasetImages(ImageData):
             return b"fault"
 
 
-def map_style(found: Any, what: str) -> Any:
+def map_style(found: Any, what: str, limit: int | None = None) -> Any:
     """The map-style data set in what a user gives: itself, or what a DataLoader reads.
+
+    Args:
+        found: what the user gives.
+        what: it is called in errors.
+        limit: how many samples to take of one that streams them.
 
     Raises:
         InputError: it is none.
@@ -190,14 +207,16 @@ def map_style(found: Any, what: str) -> Any:
                 f"{what} is a DataLoader with a collate_fn of its own: give its data set"
             )
         found = found.dataset
-    if isinstance(found, Mapping) and found and all(map(_is_map_style, found.values())):
+    if isinstance(found, Mapping) and found and all(map(_is_data_set, found.values())):
         if len(found) == 1:
-            return map_style(next(iter(found.values())), what)
+            return map_style(next(iter(found.values())), what, limit)
         names = list(map(str, found))
         raise InputError(
             f"{what} is {len(found)} data sets ({some(names)}): give one of them, such as "
             f"{type(found).__name__}[{names[0]!r}]"
         )
+    if is_stream(found):
+        return first_of(found, limit, what)
     if not _is_map_style(found):
         raise InputError(
             f"{what} is {_shown(found)}, expected a map-style data set: with a length, and "
@@ -206,6 +225,10 @@ def map_style(found: Any, what: str) -> Any:
     if len(found) == 0:
         raise InputError(f"{what} is empty: it has no samples")
     return found
+
+
+def _is_data_set(found: Any) -> bool:
+    return _is_map_style(found) or is_stream(found)
 
 
 def _is_map_style(found: Any) -> bool:

@@ -154,6 +154,19 @@ class FileImages(ImageData):
         except (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError):
             return b""
 
+    def _sampled(self) -> Iterator[bytes]:
+        """Sizes, and the contents of all files or of an even sample."""
+        sizes = self._table[:, 0]
+        yield sizes.tobytes()
+        whole = len(self) <= WHOLE_FILES and int(sizes.sum()) <= WHOLE_BYTES
+        n, limit = (len(self), -1) if whole else (SAMPLED_FILES, SAMPLED_BYTES)
+        for index in np.unique(np.linspace(0, len(self) - 1, n).astype(int)):
+            try:
+                found = self._begin(int(index), limit)
+            except OSError:  # one image, which will be a fault
+                found = b""
+            yield hashlib.blake2b(found, digest_size=16).digest()
+
     @abstractmethod
     def _read(self, index: int) -> bytes: ...
 
@@ -189,16 +202,7 @@ class FolderImages(FileImages):
             return file.read(limit)
 
     def _contents(self) -> Iterator[bytes]:
-        sizes = self._table[:, 0]
-        yield sizes.tobytes()
-        whole = len(self) <= WHOLE_FILES and int(sizes.sum()) <= WHOLE_BYTES
-        n, limit = (len(self), -1) if whole else (SAMPLED_FILES, SAMPLED_BYTES)
-        for index in np.unique(np.linspace(0, len(self) - 1, n).astype(int)):
-            try:
-                found = self._begin(int(index), limit)
-            except OSError:  # one image, which will be a fault
-                found = b""
-            yield hashlib.blake2b(found, digest_size=16).digest()
+        return self._sampled()
 
 
 class ZipImages(FileImages):

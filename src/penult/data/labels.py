@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import re
 import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,6 +14,8 @@ from torch import Tensor
 
 from penult.data.listing import nfc
 from penult.errors import InputError
+
+_WHOLE = re.compile(r"[+-]?\d{1,18}(\.0*)?")
 
 
 class NoLabelError(ValueError):
@@ -83,6 +86,14 @@ def labels_of(
     n_classes = None if class_names is None else len(class_names)
     known = None if class_names is None else tuple(class_names)
     return checked_labels(labels, n_samples, n_classes), known
+
+
+def meant_as_numbers(labels: list[Any]) -> list[Any]:
+    """Labels that were written as text: numbers where all are whole numbers, else as they are."""
+    texts = [str(label).strip() for label in labels]
+    if all(_WHOLE.fullmatch(text) for text in texts):
+        return [int(text.partition(".")[0]) for text in texts]
+    return texts if any(isinstance(label, str) for label in labels) else labels
 
 
 def checked_labels(labels: Any, n_samples: int, n_classes: int | None) -> NDArray[np.int64]:

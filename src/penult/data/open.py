@@ -15,8 +15,20 @@ from penult.data.arrays import ArrayImages
 from penult.data.batches import Batch, Batches, Fault, batches, check_data, read
 from penult.data.dataset import DatasetImages, map_style
 from penult.data.files import FolderImages, ZipImages
+from penult.data.forms import (
+    DataOptions,
+    archive_of,
+    call_plugin,
+    form_of,
+    plugin_of,
+    require_no_columns,
+)
 from penult.data.image import ImageData, ImageFaultError
 from penult.data.items import IMAGE_KEYS, LABEL_KEYS
+from penult.data.library_data import LibraryImages
+from penult.data.limit import is_stream, limited
+from penult.data.tables import is_table
+from penult.data.tar_images import is_pattern
 from penult.errors import InputError
 from penult.text import some
 from penult.user_code import call_object, nearest
@@ -42,13 +54,19 @@ _FUNCTION = re.compile(r"(.+\.py|[A-Za-z_][\w.]*):[A-Za-z_][\w.]*")
 DIGITS = ("digits", "digits:train", "digits:test")
 
 
-def open_data(spec: Any, *, labelled: bool = True) -> ImageData:
+def open_data(spec: Any, *, labelled: bool = True, options: DataOptions | None = None) -> ImageData:
     """Open labelled images, whatever they come as.
 
     Args:
         spec: one of
-            - a folder or zip, or a folder in a zip (`data.zip/train`): its folders are the classes,
-              in alphabetical order; where one folder holds everything, the folders in it;
+            - a folder, zip or tar, or a folder in an archive (`data.zip/train`): its folders are
+              the classes, in alphabetical order; where one folder holds everything, the folders in
+              it;
+            - a table (.csv, .tsv, .jsonl, .parquet) with a column of paths or of image files'
+              bytes, and one of labels, see `TableImages`; `data-*.parquet` for several;
+            - WebDataset shards, `train-{000..127}.tar` or `train-*.tar`, see `ShardImages`;
+            - a Hugging Face data set in the folder where it was saved, or `hf:NAME[:SPLIT]`;
+            - `torchvision:NAME:ROOT[:SPLIT]`, a data set of torchvision whose files are in ROOT;
             - `digits`, `digits:train`, `digits:test`: scikit-learn's handwritten digits (8 × 8,
               grey), all or a fixed, stratified split of 80 and 20 % (`./digits` is a folder);
             - `file.py:function` or `package.module:function`: called without arguments, it returns
@@ -58,51 +76,58 @@ def open_data(spec: Any, *, labelled: bool = True) -> ImageData:
               with channels, all of which are decoded like files, or float tensors (channels,
               height, width), which go to the network as they are, neither resized nor normalised;
               labels are integers from 0, vectors with a single 1, or words;
-            - arrays (images, labels), n_samples first, or a dict of them.
+            - a stream of such items, with a limit;
+            - arrays (images, labels), n_samples first, or a dict of them;
+            - `NAME:REST` where another package has an entry point NAME in the group `penult.data`.
         labelled: False takes images without labels, in any tree of folders; labels are passed over.
+        options: the columns of a table, and how many samples to take.
 
     Raises:
         InputError: nothing is there, or not what it should be; one line says what was found.
     """
+    options = options or DataOptions()
     if isinstance(spec, ImageData):
-        return spec
+        return limited(spec, options.limit)
     if isinstance(spec, str | Path):
-        return _open_named(os.fspath(spec), labelled)
-    return _open_object(spec, labelled)
+        found = _open_named(os.fspath(spec), labelled, options)
+    else:
+        found = _open_object(spec, labelled, options)
+    return limited(found, options.limit)
 
 
-def _open_named(spec: str, labelled: bool) -> ImageData:
+def _open_named(spec: str, labelled: bool, options: DataOptions) -> ImageData:
     if spec.split(":")[0] == "digits":
+        require_no_columns(spec, options)
         return _digits(spec, labelled)
+    form = form_of(spec)
+    if form is not None:
+        if not (is_table(Path(spec)) or is_pattern(spec)):
+            require_no_columns(spec, options)
+        return form.open(spec, labelled, options)
+    require_no_columns(spec, options)
     path = Path(spec)
-    if path.is_dir():
-        return FolderImages(path, labelled)
-    if path.exists():
-        return ZipImages(path, labelled)
-    if (archive := archive_of(path)) is not None:
-        return ZipImages(archive, labelled, path.relative_to(archive).as_posix())
+    if (plugin := plugin_of(spec)) is not None:
+        found = call_plugin(spec, plugin)
+        if isinstance(found, ImageData):
+            return found
+        if is_stream(found) or not isinstance(found, Mapping | np.ndarray | Tensor | tuple):
+            found = map_style(found, f"what {plugin.value} returned", options.limit)
+            return LibraryImages(found, labelled, {"source": spec})
+        return _open_object(found, labelled, options, spec)
     if _FUNCTION.fullmatch(spec):
-        return _open_function(spec, labelled)
+        return _open_object(call_object(spec, "function"), labelled, options, spec)
     beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
     near = nearest(path.name, beside)
     hint = f" (did you mean {some(near)}?)" if near else ""
     raise InputError(
-        f"{spec} is not there{hint}: expected a folder or zip of class folders, digits, or "
-        "file.py:function"
+        f"{spec} is not there{hint}: expected a folder, zip or tar of class folders, a table such "
+        "as labels.csv, digits, or file.py:function"
     )
 
 
-def archive_of(path: Path) -> Path | None:
-    """The archive that a path such as `data.zip/train` leads into; None where it does not."""
-    return next((parent for parent in path.parents if parent.is_file()), None)
-
-
-def _open_function(spec: str, labelled: bool) -> ImageData:
-    dataset = call_object(spec, "function")
-    return _open_object(dataset, labelled, spec)
-
-
-def _open_object(found: Any, labelled: bool, spec: str | None = None) -> ImageData:
+def _open_object(
+    found: Any, labelled: bool, options: DataOptions, spec: str | None = None
+) -> ImageData:
     """Arrays or a map-style data set, given by the user or returned by what `spec` names."""
     what = f"what {spec} returned" if spec else "the data"
     if isinstance(found, Mapping):
@@ -116,7 +141,8 @@ def _open_object(found: Any, labelled: bool, spec: str | None = None) -> ImageDa
         return ArrayImages(found, spec=spec)
     if isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], np.ndarray | Tensor):
         return ArrayImages(found[0], found[1] if labelled else None, spec=spec)
-    return DatasetImages(map_style(found, what), labelled, spec)
+    limit = options.limit if is_stream(found) else None
+    return DatasetImages(map_style(found, what, options.limit), labelled, spec, limit)
 
 
 def _arrays_of(found: Mapping[str, Any]) -> tuple[Any, Any] | None:

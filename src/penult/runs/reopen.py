@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from penult.data.forms import DataOptions
 from penult.data.image import Loaded
 from penult.data.open import DIGITS, ImageData, archive_of, open_data
+from penult.data.tar_images import shard_paths
 from penult.errors import InputError
 from penult.features.features import Features
 from penult.network.explicit import ExplicitHead, Reading
@@ -187,7 +189,8 @@ def reopen_images(run: Run, part: str, places: Places | None = None) -> Chosen:
         where = _place(run, part, places or Places())
         if where is None:
             raise InputError("the run does not say where they are")
-        data = open_data(where, labelled=run.about["identity"]["labels"] == "given")
+        labelled = run.about["identity"]["labels"] == "given"
+        data = open_data(where, labelled=labelled, options=_options(about))
     except UntrustedError:
         raise
     except InputError as error:
@@ -227,7 +230,7 @@ def images_of(run: Run, part: str, places: Places | None = None) -> ImageData | 
         return None
     labelled = run.about["identity"]["labels"] == "given"
     if given is not None:
-        return open_data(given, labelled=labelled)
+        return open_data(given, labelled=labelled, options=_options(run.about[part]))
     try:
         where = _place(run, part, places)
     except UntrustedError as error:
@@ -238,7 +241,9 @@ def images_of(run: Run, part: str, places: Places | None = None) -> ImageData | 
     for with_labels in dict.fromkeys((labelled, False)):
         # Classes that are gone may leave a folder that is no folder of classes any more.
         with suppress(InputError):
-            return None if where is None else open_data(where, labelled=with_labels)
+            if where is None:
+                return None
+            return open_data(where, labelled=with_labels, options=_options(run.about[part]))
     return None
 
 
@@ -275,6 +280,10 @@ def _place(run: Run, part: str, places: Places) -> Any:
         if not path.exists() and archive_of(path) is None:
             raise InputError(f"{path} is not there")
         return path
+    if "shards" in about:
+        shards = str(about["shards"])
+        shard_paths(shards)  # as files only
+        return shards
     if str(about["kind"]) in DIGITS:
         return str(about["kind"])
     source = about.get("source")
@@ -289,6 +298,12 @@ def _place(run: Run, part: str, places: Places) -> Any:
         remedy=OPTIONS[part],
         trust=places.trust_run,
     )
+
+
+def _options(about: Mapping[str, Any]) -> DataOptions:
+    """How a run read its data."""
+    found = about.get("options")
+    return DataOptions.from_json(found if isinstance(found, Mapping) else {})
 
 
 def _weights(run: Run, weights: str | None) -> str | Path | None:

@@ -3,7 +3,7 @@
 A run folder is data, and may come from anybody. The rule: of what a run names, penult runs only
 
 1. networks of well-known libraries (`torchvision:NAME`, `timm:NAME`, `hf:NAME` on the hub, with
-   plain options) and its own demo;
+   plain options), data sets of the Hugging Face hub (`hf:NAME`), and its own demo;
 2. a function of a Python file that this user has named in a penult command on this computer, with
    the same options, where neither the file nor what it imports from its folder has changed since;
 3. anything, with `--trust-run`.
@@ -88,9 +88,10 @@ def require_trusted(
     Raises:
         UntrustedError: it is not to be run.
     """
-    if trust or (what == "network" and _well_known(spec, options)):
+    known = _well_known(spec, options) if what == "network" else _on_the_hub(spec)
+    if trust or known:
         return spec
-    why = "this is neither a network of a known library nor code that you have named"
+    why = "this is neither a name that a known library opens nor code that you have named"
     if is_file_spec(spec):
         file, _, name = spec.rpartition(":")
         digest = code_digest(spec)
@@ -124,6 +125,14 @@ def _well_known(spec: str, options: Sequence[str]) -> bool:
         (key == "weights" or not _REACHING.search(key.lower())) and _PLAIN_VALUE.fullmatch(value)
         for key, _, value in pairs
     )
+
+
+def _on_the_hub(spec: str) -> bool:
+    """Whether this is a data set of the Hugging Face hub, which runs no code when it is opened."""
+    library, _, rest = spec.partition(":")
+    name, _, split = rest.partition(":")
+    plain = _NAMES["hf"].fullmatch(name) and re.fullmatch(r"[\w.\-]*", split)
+    return library == "hf" and bool(plain) and not Path(name).exists()
 
 
 def _places(key: str) -> list[str]:

@@ -1,0 +1,175 @@
+"""Forms of data: what a user names, and which class opens it. One entry for each form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from penult.data.files import FolderImages, ZipImages
+from penult.data.image import ImageData
+from penult.data.library_data import (
+    is_saved_dataset,
+    open_hub,
+    open_saved,
+    open_torchvision,
+)
+from penult.data.table_images import TableImages
+from penult.data.tables import JoinedTable, is_table, read_table
+from penult.data.tar_images import (
+    ShardImages,
+    TarImages,
+    holds_samples,
+    is_pattern,
+    shard_paths,
+)
+from penult.data.tars import TarFile, is_tar
+from penult.errors import InputError
+from penult.text import described
+
+ENTRY_POINTS = "penult.data"
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """How data are read.
+
+    Attributes:
+        image_column, label_column: of a table; found by names and contents where None.
+        limit: how many samples to take at most; all where None.
+    """
+
+    image_column: str | None = None
+    label_column: str | None = None
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise InputError(f"--limit must be at least 1, found {self.limit}")
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> DataOptions:
+        """As a run records them."""
+        return cls(**{key: found.get(key) for key in asdict(cls())})
+
+
+@dataclass(frozen=True)
+class DataForm:
+    """A form in which data come.
+
+    Attributes:
+        fits: whether what the user named is of this form.
+        open: opens it, given the name, whether labels are wanted, and the options.
+    """
+
+    fits: Callable[[str], bool]
+    open: Callable[[str, bool, DataOptions], ImageData]
+
+
+def form_of(spec: str) -> DataForm | None:
+    """The form of what a user names; None where it is none that is known."""
+    return next((form for form in FORMS if form.fits(spec)), None)
+
+
+def require_no_columns(spec: str, options: DataOptions) -> None:
+    """Refuse columns for data that are no table."""
+    for name in ("image_column", "label_column"):
+        if getattr(options, name) is not None:
+            option = f"--{name.replace('_', '-')}"
+            raise InputError(f"{option} is for tables, and {spec} is none")
+
+
+def archive_of(path: Path) -> Path | None:
+    """The archive that a path such as `data.zip/train` leads into; None where it does not."""
+    return next((parent for parent in path.parents if parent.is_file()), None)
+
+
+def plugins() -> Iterable[EntryPoint]:
+    """What other packages add: an entry point `NAME` of the group `penult.data` opens `NAME:REST`.
+
+    It is a function of REST that returns what `penult.data.open.open_data` takes.
+    """
+    return entry_points(group=ENTRY_POINTS)
+
+
+def plugin_of(spec: str) -> EntryPoint | None:
+    """The entry point that opens `NAME:REST`."""
+    name, colon, _ = spec.partition(":")
+    return next((one for one in plugins() if colon and one.name == name), None)
+
+
+def call_plugin(spec: str, plugin: EntryPoint) -> Any:
+    """What another package's function makes of `NAME:REST`.
+
+    Raises:
+        InputError: it fails; names the package and the cause.
+    """
+    try:
+        return plugin.load()(spec.partition(":")[2])
+    except InputError:
+        raise
+    except Exception as error:  # another's code may raise anything
+        package = plugin.dist.name if plugin.dist is not None else plugin.value
+        raise InputError(f"{spec}: {package} failed: {described(error)}") from error
+
+
+def _open_archive(path: Path, labelled: bool, inside: str = "") -> ImageData:
+    if not is_tar(path):
+        return ZipImages(path, labelled, inside)
+    archive = TarFile(path)
+    if not inside and holds_samples(archive):
+        return ShardImages([archive], labelled, str(path))
+    return TarImages(archive, labelled, inside)
+
+
+def _open_pattern(spec: str, labelled: bool, options: DataOptions) -> ImageData:
+    paths = shard_paths(spec)
+    if all(map(is_table, paths)):
+        table = JoinedTable(Path(spec), [read_table(path) for path in paths])
+        return TableImages(table, labelled, options.image_column, options.label_column)
+    others = [path for path in paths if not is_tar(path)]
+    if others:
+        raise InputError(f"{spec}: expected tar archives or tables, found {others[0]}")
+    require_no_columns(spec, options)
+    return ShardImages([TarFile(path) for path in paths], labelled, spec)
+
+
+def _open_table(spec: str, labelled: bool, options: DataOptions) -> ImageData:
+    table = read_table(Path(spec))
+    return TableImages(table, labelled, options.image_column, options.label_column)
+
+
+def _open_inside(spec: str, labelled: bool, options: DataOptions) -> ImageData:
+    path = Path(spec)
+    archive = archive_of(path)
+    assert archive is not None
+    return _open_archive(archive, labelled, path.relative_to(archive).as_posix())
+
+
+# The first that fits counts.
+FORMS: tuple[DataForm, ...] = (
+    DataForm(
+        lambda spec: is_saved_dataset(Path(spec)),
+        lambda spec, labelled, _: open_saved(Path(spec), labelled),
+    ),
+    DataForm(
+        lambda spec: Path(spec).is_dir(),
+        lambda spec, labelled, _: FolderImages(Path(spec), labelled),
+    ),
+    DataForm(lambda spec: Path(spec).is_file() and is_table(Path(spec)), _open_table),
+    DataForm(
+        lambda spec: Path(spec).exists(),
+        lambda spec, labelled, _: _open_archive(Path(spec), labelled),
+    ),
+    DataForm(lambda spec: archive_of(Path(spec)) is not None, _open_inside),
+    DataForm(
+        lambda spec: spec.startswith("hf:"), lambda spec, labelled, _: open_hub(spec, labelled)
+    ),
+    DataForm(
+        lambda spec: spec.startswith("torchvision:"),
+        lambda spec, labelled, _: open_torchvision(spec, labelled),
+    ),
+    DataForm(is_pattern, _open_pattern),
+)

@@ -1,0 +1,92 @@
+"""A part of the data: at most so many samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, IterableDataset
+
+from penult.data.image import ImageData, Loaded
+from penult.errors import InputError
+
+
+class LimitedImages(ImageData):
+    """Some samples of other data, spread evenly over their order.
+
+    Args:
+        data: the samples.
+        limit: how many at most, fewer than there are.
+    """
+
+    def __init__(self, data: ImageData, limit: int) -> None:
+        self._data = data
+        self._limit = limit
+        self._positions = np.unique(np.linspace(0, len(data) - 1, limit).astype(int))
+        self.named_by_folders = data.named_by_folders
+        self.labelled = data.labelled
+        self.class_names = data.class_names
+        self.labels = None if data.labels is None else data.labels[self._positions]
+        self.fingerprint = f"{data.fingerprint} limit {limit}"
+        part = f"{len(self):,} of {len(data):,} samples are taken, spread evenly (--limit {limit})"
+        self.notes = (*data.notes, part)
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def id(self, index: int) -> str:
+        """The sample's name."""
+        return self._data.id(int(self._positions[index]))
+
+    def load(self, index: int) -> Loaded:
+        """The sample's image."""
+        return self._data.load(int(self._positions[index]))
+
+    def sample(self, index: int) -> tuple[Loaded, int]:
+        """The image of a sample and its label."""
+        return self._data.sample(int(self._positions[index]))
+
+    def describe(self) -> dict[str, Any]:
+        """What the data say, with the number of these samples."""
+        about = self._data.describe()
+        about["options"] = {**about.get("options", {}), "limit": self._limit}
+        own = {"n_samples": len(self), "notes": list(self.notes), "fingerprint": self.fingerprint}
+        return {**about, **own}
+
+    def align(self, place: NDArray[np.int64], names: tuple[str, ...]) -> None:
+        """Count the classes as the network does."""
+        self._data.align(place, names)
+        super().align(place, names)
+
+
+def is_stream(found: Any) -> bool:
+    """Whether something gives samples one after the other, and has no length."""
+    if isinstance(found, IterableDataset):
+        return True
+    gives = hasattr(found, "__iter__") and not hasattr(found, "__len__")
+    return gives and not isinstance(found, str | bytes | type | DataLoader)
+
+
+def first_of(stream: Iterable[Any], limit: int | None, what: str) -> list[Any]:
+    """The first samples of a stream, kept in memory as they come.
+
+    Raises:
+        InputError: no limit is given, or the stream is empty.
+    """
+    if limit is None:
+        raise InputError(
+            f"{what} streams its samples and does not say how many there are: say how many to take "
+            "with --limit, such as --limit 10000"
+        )
+    found = list(islice(iter(stream), limit))
+    if not found:
+        raise InputError(f"{what} is empty: it has no samples")
+    return found
+
+
+def limited(data: ImageData, limit: int | None) -> ImageData:
+    """The data, or fewer of them."""
+    return data if limit is None or limit >= len(data) else LimitedImages(data, limit)

@@ -1,0 +1,317 @@
+"""Images that a table lists: paths of files or the files' bytes, each with a label."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from penult.data.files import SAMPLED_BYTES, SAMPLED_FILES, WHOLE_BYTES, WHOLE_FILES
+from penult.data.image import (
+    ImageData,
+    Loaded,
+    described_as,
+    digest_of,
+    extension,
+    formats,
+    printable,
+)
+from penult.data.items import IMAGE_KEYS, LABEL_KEYS, is_image, opened
+from penult.data.labels import labels_of, meant_as_numbers
+from penult.data.listing import nfc
+from penult.data.tables import JoinedTable, Table, text_of
+from penult.errors import InputError
+from penult.text import some
+
+PATH_KEYS: tuple[str, ...] = ("file_name", "filename", "file", "path", "filepath", "file_path")
+PATH_KEYS += (
+    "image_path",
+    "image_file",
+    "image_name",
+    "image_id",
+    "img_path",
+    "img_name",
+    "id",
+    "name",
+)
+ID_KEYS = ("id", "image_id", "sample", *PATH_KEYS)
+LABEL_NAMES = (*LABEL_KEYS, "class_name", "label_name", "species", "diagnosis", "dx")
+ENDINGS = ("", ".jpg", ".jpeg", ".png", ".webp", ".JPG", ".JPEG", ".PNG")
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_MOST_CLASSES = 0.5  # distinct values per row in a column that can be guessed to be the label
+
+
+class TableImages(ImageData):
+    """The images of a table's rows, in their order.
+
+    One column holds the images: paths from the table's folder, or from the one folder beside it
+    that holds them, or the bytes of image files. Another holds the labels: words, or numbers from
+    0. Both are found by their names and contents, which `notes` says, or named. Rows without a
+    label are left out, and counted in `notes`. A sample is named by its path as it stands in the
+    table; images given as bytes by a column such as `id`, or by their row.
+
+    Args:
+        table: from `read_table`.
+        labelled: False passes over labels.
+        image_column, label_column: by default found.
+
+    Raises:
+        InputError: no such column, or none or several that could be meant; two rows of one image;
+            paths none of which leads anywhere; labels that are none.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        labelled: bool = True,
+        image_column: str | None = None,
+        label_column: str | None = None,
+    ) -> None:
+        self._table = table
+        self.path = table.path
+        self._column = _image_column(table, image_column, label_column)
+        self.labelled = labelled
+        self.labels = self.class_names = None
+        self.label_column: str | None = None
+        self._rows = np.arange(table.n_rows)
+        notes = [f"the images are in the column {self._column!r}"]
+        if labelled:
+            self.label_column = _label_column(table, self._column, label_column)
+            notes[0] += f" and the labels in {self.label_column!r}"
+            notes += self._take_labels(self.label_column)
+        values = _texts(table, self._column)
+        self._paths = None if values is None else [values[row] for row in self._rows]
+        self._ids = self._names()
+        _refuse_doubles(table, self._ids, self._rows)
+        sizes = np.zeros(0, np.int64)
+        self._place = ("", "")
+        if self._paths is not None:
+            sizes, found = self._sizes(self._paths)
+            notes += found
+        self.notes = tuple(notes)
+        self.fingerprint = self._digest(sizes)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def id(self, index: int) -> str:
+        """The path as it stands in the table, or what else names the row."""
+        return self._ids[index]
+
+    def load(self, index: int) -> Loaded:
+        """Open an image; it is decoded when first used."""
+        index = range(len(self))[index]
+        if self._paths is None:
+            return opened(self._table.value(self._column, int(self._rows[index])), self.id(index))
+        return opened(self._file(self._paths[index]), self.id(index))
+
+    def describe(self) -> dict[str, Any]:
+        """Kind, path, columns, numbers and fingerprint."""
+        columns = {"image_column": self._column, "label_column": self.label_column}
+        where = "shards" if isinstance(self._table, JoinedTable) else "path"
+        about = {where: str(self.path), "options": columns}
+        return {**described_as("table", self), **about}
+
+    def _take_labels(self, name: str) -> list[str]:
+        """Set the labels and the rows that have one; what is to be said of it."""
+        values = list(self._table.column(name))
+        empty = [row for row, value in enumerate(values) if value is None or value == ""]
+        self._rows = np.delete(self._rows, empty)
+        if not len(self._rows):
+            raise InputError(f"{self.path}: no row has a label in the column {name!r}")
+        kept = [values[row] for row in self._rows]
+        try:
+            self.labels, self.class_names = labels_of(meant_as_numbers(kept), len(kept), None)
+        except InputError as error:
+            raise InputError(f"{self.path}, column {name!r}: {error}") from None
+        if not empty:
+            return []
+        rows = "row has" if len(empty) == 1 else "rows have"
+        return [f"{len(empty):,} {rows} no label and are left out, the first is row {empty[0] + 1}"]
+
+    def _names(self) -> list[str]:
+        if self._paths is not None:
+            return [printable(nfc(path.replace("\\", "/"))) for path in self._paths]
+        keys = [key for key in _named(self._table, ID_KEYS) if key != self.label_column]
+        columns = [self._table.column(key) for key in keys if key != self._column]
+        for column in (self._table.inner(self._column, "path"), *columns):
+            names = [text_of(column[int(row)]) for row in self._rows] if column is not None else []
+            if names and None not in names and len(set(names)) == len(names):
+                return [printable(nfc(str(name))) for name in names]
+        return [str(row) for row in self._rows]
+
+    def _file(self, path: str) -> str:
+        return _file_in(self.path.parent, self._place, path)
+
+    def _sizes(self, paths: Sequence[str]) -> tuple[np.ndarray[Any, Any], list[str]]:
+        """Bytes of each file, -1 where there is none, and what is to be said of that."""
+        addresses = [path for path in paths if _ADDRESS.match(path)]
+        if addresses:
+            raise InputError(
+                f"{self.path} names addresses such as {printable(addresses[0])}, which are not "
+                "fetched: download the images and list their files"
+            )
+        notes = []
+        self._place = _found_place(self.path.parent, paths)
+        folder, ending = self._place
+        if folder or ending:
+            where = f"in the folder {folder}" if folder else "beside the table"
+            notes.append(f"the files are {where}" + (f", with the ending {ending}" * bool(ending)))
+        sizes = np.fromiter((_size(self._file(path)) for path in paths), np.int64, len(paths))
+        missing = np.flatnonzero(sizes < 0)
+        if len(missing) == len(paths):
+            raise InputError(
+                f"none of the {len(paths):,} files that {self.path} lists is there, the first: "
+                f"{self._file(paths[0])}; paths start from the folder of the table: give the "
+                "column of the paths with --image-column, or move the table"
+            )
+        if len(missing):
+            first = self._ids[missing[0]]
+            files = "file is" if len(missing) == 1 else "files are"
+            notes.append(f"{len(missing):,} listed {files} not there, the first: {first}")
+        return sizes, notes
+
+    def _digest(self, sizes: np.ndarray[Any, Any]) -> str:
+        labels = b"" if self.labels is None else self.labels.tobytes()
+        digest = hashlib.blake2b(f"table {self.labelled} ".encode(), digest_size=16)
+        for part in (*self._ids, *(self.class_names or ())):
+            digest.update(part.encode("utf-8", "surrogateescape") + b"\0")
+        digest.update(labels + sizes.tobytes())
+        whole = len(self) <= WHOLE_FILES and 0 < int(sizes.sum()) <= WHOLE_BYTES
+        n, limit = (len(self), -1) if whole else (min(len(self), SAMPLED_FILES), SAMPLED_BYTES)
+        for index in np.unique(np.linspace(0, len(self) - 1, n).astype(int)):
+            digest.update(digest_of(self._raw(int(index), limit)).encode())
+        return digest.hexdigest()
+
+    def _raw(self, index: int, limit: int) -> bytes:
+        """The first bytes of an image's file; nothing where it cannot be read."""
+        if self._paths is None:
+            value = self._table.value(self._column, int(self._rows[index]))
+            raw = value.get("bytes") if isinstance(value, Mapping) else value
+            return bytes(raw[:limit] if limit > 0 else raw) if isinstance(raw, bytes) else b""
+        try:
+            with Path(self._file(self._paths[index])).open("rb") as file:
+                return file.read(limit)
+        except OSError:  # one image, which will be a fault
+            return b""
+
+
+def _image_column(table: Table, given: str | None, label: str | None) -> str:
+    if given is not None:
+        return table.require(given)
+    likely = [name for name in table.names if name != label and _holds_images(table, name)]
+    by_name = [name for name in _named(table, (*IMAGE_KEYS, *PATH_KEYS)) if name != label]
+    best = [name for name in by_name if name in likely] or likely
+    if not best:  # names without an ending, whose files have one
+        best = [name for name in by_name if _holds_names(table, name)]
+    if not best or (len(best) > 1 and not by_name):
+        which = f"{some(best)} could be meant" if best else "none holds paths or bytes of images"
+        raise InputError(
+            f"{table.path}: which column holds the images? It has {some(table.names, 20)}, and "
+            f"{which}: give it with --image-column"
+        )
+    return best[0]
+
+
+def _label_column(table: Table, image: str, given: str | None) -> str:
+    if given is not None:
+        if given == image:
+            raise InputError(f"the column {given!r} cannot hold both the images and the labels")
+        return table.require(given)
+    named = [name for name in _named(table, LABEL_NAMES) if name != image]
+    if named:
+        return named[0]
+    others = [name for name in table.names if name != image and _can_be_label(table, name)]
+    if len(others) == 1:
+        return others[0]
+    which = f"{some(others)} could be meant" if others else "none looks like classes"
+    raise InputError(
+        f"{table.path}: which column holds the labels? It has {some(table.names, 20)}, and "
+        f"{which}: give it with --label-column, or use the network's own predictions as labels "
+        "with --labels predicted"
+    )
+
+
+def _named(table: Table, wanted: Sequence[str]) -> list[str]:
+    """Columns by what they are called, in the order of `wanted`."""
+    lower = {name.lower(): name for name in table.names}
+    return [lower[key] for key in dict.fromkeys(wanted) if key in lower]
+
+
+def _holds_images(table: Table, name: str) -> bool:
+    values = table.examples(name)
+    if not values:
+        return False
+    if all(isinstance(value, str) for value in values):
+        return all(extension(value.replace("\\", "/")) in formats() for value in values)
+    return all(is_image(value) for value in values)
+
+
+def _holds_names(table: Table, name: str) -> bool:
+    values = [text_of(value) for value in table.examples(name)]
+    return bool(values) and None not in values and len(set(values)) == len(values)
+
+
+def _can_be_label(table: Table, name: str) -> bool:
+    """Whether a column holds few different words or whole numbers."""
+    if not all(isinstance(value, str | int) for value in table.examples(name)):
+        return False
+    values = [text_of(value) for value in table.column(name)]
+    known = {value for value in values if value is not None}
+    return 1 < len(known) <= max(2, _MOST_CLASSES * len(values))
+
+
+def _texts(table: Table, name: str) -> list[str] | None:
+    """The paths in a column; None where it holds images themselves."""
+    if any(is_image(value) for value in table.examples(name)):
+        return None
+    values = [text_of(value) for value in table.column(name)]
+    empty = next((row for row, value in enumerate(values) if value is None), None)
+    if empty is not None:
+        raise InputError(f"{table.path}: row {empty + 1} names no image in column {name!r}")
+    return [value for value in values if value is not None]
+
+
+def _refuse_doubles(table: Table, ids: Sequence[str], rows: Sequence[int] | Any) -> None:
+    if len(set(ids)) == len(ids):
+        return
+    counts = Counter(ids)
+    name = next(name for name in ids if counts[name] > 1)
+    both = [int(rows[i]) + 1 for i, other in enumerate(ids) if other == name]
+    n = sum(count > 1 for count in counts.values())
+    raise InputError(
+        f"{table.path} lists {n:,} images more than once, such as {name} in the rows "
+        f"{both[0]} and {both[1]}: expected one row for each"
+    )
+
+
+def _found_place(root: Path, paths: Sequence[str]) -> tuple[str, str]:
+    """The folder below the table's and the ending with which most of a few paths lead to files."""
+    spread = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, 16).astype(int))]
+    folders = [""]
+    if not any(_size(_file_in(root, ("", ""), path)) >= 0 for path in spread):
+        folders += sorted(entry.name for entry in os.scandir(root) if entry.is_dir())[:200]
+    places = [(folder, ending) for folder in folders for ending in ENDINGS]
+
+    def found(place: tuple[str, str]) -> int:
+        return sum(_size(_file_in(root, place, path)) >= 0 for path in spread)
+
+    return max(places, key=found)
+
+
+def _file_in(root: Path, place: tuple[str, str], path: str) -> str:
+    folder, ending = place
+    return os.fspath(root / folder / (path.replace("\\", "/") + ending))
+
+
+def _size(path: str) -> int:
+    try:
+        return Path(path).stat().st_size if Path(path).is_file() else -1
+    except (OSError, ValueError):
+        return -1

@@ -1,0 +1,273 @@
+"""Tables: CSV, TSV, JSON lines and Parquet, read by columns."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import io
+import json
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from penult.errors import InputError
+from penult.extras import import_extra
+from penult.text import described, one_line, some
+
+LOOKED_AT = 16  # rows by which the meaning of a column is told
+MOST_TEXT = 1 << 31  # bytes of a table that is read as text
+
+
+class Table:
+    """A table in a file: its columns' names, and their values when they are asked for.
+
+    Attributes:
+        path: the file.
+        names: of the columns.
+        n_rows: how many rows there are.
+    """
+
+    def __init__(self, path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
+        self.path = path
+        self.names = tuple(columns)
+        self.n_rows = len(next(iter(columns.values()), ()))
+        self._columns = columns
+
+    def column(self, name: str) -> Sequence[Any]:
+        """All values of a column: text, numbers or whatever the file holds; None for no value.
+
+        Raises:
+            InputError: there is no such column; names those that there are.
+        """
+        return self._values(self.require(name))
+
+    def require(self, name: str) -> str:
+        """The name of a column that there is.
+
+        Raises:
+            InputError: there is none of this name.
+        """
+        if name not in self.names:
+            raise InputError(f"{self.path} has no column {name!r}; it has {some(self.names, 20)}")
+        return name
+
+    def examples(self, name: str) -> list[Any]:
+        """The first few values of a column, without those that are none."""
+        return [value for value in self._some(name) if value is not None]
+
+    def value(self, name: str, row: int) -> Any:
+        """One value."""
+        return self._columns[name][row]
+
+    def inner(self, name: str, key: str) -> Sequence[Any] | None:
+        """One entry of the objects in a column; None where they have no such entry."""
+        values = [v.get(key) if isinstance(v, Mapping) else None for v in self._values(name)]
+        return values if any(value is not None for value in values) else None
+
+    def _values(self, name: str) -> Sequence[Any]:
+        return self._columns[name]
+
+    def _some(self, name: str) -> Sequence[Any]:
+        return self._columns[name][:LOOKED_AT]
+
+
+class ParquetTable(Table):
+    """A Parquet file: columns are read one by one, single values by groups of rows.
+
+    It can be sent to other processes, each of which opens the file for itself.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: Any = None
+        self._held: tuple[int, str, Any] | None = None
+        try:
+            metadata = self._opened().metadata
+            self.names = tuple(self._opened().schema_arrow.names)
+        except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
+            raise _damaged(path, error) from error
+        self.n_rows = metadata.num_rows
+        self._starts = [0]
+        for group in range(metadata.num_row_groups):
+            self._starts.append(self._starts[-1] + metadata.row_group(group).num_rows)
+
+    def value(self, name: str, row: int) -> Any:
+        """One value; the group of rows around it is kept for the next one."""
+        group = bisect_right(self._starts, row) - 1
+        if self._held is None or self._held[:2] != (group, name):
+            try:
+                column = self._opened().read_row_group(group, columns=[name]).column(0)
+            except (OSError, ValueError) as error:
+                raise _damaged(self.path, error) from error
+            self._held = (group, name, column)
+        return self._held[2][row - self._starts[group]].as_py()
+
+    def inner(self, name: str, key: str) -> Sequence[Any] | None:
+        """One entry of the objects in a column, read without the others."""
+        try:
+            found = self._opened().read(columns=[f"{name}.{key}"])
+        except (OSError, ValueError) as error:
+            raise _damaged(self.path, error) from error
+        if not found.num_columns:
+            return None
+        return [value and value[key] for value in found.column(0).to_pylist()]
+
+    def _values(self, name: str) -> Sequence[Any]:
+        try:
+            found: list[Any] = self._opened().read(columns=[name]).column(0).to_pylist()
+        except (OSError, ValueError) as error:
+            raise _damaged(self.path, error) from error
+        return [_known(value) for value in found]
+
+    def _some(self, name: str) -> Sequence[Any]:
+        return [self.value(name, row) for row in range(min(self.n_rows, LOOKED_AT))]
+
+    def _opened(self) -> Any:
+        if self._file is None:
+            import_extra("pyarrow", "tables")
+            parquet = importlib.import_module("pyarrow.parquet")
+            self._file = parquet.ParquetFile(self.path, memory_map=True)
+        return self._file
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_file": None, "_held": None}
+
+
+class JoinedTable(Table):
+    """Several tables of the same columns, one after the other."""
+
+    def __init__(self, path: Path, tables: Sequence[Table]) -> None:
+        self.path = path
+        self.names = tables[0].names
+        self._tables = list(tables)
+        self._starts = [0]
+        for table in tables:
+            self._starts.append(self._starts[-1] + table.n_rows)
+            if missing := set(self.names) - set(table.names):
+                raise InputError(f"{table.path} lacks the columns {some(sorted(missing))}")
+        self.n_rows = self._starts[-1]
+
+    def value(self, name: str, row: int) -> Any:
+        """One value."""
+        at = bisect_right(self._starts, row) - 1
+        return self._tables[at].value(name, row - self._starts[at])
+
+    def inner(self, name: str, key: str) -> Sequence[Any] | None:
+        """One entry of the objects in a column; None where they have no such entry."""
+        parts = [table.inner(name, key) for table in self._tables]
+        return None if None in parts else [value for part in parts for value in part or ()]
+
+    def _values(self, name: str) -> Sequence[Any]:
+        return [value for table in self._tables for value in table.column(name)]
+
+    def _some(self, name: str) -> Sequence[Any]:
+        return self._tables[0]._some(name)
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file's name says that it is a table."""
+    return path.suffix.lower() in READERS
+
+
+def read_table(path: Path) -> Table:
+    """Open a table by its file's ending.
+
+    Args:
+        path: .csv, .tsv or .txt with commas, semicolons or tabs and names in the first line;
+            .jsonl or .ndjson with an object in each line; .parquet.
+
+    Raises:
+        InputError: no such file, another ending, rows that do not fit, no rows.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: expected a table, such as {path.stem}.csv")
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise InputError(f"{path}: expected a table of {', '.join(READERS)}")
+    table = reader(path)
+    if not table.n_rows:
+        raise InputError(f"{path} has no rows")
+    return table
+
+
+def text_of(value: Any) -> str | None:
+    """A value as text; None for an empty one."""
+    value = _known(value)
+    return None if value is None else str(value).strip() or None
+
+
+def _known(value: Any) -> Any:
+    """The value, or None for what stands for none."""
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _read_csv(path: Path) -> Table:
+    text = _text(path)
+    delimiter = max(",;\t", key=text.partition("\n")[0].count)
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        return Table(path, _columns(path, rows))
+    except csv.Error as error:
+        raise InputError(f"{path}: line {rows.line_num} is damaged: {error}") from None
+
+
+def _columns(path: Path, rows: Any) -> dict[str, list[str | None]]:
+    names = [name.strip() for name in next(rows, [])]
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"{path} has two columns {twice!r}: expected different names")
+    columns: dict[str, list[str | None]] = {name: [] for name in names}
+    for number, row in enumerate(rows, 1):
+        if not row:
+            continue
+        if len(row) != len(names):
+            raise InputError(
+                f"{path}: row {number} has {len(row)} fields, expected {len(names)} as in the "
+                f"first line ({one_line(some(names), 80)})"
+            )
+        for name, value in zip(names, row, strict=True):
+            columns[name].append(value.strip() or None)
+    return columns
+
+
+def _read_json_lines(path: Path) -> Table:
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(_text(path).split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            found = json.loads(line)
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise InputError(
+                f"{path}: line {number}: expected a JSON object, found {one_line(line, 40)}"
+            )
+        rows.append(found)
+    names = dict.fromkeys(name for row in rows for name in row)
+    return Table(path, {name: [_known(row.get(name)) for row in rows] for name in names})
+
+
+def _text(path: Path) -> str:
+    try:
+        if path.stat().st_size > MOST_TEXT:
+            raise InputError(f"{path} has more than 2 GiB of text: write it as Parquet")
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as UTF-8 text: {described(error)}") from error
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path} is no readable Parquet file: {described(error)}")
+
+
+READERS: dict[str, Callable[[Path], Table]] = {
+    ".csv": _read_csv,
+    ".tsv": _read_csv,
+    ".txt": _read_csv,
+    ".parquet": ParquetTable,
+    ".jsonl": _read_json_lines,
+    ".ndjson": _read_json_lines,
+}
