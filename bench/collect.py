@@ -27,7 +27,7 @@ from torch import nn
 from penult.data.open import ArrayImages, ImageData, open_data
 from penult.data.source import ImageSource, Pass
 from penult.data.transform import Transform
-from penult.features.collect import network_source, usable_head
+from penult.features.collect import network_shards, usable_head
 from penult.features.influence import Evidence, sizes_within
 from penult.features.shard_folder import ShardFolder
 from penult.network.calling import evaluating
@@ -57,7 +57,7 @@ def whole(model: nn.Module, source: ImageSource, how: Pass) -> float:
         start = time.perf_counter()
         shards = ShardFolder(Path(folder) / "features", head, None, how.store, {})
         shards.fill(
-            network_source(model, source, head, how),
+            network_shards(model, source, head, how),
             lambda block: evidence.update(block.features, block.labels),
         )
         return time.perf_counter() - start

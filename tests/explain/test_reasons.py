@@ -19,12 +19,12 @@ from penult.errors import InputError
 from penult.explain import packing
 from penult.explain.packing import fill, normal, pack, prove
 from penult.explain.reasons import Box, Reason, reason_sizes, sufficient_reason
-from penult.features.features import Features, head_of
+from penult.features.features import Features
 from penult.heads.path import fit_path
 from penult.heads.plan import Plan
 from penult.heads.sparse_head import SparseHead
 from penult.heads.subspaces import Subspaces, top_k
-from penult.network.head import Head
+from penult.network.head import Head, head_of
 
 Problem = tuple[Head, Tensor, Box]
 

@@ -14,7 +14,7 @@ from penult.data import source as module
 from penult.data.source import Pass
 from penult.data.transform import Transform
 from penult.errors import InputError
-from penult.features.collect import collect, features_source
+from penult.features.collect import collect, features_shards
 from penult.features.features import Features
 from penult.features.influence import Evidence
 from penult.features.shard_folder import ShardFolder
@@ -138,7 +138,7 @@ def test_sums_over_the_blocks_do_not_depend_on_an_interruption(
     def sums(out: Path) -> Evidence:
         evidence = Evidence.zeros(head.weight, [1, 2])
         shards = ShardFolder(out, head, None, torch.float16, {})
-        shards.fill(features_source(features), lambda b: evidence.update(b.features, b.labels))
+        shards.fill(features_shards(features), lambda b: evidence.update(b.features, b.labels))
         return evidence
 
     fresh, again = sums(tmp_path / "second"), sums(tmp_path / "second")
@@ -261,9 +261,9 @@ def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: st
 def test_features_at_hand_fill_a_folder(tmp_path: Path) -> None:
     features = Features.of(torch.rand(20, 4), torch.arange(20) % 2, torch.randn(2, 4))
     shards = ShardFolder(tmp_path / "f", features.require_head(), None, torch.float32, {"a": 1})
-    shards.fill(features_source(features))
+    shards.fill(features_shards(features))
     found = Features.open(tmp_path / "f")
     assert torch.equal(found.arrays()[0], features.arrays()[0])
     other = ShardFolder(tmp_path / "f", features.require_head(), None, torch.float32, {"a": 2})
     with pytest.raises(InputError, match=r"holds the analysis of another a \(1; now 2\)"):
-        other.fill(features_source(features))
+        other.fill(features_shards(features))

@@ -23,6 +23,7 @@ from penult.cli.group_pages import groups_page
 from penult.cli.groups import GroupsOptions, groups, take_groups
 from penult.cli.measure import measure
 from penult.cli.mend import mend
+from penult.cli.option_groups import ImageOptions, MovedOptions, NetworkOptions, PassOptions
 from penult.cli.output import allow_any_character, print_json
 from penult.cli.pages import print_page, summary_page, tuned_page, warnings_of
 from penult.cli.pictures import explain, report
@@ -109,9 +110,9 @@ def analyze(
     seed: given.Seed = 0,
     overwrite: given.Overwrite = False,
     as_json: given.AsJson = False,
-    network: given.NetworkOptions,
-    images: given.ImageOptions,
-    passing: given.PassOptions,
+    network: NetworkOptions,
+    images: ImageOptions,
+    passing: PassOptions,
     grouped: GroupsOptions,
 ) -> None:
     """Find the features that decide each class, in one pass over the data."""
@@ -187,7 +188,7 @@ def tune(
     seed: given.TuneSeed = 0,
     overwrite: given.ReplaceTuned = False,
     as_json: given.AsJson = False,
-    moved: given.MovedOptions,
+    moved: MovedOptions,
 ) -> None:
     """Train the network through one of the run's sparse heads, to repair what it lost."""
     where = moved.where()

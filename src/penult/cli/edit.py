@@ -12,6 +12,7 @@ import typer
 from penult.cli import options as given
 from penult.cli.console import progress_bars, warn
 from penult.cli.edit_pages import edit_page
+from penult.cli.option_groups import ReopenedOptions
 from penult.cli.output import print_json
 from penult.cli.pages import print_page
 from penult.cli.spread import option, spread
@@ -98,7 +99,7 @@ def edit(
     select: EditedSelect = None,
     out: EditedOut = None,
     as_json: given.AsJson = False,
-    reopened: given.ReopenedOptions,
+    reopened: ReopenedOptions,
 ) -> None:
     """Change a head, and tell exactly what that does to every class, group and sample.
 

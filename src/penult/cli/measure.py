@@ -14,6 +14,7 @@ from rich.text import Text
 from penult.cli import options as given
 from penult.cli.console import progress_bars
 from penult.cli.group_pages import groups_page
+from penult.cli.option_groups import ImageOptions, LayerOptions, NetworkOptions, PassOptions
 from penult.cli.output import print_json
 from penult.cli.pages import print_page
 from penult.cli.spread import spread
@@ -39,10 +40,10 @@ def measure(
     plot_format: given.PlotFormat = "png",
     as_json: given.AsJson = False,
     *,
-    layers: given.LayerOptions,
-    network: given.NetworkOptions,
-    images: given.ImageOptions,
-    passing: given.PassOptions,
+    layers: LayerOptions,
+    network: NetworkOptions,
+    images: ImageOptions,
+    passing: PassOptions,
 ) -> None:
     """Measure what the paper claims, of a run, of several, or of any layers of a network."""
     fractions = tuple(sorted(set(fraction))) if fraction else FRACTIONS
@@ -89,7 +90,7 @@ def measure(
 
 
 def _measure_layers(
-    subject: Subject, names: Names, layers: given.LayerOptions, settings: Settings
+    subject: Subject, names: Names, layers: LayerOptions, settings: Settings
 ) -> dict[str, Any]:
     with ExitStack() as stack:
         stack.enter_context(redirect_stdout(sys.stderr))

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from penult.cli import options as given
 from penult.cli.console import progress_bars, warn
+from penult.cli.option_groups import ReopenedOptions
 from penult.cli.output import print_json
 from penult.cli.pages import print_page
 from penult.cli.spread import option, spread
@@ -44,7 +45,7 @@ def mend(
     name: Name = None,
     out: MendedOut = None,
     as_json: given.AsJson = False,
-    reopened: given.ReopenedOptions,
+    reopened: ReopenedOptions,
 ) -> None:
     """Try all ways to mend a head under one protocol, and print one table."""
     opened = Run.open(run)

@@ -7,6 +7,7 @@ from contextlib import redirect_stdout
 
 from penult.cli import options as given
 from penult.cli.console import progress_bars, warn
+from penult.cli.option_groups import HeadOptions, MovedOptions
 from penult.cli.output import print_json
 from penult.cli.pages import print_page
 from penult.cli.spread import spread
@@ -30,8 +31,8 @@ def report(
     overwrite: given.RetakePictures = False,
     as_json: given.AsJson = False,
     *,
-    head: given.HeadOptions,
-    moved: given.MovedOptions,
+    head: HeadOptions,
+    moved: MovedOptions,
 ) -> None:
     """Write the run's report: one page that anyone can open, offline."""
     opened = Run.open(run)
@@ -81,8 +82,8 @@ def explain(
     out: given.PictureFile = None,
     as_json: given.AsJson = False,
     *,
-    head: given.HeadOptions,
-    moved: given.MovedOptions,
+    head: HeadOptions,
+    moved: MovedOptions,
 ) -> None:
     """Say why one image was called what it was: the few features that carry the decision."""
     opened = Run.open(run)

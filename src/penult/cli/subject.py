@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from penult.cli.console import progress_bars, warn
-from penult.cli.options import ImageOptions, NetworkOptions, PassOptions
+from penult.cli.option_groups import ImageOptions, NetworkOptions, PassOptions
 from penult.cli.values import device_of
 from penult.data.chosen_classes import ClassImages, chosen_classes
 from penult.data.classes import align_classes

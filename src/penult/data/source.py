@@ -71,7 +71,7 @@ class Pass:
         return self.labels == "given"
 
 
-class Source(Protocol):
+class BatchSource(Protocol):
     """Batches of images, the same at every call, from any batch on."""
 
     @property
@@ -194,7 +194,7 @@ class LoaderSource:
         )
 
 
-def source_of(data: Any, transform: Transform | None, how: Pass) -> Source:
+def source_of(data: Any, transform: Transform | None, how: Pass) -> BatchSource:
     """Batches of whatever `collect` takes as data."""
     if isinstance(data, DataLoader):
         if transform is not None:
@@ -211,7 +211,7 @@ def source_of(data: Any, transform: Transform | None, how: Pass) -> Source:
     return ImageSource(images, transform or Transform(), how)
 
 
-def examples(source: Source, device: torch.device, n: int = 4) -> Iterator[Tensor]:
+def examples(source: BatchSource, device: torch.device, n: int = 4) -> Iterator[Tensor]:
     """The first few usable images of each batch, as the network takes them.
 
     Raises:

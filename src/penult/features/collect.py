@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import suppress
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
@@ -12,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from penult.data.open import Batch
-from penult.data.source import Pass, Source, examples, source_of
+from penult.data.source import BatchSource, Pass, examples, source_of
 from penult.data.transform import Transform
 from penult.errors import InputError
 from penult.features.features import Features
-from penult.features.shard_folder import Faults, ShardFolder, ShardSource
+from penult.features.shard_folder import Faults, ShardFolder, ShardsFrom
 from penult.features.shards import Block, require_finite
 from penult.network.calling import call_model, device_of, evaluating
 from penult.network.explicit import FoundHead, find_or_make_head
@@ -89,7 +90,7 @@ def collect(
     source = source_of(data, transform, how)
     if head is None:
         head = usable_head(model, source)
-    shards = network_source(model, source, head, how, progress)
+    shards = network_shards(model, source, head, how, progress)
     if out is not None:
         identity = {
             "network": fingerprint(model),
@@ -104,37 +105,25 @@ def collect(
     return Features(parts, (n_samples, head.n_features), head, source.class_names)
 
 
-def usable_head(
-    model: nn.Module, source: Source, name: str | None = None, n_classes: int | None = None
-) -> Head:
+def usable_head(model: nn.Module, source: BatchSource) -> Head:
     """Find the head on the first images for which the network's logits are finite.
 
     Raises:
         HeadNotFound: see `find_head`.
         InputError: the logits are finite for none of the first images; names a weight that is not.
     """
-    return _on_first_images(
-        model, source, lambda example: find_head(model, example, name=name, n_classes=n_classes)
-    )
+    return _on_first_images(model, source, partial(find_head, model))
 
 
 def usable_network(
-    model: nn.Module, source: Source, name: str | None = None, n_classes: int | None = None
+    model: nn.Module, source: BatchSource, name: str | None = None, n_classes: int | None = None
 ) -> FoundHead:
-    """Find the head as `usable_head` does, or make one: see `find_or_make_head`.
-
-    Raises:
-        HeadNotFound: see `find_head`.
-        InputError: the logits are finite for none of the first images; names a weight that is not.
-    """
-    return _on_first_images(
-        model,
-        source,
-        lambda example: find_or_make_head(model, example, name=name, n_classes=n_classes),
-    )
+    """Find the head as `usable_head` does, or make one: see `find_or_make_head`."""
+    find = partial(find_or_make_head, model, name=name, n_classes=n_classes)
+    return _on_first_images(model, source, find)
 
 
-def _on_first_images(model: nn.Module, source: Source, find: Callable[[Tensor], T]) -> T:
+def _on_first_images(model: nn.Module, source: BatchSource, find: Callable[[Tensor], T]) -> T:
     """What is found on the first images for which the network's logits are finite."""
     device = device_of(model)
     for inputs in islice(examples(source, device), EXAMPLES_TRIED):
@@ -147,14 +136,14 @@ def _on_first_images(model: nn.Module, source: Source, find: Callable[[Tensor], 
     raise InputError("the network gives NaN or infinite logits on each of the first images")
 
 
-def network_source(
+def network_shards(
     model: nn.Module,
-    source: Source,
+    source: BatchSource,
     head: Head,
     how: Pass,
     progress: Progress | None = None,
     tap: Tap | None = None,
-) -> ShardSource:
+) -> ShardsFrom:
     """Blocks of a network's features over images, one for each shard from a given one on.
 
     The features are those that the head reads, or those of another `tap`.
@@ -163,14 +152,14 @@ def network_source(
     return lambda n_shards: _forward(model, source, head, watched, how, n_shards, progress)
 
 
-def features_source(features: Features) -> ShardSource:
+def features_shards(features: Features) -> ShardsFrom:
     """Blocks of features at hand, one for each shard from a given one on."""
     return lambda n_shards: ((b, Faults()) for b in islice(features.blocks(), n_shards, None))
 
 
 def _forward(
     model: nn.Module,
-    source: Source,
+    source: BatchSource,
     head: Head,
     tap: Tap,
     how: Pass,

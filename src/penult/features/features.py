@@ -32,7 +32,7 @@ from penult.features.shards import (
     row_names,
     shard_shape,
 )
-from penult.network.head import Head, two_classes
+from penult.network.head import Head, head_of
 from penult.storage import read_json, read_tensors, write_tensors
 from penult.text import some
 
@@ -410,28 +410,6 @@ class _View(Features):
 
 def _same(first: Head, second: Head) -> bool:
     return torch.equal(first.weight, second.weight) and torch.equal(first.bias, second.bias)
-
-
-def head_of(weight: Any, bias: Any = None) -> Head:
-    """Head from arrays: weight (n_classes, n_features), bias (n_classes,) or None for zeros.
-
-    One logit, as scikit-learn has it for two classes, becomes two: the first with the logit 0.
-
-    Raises:
-        InputError: shapes that do not fit, NaN or infinite values.
-    """
-    w = torch.as_tensor(weight).detach().to("cpu", torch.float32)
-    if w.ndim != 2:
-        raise InputError(
-            f"expected a weight of shape (n_classes, n_features), found {tuple(w.shape)}"
-        )
-    b = torch.zeros(len(w)) if bias is None else torch.as_tensor(bias).detach()
-    b = b.to("cpu", torch.float32)
-    if b.shape != (len(w),):
-        raise InputError(f"expected a bias of shape ({len(w)},), found {tuple(b.shape)}")
-    if not (bool(w.isfinite().all()) and bool(b.isfinite().all())):
-        raise InputError("the head's weight or bias holds NaN or infinite values")
-    return Head("", *(two_classes(w, b) if len(w) == 1 else (w, b)))
 
 
 def save_features(path: str | Path, features: Features) -> None:

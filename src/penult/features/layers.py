@@ -7,7 +7,6 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
@@ -17,9 +16,9 @@ from torch import Tensor, nn
 from penult.data.source import Pass, examples, source_of
 from penult.data.transform import Transform
 from penult.errors import InputError
-from penult.features.collect import Progress, network_source, usable_head
+from penult.features.collect import Progress, network_shards, usable_head
 from penult.features.features import Features
-from penult.features.shard_folder import ShardFolder, ShardSource, require_space
+from penult.features.shard_folder import ShardFolder, ShardsFrom, require_space
 from penult.network.blocks import Trace, find_blocks, first_output, pools
 from penult.network.calling import device_of, first_tensor, kind_of, nearest
 from penult.network.head import Head
@@ -128,12 +127,7 @@ class LayerTap:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._stack.close()
 
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -251,11 +245,11 @@ def collect_layers(
         )
         for layer in tap.layers
     }
-    _fill([*folders.values()], tap, network_source(model, source, head, how, progress, tap))
+    _fill([*folders.values()], tap, network_shards(model, source, head, how, progress, tap))
     return {name: Features.open(shards.folder) for name, shards in folders.items()}
 
 
-def _fill(folders: Sequence[ShardFolder], tap: LayerTap, source: ShardSource) -> None:
+def _fill(folders: Sequence[ShardFolder], tap: LayerTap, source: ShardsFrom) -> None:
     """Write the shards of all layers that are not there yet."""
     complete = [folder.claim() for folder in folders]
     n_shards = _in_common(folders)

@@ -32,7 +32,7 @@ from penult.storage import difference, read_json
 FAULTS_NAMED = 100
 
 OnBlock = Callable[[Block], None]
-ShardSource = Callable[[int], Generator[tuple[Block, "Faults"], None, None]]
+ShardsFrom = Callable[[int], Generator[tuple[Block, "Faults"], None, None]]
 
 
 @dataclass
@@ -100,7 +100,7 @@ class ShardFolder:
         self._identity = dict(identity)
         self._sizes: list[int] = []
 
-    def fill(self, source: ShardSource, on_block: OnBlock | None = None) -> None:
+    def fill(self, source: ShardsFrom, on_block: OnBlock | None = None) -> None:
         """Write the shards that are not there yet.
 
         Args:

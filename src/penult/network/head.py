@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -119,3 +120,25 @@ def two_classes(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         bias: (1,).
     """
     return torch.cat([torch.zeros_like(weight), weight]), torch.cat([torch.zeros_like(bias), bias])
+
+
+def head_of(weight: Any, bias: Any = None) -> Head:
+    """Head from arrays: weight (n_classes, n_features), bias (n_classes,) or None for zeros.
+
+    One logit, as scikit-learn has it for two classes, becomes two: the first with the logit 0.
+
+    Raises:
+        InputError: shapes that do not fit, NaN or infinite values.
+    """
+    w = torch.as_tensor(weight).detach().to("cpu", torch.float32)
+    if w.ndim != 2:
+        raise InputError(
+            f"expected a weight of shape (n_classes, n_features), found {tuple(w.shape)}"
+        )
+    b = torch.zeros(len(w)) if bias is None else torch.as_tensor(bias).detach()
+    b = b.to("cpu", torch.float32)
+    if b.shape != (len(w),):
+        raise InputError(f"expected a bias of shape ({len(w)},), found {tuple(b.shape)}")
+    if not (bool(w.isfinite().all()) and bool(b.isfinite().all())):
+        raise InputError("the head's weight or bias holds NaN or infinite values")
+    return Head("", *(two_classes(w, b) if len(w) == 1 else (w, b)))

@@ -11,7 +11,8 @@ from typing import Any
 
 from torch import nn
 
-from penult.data.transform import Size, Transform, from_hf, from_timm, from_torchvision
+from penult.data.library_transforms import from_hf, from_timm, from_torchvision
+from penult.data.transform import Size, Transform
 from penult.errors import InputError
 from penult.extras import import_extra, import_torchvision
 from penult.network.state import Shapes, check_fit

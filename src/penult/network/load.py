@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from penult.data.transform import Transform, from_timm
+from penult.data.library_transforms import from_timm
+from penult.data.transform import Transform
 from penult.errors import InputError
 from penult.extras import import_torchvision, with_torchvision
 from penult.network.checkpoint import read_checkpoint

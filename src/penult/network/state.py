@@ -251,6 +251,7 @@ def _without_effect(model: nn.Module, names: list[str]) -> list[str]:
             for tensor in tensors:
                 tensor.fill_(torch.nan)
             output = model(example)
+    # A network may raise anything on NaN; whatever it is, it depends on these parameters.
     except Exception:
         return []
     finally:

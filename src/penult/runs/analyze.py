@@ -16,10 +16,10 @@ from penult.data.open import ImageData
 from penult.data.source import ImageSource, Pass
 from penult.data.transform import Transform
 from penult.errors import InputError
-from penult.features.collect import Progress, features_source, network_source
+from penult.features.collect import Progress, features_shards, network_shards
 from penult.features.features import Features
 from penult.features.influence import SCORES, Evidence, Top, check_top, sizes_within
-from penult.features.shard_folder import Faults, ShardFolder, ShardSource, require_space
+from penult.features.shard_folder import Faults, ShardFolder, ShardsFrom, require_space
 from penult.features.shards import Block
 from penult.heads.judge import Judge
 from penult.heads.path import fit_path
@@ -61,7 +61,7 @@ class Part:
     about: Mapping[str, Any]
     fingerprint: str
     n_samples: int
-    source: ShardSource
+    source: ShardsFrom
 
 
 def analyze_network(
@@ -100,7 +100,7 @@ def analyze_network(
 
     def part(images: ImageData, name: str) -> Part:
         heard = progress(name) if progress else None
-        source = network_source(model, ImageSource(images, transform, how), head, how, heard)
+        source = network_shards(model, ImageSource(images, transform, how), head, how, heard)
         about = images.describe()
         if ":" in str(about.get("source", "")):
             about["code"] = code_digest(str(about["source"]))
@@ -156,7 +156,7 @@ def analyze_features(
 
     def part(found: Features) -> Part:
         about = {"kind": "features", "n_samples": found.n_samples}
-        return Part(about, found.fingerprint(), found.n_samples, features_source(found))
+        return Part(about, found.fingerprint(), found.n_samples, features_shards(found))
 
     train = part(features)
     held_out = part(evaluation) if evaluation is not None else None
