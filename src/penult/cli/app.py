@@ -6,7 +6,6 @@ import os
 import sys
 import warnings
 from collections.abc import Mapping
-from contextlib import redirect_stdout
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Annotated, Any
@@ -138,7 +137,7 @@ def analyze(
         _print_run(run, as_json)
         return
     subject = open_subject(model, data, eval_, network, images, passing)
-    with redirect_stdout(sys.stderr), progress_bars("opening the run") as heard:
+    with progress_bars("opening the run") as heard:
         run = analyze_network(
             subject.network,
             subject.head,
@@ -202,7 +201,7 @@ def tune(
         workers=workers_of(workers, where),
         seed=seed,
     )
-    with redirect_stdout(sys.stderr), progress_bars("opening the run") as heard:
+    with progress_bars("opening the run") as heard:
         tuned = run_tune(
             run,
             k,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 
 from rich.console import Console
 from rich.progress import (
@@ -33,6 +34,9 @@ Begin = Callable[[str], Heard]
 def progress_bars(opening: str = "") -> Iterator[Begin]:
     """Show named stages on standard error: as bars on a terminal, elsewhere as a few lines.
 
+    What is printed meanwhile, by the network's own code for example, goes to standard error too, so
+    that standard output holds nothing but the result.
+
     Args:
         opening: what is done before the first stage begins; shown on a terminal only, so that a
             command that is refused says one line.
@@ -41,12 +45,14 @@ def progress_bars(opening: str = "") -> Iterator[Begin]:
         what begins a stage, given its name, and returns what is told (done, total).
     """
     shown = _Bars() if errors.is_terminal else _Lines()
-    if opening and errors.is_terminal:
-        shown.begin(opening)
-    try:
-        yield shown.begin
-    finally:
-        shown.stop()
+    # Around the bars, which put something of their own in the place of both outputs.
+    with redirect_stdout(sys.stderr):
+        if opening and errors.is_terminal:
+            shown.begin(opening)
+        try:
+            yield shown.begin
+        finally:
+            shown.stop()
 
 
 class _Done(ProgressColumn):

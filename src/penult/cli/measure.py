@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import ExitStack, redirect_stdout
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -93,7 +92,6 @@ def _measure_layers(
     subject: Subject, names: Names, layers: LayerOptions, settings: Settings
 ) -> dict[str, Any]:
     with ExitStack() as stack:
-        stack.enter_context(redirect_stdout(sys.stderr))
         heard = stack.enter_context(progress_bars())
         folder = layers.out or Path(stack.enter_context(TemporaryDirectory()))
         parts = []

@@ -262,8 +262,8 @@ class MovedOptions(ReopenedOptions):
 
 
 @dataclass(frozen=True)
-class HeadOptions(OptionGroup):
-    """Which of a run's sparse heads is explained."""
+class ExplainedOptions(OptionGroup):
+    """Which of a run's heads is explained, and whether with heat maps."""
 
     title: ClassVar[str] = "The head that is explained"
 
@@ -279,6 +279,13 @@ class HeadOptions(OptionGroup):
         str | None,
         option("How that head's features were chosen; by default as in the fitted path."),
     ] = None
+    dense: Annotated[
+        bool,
+        option("Explain the network's own (dense) head instead of a sparse one.", "--dense"),
+    ] = False
+    no_maps: Annotated[
+        bool, option("Leave out the heat maps, for which the network has to run.", "--no-maps")
+    ] = False
 
 
 @dataclass(frozen=True)

@@ -216,9 +216,6 @@ ReplaceTuned = Annotated[
 Images = Annotated[
     int | None, option("Images in each list; by default 8, or fewer if there are very many lists.")
 ]
-NoMaps = Annotated[
-    bool, option("Leave out the heat maps, for which the network has to run.", "--no-maps")
-]
 Page = Annotated[Path | None, option("The page; by default RUN/report.html.")]
 RetakePictures = Annotated[
     bool, option("Take the small pictures again although the run has them.", "--overwrite")
@@ -236,12 +233,6 @@ ExplainedClass = Annotated[
 ]
 Against = Annotated[
     str | None, option("Explain what separates the class from this one, by name or number.")
-]
-DenseReport = Annotated[
-    bool, option("Explain the network's own (dense) head alone, and no sparse one.", "--dense")
-]
-DenseHead = Annotated[
-    bool, option("Explain the network's own (dense) head instead of a sparse one.", "--dense")
 ]
 Fast = Annotated[
     bool, option("Take a small sufficient reason quickly, not the smallest there is.", "--fast")

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import redirect_stdout
-
 from penult.cli import options as given
 from penult.cli.console import progress_bars, warn
-from penult.cli.option_groups import HeadOptions, MovedOptions
+from penult.cli.option_groups import ExplainedOptions, MovedOptions
 from penult.cli.output import print_json
 from penult.cli.pages import print_page
 from penult.cli.spread import spread
@@ -24,14 +21,12 @@ from penult.runs.run import Run
 @spread
 def report(
     run: given.RunFolder,
-    dense: given.DenseReport = False,
     images: given.Images = None,
-    no_maps: given.NoMaps = False,
     out: given.Page = None,
     overwrite: given.RetakePictures = False,
     as_json: given.AsJson = False,
     *,
-    head: HeadOptions,
+    explained: ExplainedOptions,
     moved: MovedOptions,
 ) -> None:
     """Write the run's report: one page that anyone can open, offline."""
@@ -39,15 +34,15 @@ def report(
     page = out or opened.report_file
     if page.is_dir():
         raise InputError(f"{page} is a folder: expected the name of a page")
-    with redirect_stdout(sys.stderr), progress_bars("opening the run") as heard:
+    with progress_bars("opening the run") as heard:
         made = Report.of(
             opened,
-            k=head.k,
-            select=head.select,
-            dense=dense,
+            k=explained.k,
+            select=explained.select,
+            dense=explained.dense,
             pictures=PictureOptions(
                 images=images,
-                maps=not no_maps,
+                maps=not explained.no_maps,
                 sources=moved.sources(),
                 device=moved.where(),
                 overwrite=overwrite,
@@ -76,30 +71,28 @@ def explain(
     image: given.ImageName,
     class_: given.ExplainedClass = None,
     against: given.Against = None,
-    dense: given.DenseHead = False,
     fast: given.Fast = False,
-    no_maps: given.NoMaps = False,
     out: given.PictureFile = None,
     as_json: given.AsJson = False,
     *,
-    head: HeadOptions,
+    explained: ExplainedOptions,
     moved: MovedOptions,
 ) -> None:
     """Say why one image was called what it was: the few features that carry the decision."""
     opened = Run.open(run)
     if out is not None:
         require_picture(out)
-    with redirect_stdout(sys.stderr), progress_bars("explaining"):
+    with progress_bars("explaining"):
         found = Explanation.of(
             opened,
             image,
             class_=class_,
             against=against,
-            k=head.k,
-            select=head.select,
-            dense=dense,
+            k=explained.k,
+            select=explained.select,
+            dense=explained.dense,
             exact=not fast,
-            maps=not no_maps,
+            maps=not explained.no_maps,
             sources=moved.sources(),
             device=moved.where(),
         )

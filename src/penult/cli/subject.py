@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -72,7 +70,7 @@ def open_subject(
     how = passing.how(where, images)
     names = images.names()
     # What a network or a library prints is no part of what is asked for.
-    with redirect_stdout(sys.stderr), progress_bars("opening the network and the images"):
+    with progress_bars("opening the network and the images"):
         loaded = network.load(model)
         transform = images.transform(loaded)
         read = images.reading(data)
