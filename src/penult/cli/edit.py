@@ -12,7 +12,7 @@ import typer
 from penult.cli import options as given
 from penult.cli.console import progress_bars, warn
 from penult.cli.edit_pages import edit_page
-from penult.cli.option_groups import ReopenedOptions
+from penult.cli.option_groups import MovedOptions
 from penult.cli.output import print_json
 from penult.cli.pages import print_page
 from penult.cli.spread import option, spread
@@ -22,8 +22,12 @@ from penult.edit.recipe import Recipe
 from penult.edit.refits import REFITS
 from penult.edit.verdicts import KINDS, add_verdict, shortcut_edits
 from penult.errors import InputError
+from penult.explain.gallery import PictureOptions
+from penult.report.report import Report
 from penult.runs.run import Run
 from penult.runs.tune.folder import selection
+
+THIS = "this edit"  # what its report calls an edit that has no folder
 
 Off = Annotated[
     list[str] | None,
@@ -76,6 +80,14 @@ EditedOut = Annotated[
     Path | None,
     option("Folder for the edited head, the recipe and the network; RUN/edited/NAME is reported."),
 ]
+EditReport = Annotated[
+    Path | None,
+    option(
+        "Also write the run's report to this page, opened at this edit: who wins and who loses, "
+        "with the images that flip.",
+        "--report",
+    ),
+]
 
 
 @spread
@@ -98,17 +110,20 @@ def edit(
     k: EditedK = None,
     select: EditedSelect = None,
     out: EditedOut = None,
+    page: EditReport = None,
     as_json: given.AsJson = False,
-    reopened: ReopenedOptions,
+    reopened: MovedOptions,
 ) -> None:
     """Change a head, and tell exactly what that does to every class, group and sample.
 
     Edits are made in this order: the recipe's, then --off, --scale, --set-weight, --direction-off,
-    --drop-unused, --refit, --cap, --direction-cap. Nothing is written without --out.
+    --drop-unused, --refit, --cap, --direction-cap. Nothing is written without --out or --report.
     """
     opened = Run.open(run)
     if out is not None and out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file: expected a folder for the edited head")
+    if page is not None and page.is_dir():
+        raise InputError(f"{page} is a folder: expected the name of a page")
     names = opened.summary()["class_names"]
     first = Recipe(()) if recipe is None else Recipe.load(recipe)
     if undo:
@@ -141,12 +156,34 @@ def edit(
     if out is not None:
         for line in made.save(out, reopened.sources()):
             warn(line)
+    if page is not None:
+        _write_report(opened, made, sparse, page, reopened)
     if as_json:
         print_json(made.document)
         return
     print_page(edit_page(made.document))
     if out is not None:
         print(f"\nEdited head: {out}")
+    if page is not None:
+        print(f"\nReport: {page}")
+
+
+def _write_report(
+    run: Run,
+    made: EditedRun,
+    sparse: tuple[str, int] | None,
+    page: Path,
+    moved: MovedOptions,
+) -> None:
+    """The run's report, opened at an edit that need not lie in the run."""
+    select, k = sparse or (None, None)
+    with progress_bars("opening the run") as heard:
+        pictures = PictureOptions(
+            sources=moved.sources(), device=moved.where(), progress=heard("images")
+        )
+        shown = Report.of(run, k=k, select=select, pictures=pictures, effects={THIS: made.document})
+    with run.adding(page):
+        shown.save(page)
 
 
 @spread

@@ -14,7 +14,7 @@ from penult.runs.groups import evaluated_part, groups_of
 from penult.runs.run import Run
 from penult.storage import read_json, write_json
 
-FORMAT = "penult-shortcuts/1"
+FORMAT = "penult-shortcuts/2"
 # Numbers read to find principal directions; for more they are left out unless they are asked for.
 AFFORDABLE = 4_000_000_000
 DIRECTIONS = 3

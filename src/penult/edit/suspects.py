@@ -159,7 +159,8 @@ def described_pair(
         "pull": pull(table, x * sign, pair.of),
         "off": off(table, x, pair),
         "carries": [] if groups is None else carries(table, x, pair.of, groups),
-        "samples": _samples(table, x * sign, pair.of, ids),
+        "sign": int(sign),
+        "samples": _samples(table, x, sign, pair.of, ids),
     }
 
 
@@ -264,11 +265,21 @@ def _sign(table: LogitTable, pair: Pair) -> float:
     return -1.0 if float(column[pair.of]) < float(column.mean()) else 1.0
 
 
-def _samples(table: LogitTable, x: Tensor, c: int, ids: Sequence[str]) -> Mapping[str, list[str]]:
-    """Names of samples to look at: high in the class, low in it, high elsewhere."""
+def _samples(
+    table: LogitTable, x: Tensor, sign: float, c: int, ids: Sequence[str]
+) -> Mapping[str, list[dict[str, Any]]]:
+    """Samples to look at: high in the class, low in it, high elsewhere; with their values.
+
+    Where less of the feature speaks for the class (a sign of -1), high and low change places.
+    """
     own = (table.labels == c).nonzero()[:, 0]
     other = (table.labels != c).nonzero()[:, 0]
-    order = own[x[own].argsort(descending=True, stable=True)]
-    elsewhere = other[x[other].argsort(descending=True, stable=True)]
+    order = own[(sign * x[own]).argsort(descending=True, stable=True)]
+    elsewhere = other[(sign * x[other]).argsort(descending=True, stable=True)]
     chosen = {"high": order, "low": order.flip(0), "elsewhere": elsewhere}
-    return {name: [ids[i] for i in rows[:SHOWN].tolist()] for name, rows in chosen.items()}
+    return {
+        name: [
+            {"row": row, "id": ids[row], "value": float(x[row])} for row in rows[:SHOWN].tolist()
+        ]
+        for name, rows in chosen.items()
+    }

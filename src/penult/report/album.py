@@ -43,13 +43,14 @@ class Album:
     """Lists of images, each ordered by a feature's values; images of many lists are kept once.
 
     Attributes:
-        lists: place on the page → (part of the run, feature, entries).
+        lists: place on the page → (part of the run, feature, entries); None for a feature asks
+            for the images alone.
         ranks: place on the page → how many images of the most important lists come before the
             first of this list, where there is no room for all; 0 where not named.
         mistakes: samples of the evaluation data, each with the features that are mapped.
     """
 
-    lists: dict[Place, tuple[str, int, list[Entry]]] = field(default_factory=dict)
+    lists: dict[Place, tuple[str, int | None, list[Entry]]] = field(default_factory=dict)
     ranks: dict[Place, int] = field(default_factory=dict)
     mistakes: list[tuple[Key, ShownSample, dict[int, float]]] = field(default_factory=list)
 
@@ -59,7 +60,7 @@ class Album:
         for key, _, mapped in self.mistakes:
             values.setdefault(key, {}).update(mapped)
         n_shots = 0
-        turns: dict[int, list[tuple[str, int, Entry]]] = {}
+        turns: dict[int, list[tuple[str, int | None, Entry]]] = {}
         for place, (part, j, entries) in self.lists.items():
             for turn, entry in enumerate(entries, self.ranks.get(place, 0)):
                 turns.setdefault(turn, []).append((part, j, entry))
@@ -67,7 +68,9 @@ class Album:
             for part, j, entry in shots:
                 key = (part, entry.sample)
                 if n_shots < MOST_SHOTS and (key in values or len(values) < MOST_IMAGES):
-                    values.setdefault(key, {})[j] = entry.value
+                    mapped = values.setdefault(key, {})
+                    if j is not None:
+                        mapped[j] = entry.value
                     n_shots += 1
         known = {key: sample for key, sample, _ in self.mistakes} | samples
         # Mistakes have their place for sure, but come last where not all maps can be made.
@@ -122,7 +125,11 @@ class Shots:
         """The images of a list: [number, value, map]."""
         part, j, entries = self._album.lists[place]
         return [
-            [self._index[part, e.sample], e.value, self.map((part, e.sample), j)]
+            [
+                self._index[part, e.sample],
+                e.value,
+                None if j is None else self.map((part, e.sample), j),
+            ]
             for e in entries
             if (part, e.sample) in self._index
         ]

@@ -10,6 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 CHUNKS = {"class": 25, "feature": 50, "image": 100, "mistake": 50}
+APART = ("groups", "suspects", "edits", "mends")
 
 _ESCAPED = {character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
 _UNSAFE = re.compile("[<>&\u2028\u2029]")
@@ -61,12 +62,16 @@ def bundles(
 ) -> Iterator[tuple[str, Markup]]:
     """Each bundle's element id and its JSON: the document first, then the details in chunks.
 
-    The reasons of the mistakes, by far their largest part, go into chunks of their own.
+    The reasons of the mistakes, by far their largest part, go into chunks of their own; so do
+    groups, suspects and edits, of which the document keeps only how many there are.
     """
     mistakes = document["mistakes"]
     rows = [{key: row[key] for key in row if key != "reasons"} for row in mistakes["rows"]]
     light = {**document, "mistakes": {**mistakes, "rows": rows}, "chunks": CHUNKS}
-    yield "data-document", embedded(light)
+    apart = {name: light.pop(name) for name in APART if light.get(name)}
+    yield "data-document", embedded({**light, "has": list(apart)})
+    for name, part in apart.items():
+        yield f"data-{name}", embedded(rounded(part))
     reasons = [row["reasons"] for row in mistakes["rows"]]
     parts: dict[str, Sequence[Any]] = {
         "class": rounded(class_details),

@@ -68,7 +68,7 @@ function classTraits(c, detail) {
     most && mapKey(),
     el("div", { class: shown ? "traits" : "traits plainly" }, detail.features.map((trait) => el("section", { class: `${Math.max(trait.own.length, trait.others.length) > 4 ? "trait" : "trait few"}${trait.kept ? " is-kept" : ""}` },
       el("div", { class: "trait-facts" },
-        el("h3", null, el("a", { href: `#feature/${trait.feature}` }, "Feature ", el("b", null, String(trait.feature))), trait.kept && el("span", { class: "mark kept" }, KEPT)),
+        el("h3", null, el("a", { href: `#feature/${trait.feature}` }, "Feature ", el("b", null, String(trait.feature))), trait.kept && el("span", { class: "mark kept" }, KEPT), verdictMark(trait.feature, c)),
         el("p", { class: "share" }, el("b", null, whole(trait.share)), " of the network's evidence"),
         bar(trait.share / strongest, (trait.influence ?? trait.weight) < 0 ? "neg" : "pos", `${whole(trait.share)} of the network's evidence`),
         byAbsence(trait) ? el("p", { class: "note absence" }, ABSENCE) : null,
@@ -130,6 +130,7 @@ function featureView(j) {
     content: [
       top("feature", j, numbered(about().features.length), (to) => `feature ${to}`, "Feature", String(j)),
       warnings.length ? el("div", { class: "warnings" }, warnings.map((text) => el("p", null, text))) : null,
+      featureVerdicts(j),
       el("dl", { class: "numbers" },
         el("div", { class: "chosen" }, el("dt", null, "Evidence in the network"), el("dd", null, percent(row.evidence)), el("dd", { class: "note" }, "of what moves a class, mean over the classes")),
         el("div", null, el("dt", null, "Decides"), el("dd", null, count(row.deciding)), el("dd", { class: "note" }, row.deciding === 1 ? "class more than most other features" : "classes more than most other features")),
@@ -140,6 +141,14 @@ function featureView(j) {
       detail ? featureDetail(j, detail) : el("p", { class: "empty" }, "This page keeps no details of the feature."),
     ],
   };
+}
+
+// What people said of the feature.
+function featureVerdicts(j) {
+  const said = (about().verdicts || []).filter((verdict) => verdict.feature === j);
+  if (!said.length) return null;
+  return el("ul", { class: "verdicts" }, said.map((verdict) => el("li", null, verdictMark(j, verdict.class),
+    verdict.class === null ? "for all classes" : ["for ", classLink(verdict.class)], verdict.note ? [": ", el("bdi", null, verdict.note)] : null)));
 }
 
 function featureDetail(j, detail) {

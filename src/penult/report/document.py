@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,9 +18,12 @@ from penult.features.draw import spread
 from penult.heads.sparse_head import SparseHead
 from penult.network.head import Head
 from penult.report.album import Album, Shots
+from penult.report.by_group import group_warnings, groups_part
 from penult.report.conclusion import conclusion
 from penult.report.details import Details, finite
+from penult.report.edits import Edits
 from penult.report.findings import Findings
+from penult.report.suspects import Suspects, verdicts_part
 from penult.report.verdicts import KINDS
 from penult.runs.run import Run
 
@@ -48,7 +52,12 @@ class ReportData:
     images: list[dict[str, Any]] = field(default_factory=list)
 
 
-def build(run: Run, choice: HeadChoice | None, options: PictureOptions) -> ReportData:
+def build(
+    run: Run,
+    choice: HeadChoice | None,
+    options: PictureOptions,
+    effects: Mapping[str, dict[str, Any]] | None = None,
+) -> ReportData:
     """All that the report of a run shows.
 
     Args:
@@ -56,25 +65,32 @@ def build(run: Run, choice: HeadChoice | None, options: PictureOptions) -> Repor
         choice: the sparse head that it explains beside the network's own, from `choose_head`;
             None for the network's alone.
         options: how its pictures are taken.
+        effects: of edits that are to be shown besides those in the run, by name; see
+            `penult.edit.edited_run`.
     """
-    return _Builder(Findings(run, choice, options.images)).build(options)
+    return _Builder(Findings(run, choice, options.images), effects).build(options)
 
 
 class _Builder:
     """One report, made from what several passes found."""
 
-    def __init__(self, findings: Findings) -> None:
+    def __init__(self, findings: Findings, effects: Mapping[str, dict[str, Any]] | None) -> None:
         self.found = findings
         self.run = findings.run
+        self.suspects = Suspects(findings)
+        self.edits = Edits(findings, effects)
 
     def build(self, options: PictureOptions) -> ReportData:
         found = self.found
-        album = self._album()
+        album = Album()
+        looked_at = self.suspects.enter(album)
+        self._enter(album)
+        self.edits.enter(album)
         distributions = Distributions.of(
             found.train, found.survey, self._means().float(), album.sample_numbers("train")
         )
         samples = {("train", n): sample for n, sample in distributions.samples.items()}
-        gallery = take_pictures(self.run, album.wishes(samples), options)
+        gallery = take_pictures(self.run, album.wishes({**samples, **looked_at}), options)
         shots = Shots(gallery, album)
         details = Details(found, shots)
         classes = [details.of_class(c) for c in range(found.n_classes)]
@@ -83,9 +99,9 @@ class _Builder:
         document = self._document(gallery, shots, mistakes)
         return ReportData(document, classes, features, list(shots.images()))
 
-    def _album(self) -> Album:
+    def _enter(self, album: Album) -> None:
+        """Put the images of classes, features and mistakes into the album."""
         found = self.found
-        album = Album()
         for c in range(found.n_classes):
             for rank, entry in enumerate(kept_of(found.shown, c)):
                 j = int(found.shown.indices[entry])
@@ -98,7 +114,6 @@ class _Builder:
             mapped = {j: value for r in reasons for j, value, _, _ in r["features"]}
             key = (found.eval_part, mistake.sample.number)
             album.mistakes.append((key, mistake.sample, mapped))
-        return album
 
     def _mistakes(self, shots: Shots) -> dict[str, Any]:
         rows = []
@@ -146,7 +161,20 @@ class _Builder:
                 "n_changed": gallery.count(CHANGED),
             },
             "mistakes": mistakes,
+            "groups": groups_part(self.found),
+            "suspects": self.suspects.document(shots),
+            "verdicts": verdicts_part(self.found),
+            "edits": self.edits.document(shots),
+            "mends": self.edits.mends_document(),
         }
+        names = summary["class_names"]
+        document["about"]["warnings"] += _sentences(
+            (
+                *group_warnings(document["groups"], names),
+                *self.suspects.warnings,
+                *self.edits.warnings,
+            )
+        )
         document["title"] = (
             f"{_last(document['about']['network'] or 'a classifier', '/:')} on "
             f"{_last(document['about']['data'], '/')}"
@@ -306,6 +334,10 @@ def _curve(summary: dict[str, Any], choice: HeadChoice | None) -> dict[str, Any]
 def _warnings(summary: dict[str, Any], judge: dict[str, Any]) -> list[str]:
     """What a reader must know before the numbers, as sentences."""
     found = [*summary.get("warnings", []), *([judge["warning"]] if judge["warning"] else [])]
+    return _sentences(found)
+
+
+def _sentences(found: Iterable[str]) -> list[str]:
     return [f"{text[:1].upper()}{text[1:].rstrip('.')}." for text in found]
 
 

@@ -16,6 +16,11 @@ const VIEWS = {
     return argument && label === null ? noClass() : mistakesView(label);
   },
   mistake: (argument) => mistakeView(Number(argument)),
+  groups: groupsView,
+  suspects: suspectsView,
+  suspect: (argument) => suspectView(Number(argument)),
+  edits: editsView,
+  edit: (argument) => editView(Number(argument)),
 };
 
 // What an address calls a class: its number, or its name where that is no number of a class.
@@ -29,7 +34,7 @@ function classNumber(text) {
   return found < 0 ? null : found;
 }
 
-const TABS = { class: "classes", feature: "features", mistake: "mistakes" };
+const TABS = { class: "classes", feature: "features", mistake: "mistakes", suspect: "suspects", edit: "edits" };
 
 function hashRoute() {
   try { return location.hash.slice(1); } catch { return ""; }
@@ -61,6 +66,8 @@ function show(route, { focus = true, scroll = 0 } = {}) {
   for (const link of document.querySelectorAll(".views a")) {
     const here = link.getAttribute("href") === `#${TABS[name] || name}`;
     if (here) link.setAttribute("aria-current", "page"); else link.removeAttribute("aria-current");
+    // On a narrow screen the row of views scrolls.
+    if (here) link.parentElement.scrollLeft = link.offsetLeft - link.parentElement.offsetLeft - 40;
   }
   if (focus) visible().querySelector("h1")?.focus({ preventScroll: true });
   scrollTo({ top: scroll, behavior: "instant" });

@@ -13,7 +13,10 @@ from markupsafe import Markup
 from penult.report.bundles import bundles, legible
 from penult.report.figures import curve, matrix, reason_bars, worst_classes
 
-SCRIPTS = ("dom.js", "shots.js", "lists.js", "details.js", "page.js")
+SCRIPTS = (
+    *("dom.js", "shots.js", "lists.js", "details.js"),
+    *("groups.js", "suspects.js", "edits.js", "page.js"),
+)
 _HERE = Path(__file__).parent
 
 

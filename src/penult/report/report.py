@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from html import escape
 from pathlib import Path
@@ -40,6 +41,7 @@ class Report:
         select: str | None = None,
         dense: bool = False,
         pictures: PictureOptions | None = None,
+        effects: Mapping[str, dict[str, Any]] | None = None,
     ) -> Report:
         """Make the report of a run: of the network's own head, and of a sparse one beside it.
 
@@ -50,6 +52,8 @@ class Report:
             k, select: which of the run's sparse heads; see `choose_head`.
             dense: leave the sparse heads out.
             pictures: how many, and where images and network are now.
+            effects: of edits that are shown besides those that lie in the run, by name; the first
+                is opened.
 
         Raises:
             InputError: no finished run, no such head.
@@ -58,7 +62,8 @@ class Report:
             raise InputError("--dense leaves the sparse heads out: give it without -k and --select")
         run = run if isinstance(run, Run) else Run.open(run)
         choice = None if dense else choose_head(run, k, select)
-        return cls(build(run, choice, pictures or PictureOptions()))
+        data = build(run, choice, pictures or PictureOptions(), effects)
+        return cls(data, "edit/0" if effects else "summary")
 
     def __repr__(self) -> str:
         return f"<Report: {self.document['title']}; save it by .save(path)>"
