@@ -21,9 +21,9 @@ from penult.report.album import Album, Shots
 from penult.report.by_group import group_warnings, groups_part
 from penult.report.conclusion import conclusion
 from penult.report.details import Details, finite
-from penult.report.edits import Edits
+from penult.report.edits import EditViews
 from penult.report.findings import Findings
-from penult.report.suspects import Suspects, verdicts_part
+from penult.report.suspects import SuspectViews, verdicts_part
 from penult.report.verdicts import KINDS
 from penult.runs.run import Run
 
@@ -77,8 +77,8 @@ class _Builder:
     def __init__(self, findings: Findings, effects: Mapping[str, dict[str, Any]] | None) -> None:
         self.found = findings
         self.run = findings.run
-        self.suspects = Suspects(findings)
-        self.edits = Edits(findings, effects)
+        self.suspects = SuspectViews(findings)
+        self.edits = EditViews(findings, effects)
 
     def build(self, options: PictureOptions) -> ReportData:
         found = self.found

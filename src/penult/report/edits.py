@@ -14,7 +14,7 @@ FLIPS = {"right_to_wrong": 18, "wrong_to_right": 18, "wrong_to_wrong": 6}
 CLASSES = 200  # rows of the table by class, those that change most first
 
 
-class Edits:
+class EditViews:
     """The edits that lie in a run, made ready for the page.
 
     Args:

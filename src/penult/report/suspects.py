@@ -1,4 +1,4 @@
-"""Suspects of a report: features that look like shortcuts, with the images to judge them by."""
+"""SuspectViews of a report: features that look like shortcuts, with the images to judge them by."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PAGES = 12  # suspects that have images
 SIDES = ("high", "low", "elsewhere")
 
 
-class Suspects:
+class SuspectViews:
     """What `penult shortcuts` found in a run, made ready for the page.
 
     Args:
