@@ -43,6 +43,7 @@ from penult.network.tap import FeatureTap as FeatureTap
 from penult.report.report import Report as Report
 from penult.runs.analyze import analyze_features as analyze_features
 from penult.runs.analyze import analyze_network as analyze_network
+from penult.runs.fitted import add_heads as add_heads
 from penult.runs.groups import add_groups as add_groups
 from penult.runs.run import Run as Run
 from penult.runs.tune.folder import Tuned as Tuned

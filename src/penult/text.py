@@ -27,3 +27,10 @@ def described(error: BaseException) -> str:
     message = " ".join(str(error).split())
     message = message.rstrip(".") if len(message) <= 300 else f"{message[:300]} …"
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def duration(seconds: float) -> str:
+    """Some seconds as a person says them: "12 s", "3 min", "2.5 h"; 1 s at least."""
+    if seconds < 100:
+        return f"{max(1.0, seconds):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

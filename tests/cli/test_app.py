@@ -386,7 +386,7 @@ def test_one_faulty_image_among_the_first_does_not_stop_the_search_for_the_head(
     ("arguments", "place", "after"),
     [
         (("analyze", "net.py:net", "data"), "options.load_model", "repeat the command to resume"),
-        (("fit", "f.safetensors", "--out", "o"), "fit.sizes_of", "nothing was written"),
+        (("fit", "f.safetensors", "--out", "o"), "fit.seconds_of", "nothing was written"),
         (("tune", "run", "-k", "5"), "app.run_tune", "repeat the command to resume it"),
         (("report", "run"), "pictures.Run.open", "the run has all that it had before"),
         (("measure", "run"), "measure.Run.open", "repeat the command"),

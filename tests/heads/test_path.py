@@ -13,12 +13,10 @@ from penult.errors import InputError
 from penult.features.features import Features, save_features
 from penult.heads.cross_fit import affordable_folds
 from penult.heads.path import (
-    HeadPath,
     Interrupted,
     extend_path,
     extend_until,
     fit_path,
-    further_sizes,
 )
 from penult.heads.plan import Plan
 from penult.heads.refit.registry import REFITS
@@ -149,15 +147,15 @@ def test_a_path_goes_on_with_further_sizes() -> None:
     assert longer[1] is path[1]
     assert longer.document()["path"][-1]["kl"] < 1e-4
     assert extend_path(path, [1]) is path
-    assert further_sizes(20, 100) == [32, 64, 100]
-    assert further_sizes(64, 64) == []
-    assert further_sizes(20, 32) == [32]
-
-    def good(found: HeadPath) -> bool:
-        return (found.steps[-1].accuracy or 0) >= 0.99
-
-    assert not good(path)
-    assert [step.k for step in extend_until(path, good).steps] == [1, 2, 30]
+    held_out, _ = planted(1000, seed=1)
+    path = fit_path(features, held_out, Plan((1, 2)))
+    said: list[str] = []
+    assert not path.is_good(0.01)
+    found = extend_until(path, 0.01, held_out, say=said.append)
+    assert [step.k for step in found.steps] == [1, 2, 30]
+    assert found.is_good(0.01)
+    assert said == ["no head is good enough yet: going on with k = 30, about under 1 s"]
+    assert extend_until(found, 0.01, held_out) is found
 
 
 def test_more_features_than_a_path_reaches_one_by_one() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +16,7 @@ from rich.console import Group
 from rich.text import Text
 
 from penult.cli import options as given
-from penult.cli.console import errors, progress_bars, warn
+from penult.cli.console import errors, progress_bars, tell, warn
 from penult.cli.edit import edit, verdict
 from penult.cli.fit import fit
 from penult.cli.group_pages import groups_page
@@ -29,7 +30,7 @@ from penult.cli.pictures import explain, report
 from penult.cli.shortcuts import shortcuts
 from penult.cli.spread import spread
 from penult.cli.subject import open_subject
-from penult.cli.values import DTYPES, device_of, top_of, workers_of
+from penult.cli.values import DTYPES, device_of, seconds_of, top_of, workers_of
 from penult.data.augmentation import augmentations_of
 from penult.demo import demo as run_demo
 from penult.errors import InputError
@@ -38,6 +39,7 @@ from penult.features.features import Features
 from penult.measure.groups import groups_document
 from penult.report.report import Report
 from penult.runs.analyze import Options, analyze_features, analyze_network
+from penult.runs.fitted import left_out
 from penult.runs.run import Run
 from penult.runs.tune.training import TrainingPlan
 from penult.runs.tune.tune import tune as run_tune
@@ -106,6 +108,7 @@ def analyze(
     eval_: given.EvalSpec = None,
     frequency_top: given.FrequencyTop = None,
     no_fit: given.NoFit = False,
+    time_limit: given.TimeLimit = None,
     seed: given.Seed = 0,
     overwrite: given.Overwrite = False,
     as_json: given.AsJson = False,
@@ -115,10 +118,10 @@ def analyze(
     grouped: GroupsOptions,
 ) -> None:
     """Find the features that decide each class, in one pass over the data."""
-    where = device_of(passing.device)
+    where, limit = device_of(passing.device), seconds_of(time_limit)
     # The sums are float64, which not every accelerator has.
     sums_on = str(where) if where.type == "cuda" else "cpu"
-    options = Options(seed, top_of(frequency_top), overwrite, sums_on, not no_fit)
+    options = Options(seed, top_of(frequency_top), overwrite, sums_on, not no_fit, limit)
     tables = grouped.read(eval_ is not None)
     if data is None or _is_features(data):
         if data is not None:
@@ -130,14 +133,15 @@ def analyze(
         images.refuse(reason)
         passing.refuse(reason, but=["device"])
         held_out_features = Features.open(eval_) if eval_ is not None else None
-        with progress_bars() as heard:
-            run = analyze_features(Features.open(model), held_out_features, out, options, heard)
+        with _kept_when_interrupted(out, as_json), progress_bars() as heard:
+            features = Features.open(model)
+            run = analyze_features(features, held_out_features, out, options, heard, tell)
         if tables:
             take_groups(run, tables)
         _print_run(run, as_json)
         return
     subject = open_subject(model, data, eval_, network, images, passing)
-    with progress_bars("opening the run") as heard:
+    with _kept_when_interrupted(out, as_json), progress_bars("opening the run") as heard:
         run = analyze_network(
             subject.network,
             subject.head,
@@ -150,6 +154,7 @@ def analyze(
             how=subject.how,
             options=options,
             progress=heard,
+            say=tell,
         )
     if tables:
         take_groups(run, tables)
@@ -259,6 +264,18 @@ def main() -> None:
         sys.exit(error.exit_code)
 
 
+@contextmanager
+def _kept_when_interrupted(out: Path, as_json: bool) -> Iterator[None]:
+    """Where an interrupt leaves a run that lacks no more than some heads, print what it has."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if (out / "run.json").is_file():
+            with suppress(InputError):
+                _print_run(Run.open(out), as_json)
+        raise
+
+
 def _fail(message: str) -> None:
     line = " ".join(message.split())
     errors.print(Text(f"penult: error: {line}"), soft_wrap=True)
@@ -273,6 +290,8 @@ def _print_run(
     run: Run, as_json: bool, score: str | None = None, k: int | None = None, only: Any = ()
 ) -> None:
     summary, by_group = run.summary(), groups_document(run)
+    if lacking := left_out(run):
+        warn(lacking)
     if as_json:
         for part, faults in summary["faults"].items():
             if faults["n_faults"]:

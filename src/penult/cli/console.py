@@ -148,3 +148,8 @@ class _Lines:
 def warn(message: str) -> None:
     """One line on standard error."""
     errors.print(Text(f"penult: warning: {message}"), soft_wrap=True)
+
+
+def tell(message: str) -> None:
+    """One line on standard error that is no warning."""
+    errors.print(Text(message), soft_wrap=True)

@@ -1,26 +1,34 @@
-"""The command that fits sparse heads to features: `penult fit`."""
+"""The command that fits sparse heads to features or adds them to a run: `penult fit`."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from penult.cli import options as given
-from penult.cli.console import errors, progress_bars, warn
+from penult.cli.console import progress_bars, tell, warn
 from penult.cli.output import print_json
-from penult.cli.pages import path_page, print_page
+from penult.cli.pages import added_page, path_page, print_page
 from penult.cli.spread import spread
-from penult.cli.values import sizes_of
+from penult.cli.values import seconds_of, sizes_of
+from penult.errors import InputError
 from penult.features.features import Features
 from penult.features.shards import FORMAT
 from penult.heads.cross_fit import affordable_folds
+from penult.heads.further import TOLERANCE
 from penult.heads.judge import too_few_for
 from penult.heads.memory import memory_needed
-from penult.heads.path import HeadPath, Interrupted, fit_path, require_folder
-from penult.heads.plan import Plan
+from penult.heads.path import HeadPath, Interrupted, extend_until, fit_path, require_folder
+from penult.heads.plan import SIZES, Plan
+from penult.measure.groups import groups_document, write_groups_document
+from penult.runs.fitted import Clock, add_heads, complete_path, fitted_sizes
+from penult.runs.run import Run
 from penult.storage import read_tensors
+from penult.text import duration
 
 INTERRUPTED = 130
 
@@ -29,10 +37,10 @@ INTERRUPTED = 130
 def fit(
     features: given.FeaturesPath,
     *,
-    out: given.Folder,
+    out: given.Folder = None,
     eval_: given.EvalFeatures = None,
     also: given.AlsoFeatures = None,
-    k: given.Sizes = "1,2,3,5,8,10,15,20",
+    k: given.Sizes = None,
     select: given.Selection = "curvature",
     refit: given.Refit = "softmax",
     labels: given.FitLabels = False,
@@ -45,9 +53,20 @@ def fit(
     seed: given.Seed = 0,
     as_json: given.AsJson = False,
 ) -> None:
-    """Fit sparse heads from few features per class to many, and pick one."""
-    plan = Plan(sizes_of(k), select, refit, labels, seed, budget, max_features, pool, prior)
+    """Fit sparse heads from few features per class to many, and pick one; or add some to a run."""
+    limit = seconds_of(time_limit)
+    if (features / "run.json").is_file():
+        plan = Plan(SIZES, select, refit, labels, seed, budget, max_features, pool, prior)
+        _refuse_for_run(features, plan, {"--out": out, "--eval": eval_, "--also": also})
+        _add_to_run(features, k, tolerance, limit, as_json)
+        return
+    if out is None:
+        raise InputError(
+            f"--out is missing: the folder for the heads that are fitted to {features}"
+        )
     found = Features.open(features)
+    ks = _usual(found.n_features) if k is None else sizes_of(k)
+    plan = Plan(ks, select, refit, labels, seed, budget, max_features, pool, prior)
     held_out = Features.open(eval_) if eval_ is not None else None
     more = _unlabelled(also) if also is not None else None
     require_folder(out)
@@ -59,26 +78,101 @@ def fit(
         if few := too_few_for(tolerance, judges.n_samples):
             warn(few)
     needed = memory_needed(n_samples, found.n_features, n_classes, max(plan.ks), select)
-    errors.print(f"Memory: about {needed / 1e9:.1f} GB at most")
+    tell(f"Memory: about {needed / 1e9:.1f} GB at most")
+    clock = Clock(limit)
     try:
         with progress_bars() as heard:
             path = fit_path(
-                found, held_out, plan, heard, n_folds=n_folds, also=more, time_limit=time_limit
+                found, held_out, plan, heard, n_folds=n_folds, also=more, time_limit=clock.left
             )
+            if k is None and not path.unfinished:
+                path = extend_until(
+                    path, tolerance or TOLERANCE, held_out, heard, time_limit=clock.left, say=tell
+                )
     except Interrupted as interrupt:
         _finish(interrupt.path, out, None, as_json)
         done = ", ".join(str(step.k) for step in interrupt.path.steps)
-        errors.print(f"interrupted: the heads of k = {done} were done and are kept in {out}")
+        tell(f"interrupted: the heads of k = {done} were done and are kept in {out}")
         sys.exit(INTERRUPTED)
     if path.unfinished:
         left = ", ".join(map(str, path.unfinished))
-        warn(f"the time limit of {time_limit:g} seconds passed before k = {left} was done")
+        warn(f"the time limit of {duration(limit or 0)} passed before k = {left} was done")
+    elif k is not None and not path.is_good(tolerance or TOLERANCE):
+        warn(_more(tolerance or TOLERANCE))
     _finish(path, out, tolerance, as_json)
+
+
+def _usual(n_features: int) -> tuple[int, ...]:
+    return tuple(k for k in SIZES if k <= n_features)
+
+
+def _refuse_for_run(run: Path, plan: Plan, places: Mapping[str, Path | None]) -> None:
+    """Refuse what a run decides itself: where its heads lie, and how they are fitted."""
+    usual, names = Plan(SIZES), ("select", "refit", "labels", "seed", "budget")
+    other = [name for name, place in places.items() if place is not None]
+    changed = (*names, "max_features", "pool", "prior")
+    other += [
+        f"--{name.replace('_', '-')}"
+        for name in changed
+        if getattr(plan, name) != getattr(usual, name)
+    ]
+    if other:
+        raise InputError(
+            f"{other[0]} does not go with {run}, which is a run: its heads are fitted and measured "
+            f"as those that it has; for others give {run / 'features' / 'train'} and --out"
+        )
+
+
+def _add_to_run(
+    folder: Path, k: str | None, tolerance: float | None, limit: float | None, as_json: bool
+) -> None:
+    """Add heads of the sizes asked for to a run, or go on until one is good enough."""
+    if tolerance is not None:
+        raise InputError(
+            f"--tolerance does not go with {folder}, which is a run: `penult report` and `penult "
+            "measure` pick a head of it"
+        )
+    run = Run.open(folder)
+    before = fitted_sizes(run)
+    left: list[int] = []
+    try:
+        with progress_bars("opening the run") as heard:
+            if k is None:
+                complete_path(run, Clock(limit), progress=heard, say=tell)
+            else:
+                left = add_heads(run, sizes_of(k), progress=heard, time_limit=limit)
+    except KeyboardInterrupt:
+        _show_added(run, before, as_json)
+        tell("interrupted: the run has all heads that are listed")
+        sys.exit(INTERRUPTED)
+    if left:
+        sizes = ", ".join(map(str, left))
+        warn(f"the time limit of {duration(limit or 0)} passed before k = {sizes} was done")
+    _show_added(run, before, as_json)
+
+
+def _show_added(run: Run, before: list[int], as_json: bool) -> None:
+    summary = run.summary()
+    new = [size for size in fitted_sizes(run) if size not in before]
+    if new and groups_document(run) is not None:
+        write_groups_document(run)
+    if as_json:
+        print_json({"format": "penult-added/1", "added": new, "path": summary["path"]})
+        return
+    print_page(added_page(summary, new))
+    print(f"\nRun folder: {run.folder}")
+
+
+def _more(tolerance: float) -> str:
+    return (
+        f"no head of these sizes can be shown to lose less than {100 * tolerance:.2f} points of "
+        "accuracy: ask for larger ones with -k, or leave -k out to go on until one is good enough"
+    )
 
 
 def _finish(path: HeadPath, out: Path, tolerance: float | None, as_json: bool) -> None:
     """Write the heads, and print what they are."""
-    document = path.document()
+    document: dict[str, Any] = path.document()
     path.save(out)
     if path.judge.warning:
         warn(path.judge.warning)

@@ -76,13 +76,25 @@ NoFit = Annotated[
 # fit
 
 FeaturesPath = Annotated[
-    Path, typer.Argument(help="A features file, a folder of shards, or a run's features/train.")
+    Path,
+    typer.Argument(
+        help="A features file, a folder of shards, or a run's features/train; or a run folder, to "
+        "which heads of further sizes are added.",
+        metavar="FEATURES | RUN",
+    ),
 ]
-Folder = Annotated[Path, option("Folder for the heads.")]
+Folder = Annotated[Path | None, option("Folder for the heads; none if they are added to a run.")]
 EvalFeatures = Annotated[
     Path | None, option("Features on which accuracies are measured.", "--eval")
 ]
-Sizes = Annotated[str, option("Features per class: numbers, or ranges like 1-20.", "-k")]
+Sizes = Annotated[
+    str | None,
+    option(
+        "Features per class: numbers, or ranges like 1-20. By default 1,2,3,5,8,10,15,20, and then "
+        "32, 64 and so on until a head is good enough.",
+        "-k",
+    ),
+]
 Selection = Annotated[str, option("How features are chosen.", "--select", choices=SELECTIONS)]
 Budget = Annotated[
     Literal["each", "mean"], option("`each`: k features for every class; `mean`: k on average.")
@@ -114,8 +126,11 @@ Prior = Annotated[
     ),
 ]
 TimeLimit = Annotated[
-    float | None,
-    option("Seconds after which the heads that are done, the largest first, are kept."),
+    str | None,
+    option(
+        "Time after which no further head is fitted, such as 90s, 10m or 1h; those that are done "
+        "are kept, the largest first. A pass over images is never cut short."
+    ),
 ]
 Tolerance = Annotated[
     float | None,

@@ -112,7 +112,7 @@ def warnings_of(summary: Mapping[str, Any]) -> list[str]:
 
 def _accuracy_table(summary: Mapping[str, Any], marked: str) -> RenderableType:
     found = summary["influence"]
-    sizes = list(found[marked])
+    sizes = sorted({size for row in found.values() for size in row}, key=int)
     table = Table(box=None, pad_edge=False)
     table.add_column("k", justify="left")
     for k in sizes:
@@ -217,10 +217,29 @@ def _faults(summary: Mapping[str, Any]) -> list[RenderableType]:
 def path_page(document: Mapping[str, Any]) -> RenderableType:
     """The page that `penult fit` prints: accuracy, size and time of every head of a path."""
     steps = document["path"]
-    dense = document["dense"]["accuracy"]
+    title = f"Sparse heads ({steps[0]['select']}, refit {steps[0]['refit']})"
+    lines: list[RenderableType] = [Text(title, style="bold"), _heads_table(steps)]
+    lines += _judged(document["dense"]["accuracy"], Judge.read(document["judge"]))
+    if (pick := document.get("pick")) and pick["k"] is not None:
+        lines.append(Text(f"picked: {pick['why']}", style="green" if pick["vouched"] else "yellow"))
+    return Group(*lines)
+
+
+def added_page(summary: Mapping[str, Any], new: Sequence[int]) -> RenderableType:
+    """The fitted heads of a run, those marked that were just added."""
+    said = f"Added: k = {', '.join(map(str, new))}" if new else "Nothing to add"
+    lines: list[RenderableType] = [Text(said, style="green" if new else "")]
+    if summary["path"]:
+        lines.append(_heads_table(summary["path"], new))
+    return Group(*lines, *_judged(summary["dense"]["accuracy"], Judge.read(summary["judge"])))
+
+
+def _heads_table(steps: Sequence[Mapping[str, Any]], marked: Sequence[int] = ()) -> Table:
+    """Accuracy and size of heads, and their times where these are known."""
     table = Table(box=None, pad_edge=False)
-    names = ("k", "accuracy", "loss", "95 % interval", "agreement", "KL", "features", "seconds")
-    for name in names:
+    names = ["k", "accuracy", "loss", "95 % interval", "agreement", "KL", "features", "weights"]
+    timed = all("seconds" in step for step in steps)
+    for name in [*names, *(["seconds"] if timed else [])]:
         table.add_column(name, justify="right")
     for step in steps:
         table.add_row(
@@ -232,20 +251,22 @@ def path_page(document: Mapping[str, Any]) -> RenderableType:
             "" if step["kl"] is None else f"{step['kl']:.4f}",
             f"{step['n_features_used']:,}",
             f"{step['nnz']:,}",
-            f"{step['seconds']:.2f}",
+            *([f"{step['seconds']:.2f}"] if timed else []),
+            style="green" if step["k"] in marked else "",
         )
-    title = f"Sparse heads ({steps[0]['select']}, refit {steps[0]['refit']})"
-    lines: list[RenderableType] = [Text(title, style="bold"), table]
-    judge = Judge.read(document["judge"])
-    lines.append(Text(f"dense head: {percent(dense)} %; measured on {judge.samples}"))
+    return table
+
+
+def _judged(dense: float, judge: Judge) -> list[RenderableType]:
+    """On what heads were measured, and what the columns mean."""
     explained = (
         "agreement: samples that a head classifies as the network does; KL: mean divergence of its "
         "probabilities from the network's, 0 where they are equal"
     )
-    lines.append(Text(explained, style="dim"))
-    if (pick := document.get("pick")) and pick["k"] is not None:
-        lines.append(Text(f"picked: {pick['why']}", style="green" if pick["vouched"] else "yellow"))
-    return Group(*lines)
+    return [
+        Text(f"dense head: {percent(dense)} %; measured on {judge.samples}"),
+        Text(explained, style="dim"),
+    ]
 
 
 def tuned_page(document: Mapping[str, Any]) -> RenderableType:

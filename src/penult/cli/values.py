@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 import torch
 
@@ -12,6 +13,7 @@ from penult.features.layers import Names
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MOST_SIZES = 10_000
+UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
 LONGEST_REASON = 80  # characters; PyTorch's longer ones are lists of what it was built with
@@ -57,6 +59,19 @@ def sizes_of(text: str) -> tuple[int, ...]:
             )
         sizes += range(start, stop + 1)
     return tuple(sizes)
+
+
+def seconds_of(text: str | None) -> float | None:
+    """The seconds of `--time-limit 90s`, `10m`, `1.5h` or `90`; None where it is not given."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*([smh]?)", text.strip())
+    seconds = float(found[1]) * UNITS[found[2]] if found else 0.0
+    if not seconds > 0:
+        raise InputError(
+            f"--time-limit: expected a time above 0 like 90s, 10m, 1.5h or 90, found {text!r}"
+        )
+    return seconds
 
 
 def top_of(text: str | None) -> Top | None:

@@ -16,6 +16,7 @@ from penult.network.head import Head
 
 Classifier = Callable[[Tensor], Tensor]
 CHUNK = 2**24  # numbers in the logits of one step
+USUAL = 20  # features per class of the largest head that is fitted without a look at others
 
 
 @dataclass(frozen=True)
@@ -253,7 +254,18 @@ def paired_counts(
     return found
 
 
-def smallest_within(losses: Sequence[PairedCounts], tolerance: float) -> int | None:
+def bound_of(counts: PairedCounts, k: int) -> float:
+    """What a head of k features per class loses at most.
+
+    Sizes above the usual ones are fitted only where smaller ones have failed, so that each is one
+    more chance to be wrong: they are bounded with 97.5 % confidence, the usual ones with 95 %.
+    """
+    return counts.at_most if k <= USUAL else counts.interval[1]
+
+
+def smallest_within(
+    losses: Sequence[PairedCounts], tolerance: float, sizes: Sequence[int] = ()
+) -> int | None:
     """Which of several heads, from small to large, is the smallest that can be vouched for.
 
     A fixed sequence of one-sided paired tests: from the largest head down, each is tested for
@@ -265,13 +277,15 @@ def smallest_within(losses: Sequence[PairedCounts], tolerance: float) -> int | N
         losses: of each head, smallest head first, on samples that neither the network was trained
             on nor the heads fitted to.
         tolerance: fraction of accuracy.
+        sizes: features per class of each head, where some may have been added after a look at
+            others, see `bound_of`.
 
     Returns:
         Index of the head; None where not even the largest passes.
     """
     vouched = None
     for i in range(len(losses) - 1, -1, -1):
-        if losses[i].at_most > tolerance:
+        if bound_of(losses[i], sizes[i] if sizes else 0) > tolerance:
             break
         vouched = i
     return vouched

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from penult.errors import InputError
-from penult.heads.comparison import PairedCounts, smallest_within
+from penult.heads.comparison import PairedCounts, bound_of, smallest_within
 from penult.intervals import Z95_ONE_SIDED, samples_needed
 
 EVALUATION = "evaluation"
@@ -108,10 +108,14 @@ def size_within(
             f"No size can be chosen: accuracies are those on the {judge.samples}. Give samples "
             "that the network was not trained on for evaluation.",
         )
-    index = smallest_within(counts, tolerance)
+    index = smallest_within(counts, tolerance, sizes)
     if index is None:
         return Sizing(None, False, _none_passed(sizes[-1], counts[-1], judge, tolerance))
-    k, loss, at_most = sizes[index], counts[index].loss or 0.0, counts[index].at_most
+    k, loss, at_most = (
+        sizes[index],
+        counts[index].loss or 0.0,
+        bound_of(counts[index], sizes[index]),
+    )
     why = (
         f"k = {k} is the smallest head that can be shown, with 95 % confidence, to lose less than "
         f"{100 * tolerance:.2f} points of accuracy: it loses {100 * loss:.2f} points, and at most "
@@ -136,7 +140,7 @@ def _none_passed(k: int, counts: PairedCounts, judge: Judge, tolerance: float) -
     said = (
         f"No head can be shown to lose less than {100 * tolerance:.2f} points: the largest, "
         f"k = {k}, loses {100 * loss:.2f} points, and with 95 % confidence at most "
-        f"{100 * counts.at_most:.2f}, on {judge.samples}."
+        f"{100 * bound_of(counts, k):.2f}, on {judge.samples}."
     )
     if loss >= tolerance:
         return f"{said} Try larger heads or a larger tolerance."

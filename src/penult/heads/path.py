@@ -16,6 +16,7 @@ from penult.features.features import Features
 from penult.heads.comparison import PairedCounts, paired_counts
 from penult.heads.cross_fit import cross_fit
 from penult.heads.fitting import Step, fit_heads
+from penult.heads.further import TOLERANCE, Shape, go_on, good_enough
 from penult.heads.judge import CROSS_FIT, EVALUATION, FITTED, Judge, size_within
 from penult.heads.pace import Pace, TimeLimitError
 from penult.heads.plan import Plan
@@ -89,7 +90,7 @@ class HeadPath:
         found = ", ".join(str(step.k) for step in self.steps)
         raise InputError(f"the path has no k = {k}; it has {found}")
 
-    def pick(self, tolerance: float = 0.005) -> Pick:
+    def pick(self, tolerance: float = TOLERANCE) -> Pick:
         """The smallest head that can be shown to lose no more than `tolerance`.
 
         Each head has been compared with the dense network sample by sample. They are tested from
@@ -107,6 +108,12 @@ class HeadPath:
             return Pick(None, None, None, tolerance, False, found.why)
         step = order[found.index]
         return Pick(step.k, step.head, step.counts, tolerance, found.vouched, found.why)
+
+    def is_good(self, tolerance: float = TOLERANCE) -> bool:
+        """Whether one of the heads loses no more than a tolerance, see `good_enough`."""
+        order = sorted(self.steps, key=lambda step: step.k)
+        counts = [step.counts for step in order if step.counts is not None]
+        return good_enough([step.k for step in order], counts, self.judge, tolerance)
 
     def document(self) -> dict[str, Any]:
         """What `penult fit --json` prints."""
@@ -206,8 +213,8 @@ def fit_path(
         time_limit: seconds, after which the path ends with the heads that are done.
 
     Raises:
-        InputError: a k out of range, features without a head, evaluation features that do not fit,
-            a time limit that passes before the first head is done.
+        InputError: a k out of range, features without a head, evaluation features that do not fit.
+        NoHeadInTimeError: the time limit passes before the first head is done.
         Interrupted: the keyboard's interrupt after at least one head was done; it holds the path.
     """
     plan = plan or Plan()
@@ -227,7 +234,7 @@ def fit_path(
             steps.insert(0, step)
     except TimeLimitError:
         if not steps:
-            raise InputError(
+            raise NoHeadInTimeError(
                 f"the time limit of {time_limit:g} seconds passed before the first head, k = "
                 f"{ks[-1]}, was done: raise the limit, or ask for fewer features per class"
             ) from None
@@ -281,6 +288,10 @@ def _judged(
     return judge, paired_counts(head, [step.head for step in steps], judges, divergence=True)
 
 
+class NoHeadInTimeError(InputError):
+    """A time limit passed before the first head of a path was done."""
+
+
 class Interrupted(KeyboardInterrupt):
     """A fit was interrupted when some of its heads were done.
 
@@ -322,36 +333,59 @@ def extend_path(
         also=path.also,
         time_limit=time_limit,
     )
+    if more.judge.kind != path.judge.kind:
+        raise NoHeadInTimeError("the time limit passed before the folds were fitted")
     steps = sorted([*path.steps, *more.steps], key=lambda step: step.k)
     plan = replace(path.plan, ks=tuple(step.k for step in steps))
     return replace(path, steps=steps, plan=plan, unfinished=more.unfinished)
 
 
-def further_sizes(largest: int, n_features: int) -> list[int]:
-    """Sizes at which a path goes on: powers of two above its largest, then all features."""
-    sizes = [2**i for i in range(5, 64) if largest < 2**i < n_features]
-    return sizes + [n_features] * (largest < n_features)
-
-
 def extend_until(
     path: HeadPath,
-    good: Callable[[HeadPath], bool],
+    tolerance: float = TOLERANCE,
     evaluation: Features | None = None,
     progress: Callable[[str], Progress] | None = None,
+    *,
+    time_limit: float | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> HeadPath:
     """Go on with 32, 64, 128, … features per class, up to all, until the path is good enough.
 
     Args:
         path: to start from.
-        good: whether a path has a head that is good enough.
+        tolerance: fraction of accuracy that a head may lose, see `good_enough`.
         evaluation: what the path's heads were measured on.
         progress: see `fit_path`.
+        time_limit: seconds; by default what `MOST_SECONDS` allows.
+        say: hears what each size will take, before it, and where the path ends early.
+
+    Raises:
+        Interrupted: the keyboard's interrupt; it holds the path so far.
     """
-    for k in further_sizes(path.steps[-1].k, path.features.n_features):
-        if good(path):
-            break
-        path = extend_path(path, [k], evaluation, progress)
-    return path
+    head = path.features.require_head()
+    n_samples = path.features.n_samples + (0 if path.also is None else path.also.n_samples)
+    found = path
+
+    def add(k: int, left: float | None) -> bool:
+        nonlocal found
+        try:
+            found = extend_path(found, [k], evaluation, progress, time_limit=left)
+        except NoHeadInTimeError:
+            return False
+        except KeyboardInterrupt as interrupt:
+            raise Interrupted(found) from interrupt
+        return True
+
+    go_on(
+        Shape(n_samples, head.n_features, head.n_classes, path.judge.n_folds),
+        [step.k for step in path.steps],
+        lambda: found.is_good(tolerance),
+        add,
+        remedy=lambda k: f"ask for it with -k {k}",
+        time_left=time_limit,
+        say=say,
+    )
+    return found
 
 
 def _check_fits(features: Features, other: Features | None, what: str) -> None:

@@ -84,7 +84,7 @@ def decision(
     return {
         "tolerance": tolerance,
         "dense_accuracy": whole[-1].before,
-        "k": _smallest(ks, of_heads, tolerance, vouches) if ks else None,
+        "k": _smallest(ks, of_heads, tolerance, vouches, added=True) if ks else None,
         "directions": {
             **_smallest(sizes, of_directions, tolerance, vouches),
             # Two classes have one direction: whatever they are like, it is needed.
@@ -111,8 +111,20 @@ def _by_directions(
 
 
 def _smallest(
-    sizes: list[int], counts: list[PairedCounts], tolerance: float, vouches: bool
+    sizes: list[int],
+    counts: list[PairedCounts],
+    tolerance: float,
+    vouches: bool,
+    added: bool = False,
 ) -> dict[str, Any]:
+    """The smallest of several heads within a tolerance.
+
+    Args:
+        sizes, counts: of each.
+        tolerance: fraction of accuracy.
+        vouches: whether the samples can show it.
+        added: whether the largest may have been added after a look at smaller ones.
+    """
     steps = [
         {"n": n, "accuracy": c.after, "loss": c.loss, "interval": list(c.interval)}
         for n, c in zip(sizes, counts, strict=True)
@@ -120,7 +132,7 @@ def _smallest(
     at_least = [paired_interval(c.lost, c.won, c.n_samples, Z95_ONE_SIDED)[0] for c in counts]
     possibly = (n for n, low in zip(sizes, at_least, strict=True) if low <= tolerance)
     within = (n for n, c in zip(sizes, counts, strict=True) if (c.loss or 0.0) <= tolerance)
-    shown = smallest_within(counts, tolerance) if vouches else None
+    shown = smallest_within(counts, tolerance, sizes if added else ()) if vouches else None
     return {
         "smallest": next(within, None),
         "possibly": next(possibly, None),

@@ -22,10 +22,9 @@ from penult.features.influence import SCORES, Evidence, Top, check_top, sizes_wi
 from penult.features.shard_folder import Faults, ShardFolder, ShardsFrom, require_space
 from penult.features.shards import Block
 from penult.heads.judge import Judge
-from penult.heads.path import fit_path
-from penult.heads.plan import SIZES, Plan
 from penult.network.head import Head
 from penult.runs.calls import Calls, few_samples
+from penult.runs.fitted import Clock, complete_path
 from penult.runs.labels import label_warnings
 from penult.runs.restricted import Restricted, judge_of
 from penult.runs.run import SUMMARY_FORMAT, Run, claim
@@ -44,7 +43,9 @@ class Options:
             activation, or None for as many as the subspace keeps.
         overwrite: replace a run of something else.
         device: where the sums over the features are computed.
-        fit: also fit a path of sparse heads, see `penult.heads.path`.
+        fit: also fit a path of sparse heads, see `penult.runs.fitted.complete_path`.
+        time_limit: seconds from the start, after which no further head is fitted; the pass over
+            the data is never cut short. By default further sizes may take a few minutes.
     """
 
     seed: int = 0
@@ -52,6 +53,7 @@ class Options:
     overwrite: bool = False
     device: str = "cpu"
     fit: bool = True
+    time_limit: float | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ def analyze_network(
     how: Pass | None = None,
     options: Options | None = None,
     progress: Callable[[str], Progress] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Run:
     """Analyse a network on images; goes on where an interrupted analysis stopped.
 
@@ -91,12 +94,14 @@ def analyze_network(
         network: what `run.json` says of the network; `fingerprint` tells it from others.
         how: batch size, dtype and so on.
         options: seed, frequency's top and so on.
-        progress: called with "train" or "eval"; gives the function that hears of the progress.
+        progress: called with the name of a phase; gives the function that hears of its progress.
+        say: hears what each further size of the path will take, before it is fitted.
 
     Raises:
         InputError: see `collect` and `claim`.
     """
-    how = how or Pass()
+    how, options = how or Pass(), options or Options()
+    clock = Clock(options.time_limit)
 
     def part(images: ImageData, name: str) -> Part:
         heard = progress(name) if progress else None
@@ -128,6 +133,8 @@ def analyze_network(
         if how.strict and found["n_faults"]:
             path, reason = found["named"][0]
             raise InputError(f"{path}: {reason} (left out of {name} by an earlier, not strict run)")
+    if options.fit:
+        complete_path(run, clock, progress=progress, say=say)
     return run
 
 
@@ -137,6 +144,7 @@ def analyze_features(
     out: str | Path,
     options: Options | None = None,
     progress: Callable[[str], Progress] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Run:
     """Analyse features that are already at hand, with the dense head they come with.
 
@@ -146,10 +154,13 @@ def analyze_features(
         out: the run folder.
         options: seed, frequency's top and so on.
         progress: called with the name of a phase; gives the function that hears of its progress.
+        say: hears what each further size of the path will take, before it is fitted.
 
     Raises:
         InputError: no head; evaluation features of another size; see `claim`.
     """
+    options = options or Options()
+    clock = Clock(options.time_limit)
     head = features.require_head()
     if evaluation is not None:
         evaluation = evaluation.matched(features)
@@ -161,7 +172,10 @@ def analyze_features(
     train = part(features)
     held_out = part(evaluation) if evaluation is not None else None
     names, store = distinct(features.names()), torch.float32
-    return _analyze(out, head, names, train, held_out, {}, {}, store, options, progress)
+    run = _analyze(out, head, names, train, held_out, {}, {}, store, options, progress)
+    if options.fit:
+        complete_path(run, clock, progress=progress, say=say)
+    return run
 
 
 def _analyze(
@@ -173,10 +187,9 @@ def _analyze(
     identity: Mapping[str, Any],
     about: Mapping[str, Any],
     store: torch.dtype,
-    options: Options | None,
+    options: Options,
     progress: Callable[[str], Progress] | None,
 ) -> Run:
-    options = options or Options()
     if not 0 <= options.seed < 2**63:
         raise InputError(f"the seed must lie in [0, 2**63), found {options.seed}")
     if options.top is not None:
@@ -217,8 +230,7 @@ def _analyze(
         said = _warnings(calls, class_names, evidence.moments.counts)
         evidence.moments.save(run.moments_file)
         judge = judge_of(run.train(), run.held_out())
-        path = _fit(run, head, class_names, judge, options, progress) if options.fit else []
-        _finish(run, head, class_names, evidence, calls, faults, judge, path, said)
+        _finish(run, head, class_names, evidence, calls, faults, judge, said)
     return run
 
 
@@ -258,26 +270,6 @@ def _fill(
     return evidence.to("cpu"), calls, faults
 
 
-def _fit(
-    run: Run,
-    head: Head,
-    class_names: Sequence[str],
-    judge: Judge,
-    options: Options,
-    progress: Callable[[str], Progress] | None,
-) -> list[dict[str, Any]]:
-    """Fit a path of sparse heads and write them; gives its rows for the summary."""
-    ks = tuple(k for k in SIZES if k <= head.n_features)
-    plan = Plan(ks, seed=options.seed)
-    path = fit_path(run.train(), run.held_out(), plan, progress, n_folds=judge.n_folds)
-    path.save_heads(lambda k: run.head_file(path.plan.select, k), class_names)
-    # Times differ from run to run, and the same run is to give the same bytes.
-    return [
-        {name: value for name, value in row.items() if name != "seconds"}
-        for row in path.document()["path"]
-    ]
-
-
 def _finish(
     run: Run,
     head: Head,
@@ -286,7 +278,6 @@ def _finish(
     calls: Mapping[str, Calls],
     faults: Mapping[str, Faults],
     judge: Judge,
-    path: list[dict[str, Any]],
     said: list[str],
 ) -> None:
     """Score, restrict the dense weights, measure, and write all of it."""
@@ -322,7 +313,7 @@ def _finish(
             name: (run.about[part] or {}).get("notes", [])
             for name, part in (("train", "data"), ("eval", "evaluation"))
         },
-        "path": path,
+        "path": [],
         "influence": {
             name: {
                 str(k): {

@@ -205,6 +205,8 @@ class Run:
                 raise InputError(
                     f"{self.folder} was made anew while this command ran: repeat the command"
                 )
+            # Another process may have added something.
+            self._forget()
             yield
 
     def adding(self, path: Path) -> AbstractContextManager[None]:
@@ -233,11 +235,21 @@ class Run:
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write what was found, then mark the run complete."""
         write_json(self.summary_file, summary)
-        for name in ("_train", "_evaluation", "_moments", "_summary"):
+        self._forget()
+        for name in ("_train", "_evaluation", "_moments"):
             self.__dict__.pop(name, None)
-        self._heads.clear()
         self.about["complete"] = True
         write_json(self.folder / "run.json", self.about)
+
+    def amend(self, summary: Mapping[str, Any]) -> None:
+        """Write another summary of a finished run, which is held for it by `writing`."""
+        write_json(self.summary_file, summary)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Read anew what another process, or this one, may have changed."""
+        self.__dict__.pop("_summary", None)
+        self._heads.clear()
 
 
 @contextmanager
