@@ -30,7 +30,7 @@ from torch import nn
 
 from penult.data.open import open_data
 from penult.data.source import ImageSource, Pass
-from penult.features.collect import network_source, usable_head
+from penult.features.collect import network_shards, usable_head
 from penult.features.shard_folder import ShardFolder
 from penult.network.calling import evaluating
 from penult.network.load import load_model
@@ -120,7 +120,7 @@ def whole(model: nn.Module, source: ImageSource, how: Pass) -> tuple[float, str]
         start = time.perf_counter()
         shards = ShardFolder(Path(folder) / "features", head, None, how.store, {})
         shards.fill(
-            network_source(model, source, head, how),
+            network_shards(model, source, head, how),
             lambda block: digest.update(block.features.numpy().tobytes()),
         )
         return time.perf_counter() - start, digest.hexdigest()
