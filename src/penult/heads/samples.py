@@ -83,8 +83,23 @@ class Standardised:
 
     @cached_property
     def second_moments(self) -> Tensor:
-        """Mean of x xᵀ, (n_features + 1, n_features + 1) float64."""
-        return (self.x @ self.x.T).double() / self.n_samples
+        """Mean of x xᵀ, (n_features + 1, n_features + 1) float64, as far as the samples show it.
+
+        Features that are alike in a few samples may be alike by chance: their covariances are
+        drawn towards 0 by the part of them that is chance, on average (Schäfer and Strimmer 2005,
+        equation 10). With many samples the part is nearly 0.
+        """
+        found = (self.x @ self.x.T).double() / self.n_samples
+        inner = found[:-1, :-1]
+        squares = self.x[:-1].double().square()
+        own = squares.square().sum(1) / self.n_samples - inner.diagonal().square()
+        chance = squares.sum(0).square().mean() - inner.square().sum() - own.sum()
+        apart = inner.square().sum() - inner.diagonal().square().sum()
+        part = chance / max(1, self.n_samples - 1) / apart.clamp(min=1e-300)
+        shrunk = inner * (1 - part.clamp(0, 1))
+        shrunk.diagonal().copy_(inner.diagonal())
+        found[:-1, :-1] = shrunk
+        return found
 
 
 class Samples:

@@ -184,7 +184,7 @@ def test_diagonals_end_in_the_same_optimum(monkeypatch: pytest.MonkeyPatch) -> N
     assert diagonals.loss == pytest.approx(blocks.loss, abs=1e-6)
 
 
-def test_the_pull_is_the_mean_squared_difference_of_the_logits() -> None:
+def test_the_pull_is_the_squared_distance_from_the_dense_weights() -> None:
     z, labels, weight, bias = problem(6)
     samples = Samples([(z, labels)], weight, bias)
     support = Support(UNEVEN, weight.device)
@@ -194,9 +194,11 @@ def test_the_pull_is_the_mean_squared_difference_of_the_logits() -> None:
     inside = support.slots[1]
     wide = torch.zeros(4, inside.shape[1] + 1, dtype=torch.float64)
     wide[:, :-1][inside], wide[:, -1] = x[: UNEVEN.nnz], x[UNEVEN.nnz :]
-    logits = (z.double() @ weight.double().T + bias.double()).T
-    sparse = support.matrix(values) @ z.double().T + level[:, None]
-    expected = (sparse - logits + logits.mean(0)).square().sum(0).mean() / 8
+    dense = samples.coordinates.weight
+    off = -dense
+    off[:, -1] += level + support.matrix(values) @ samples.mean
+    off[:, :-1] += support.matrix(values) * samples.std
+    expected = ((off @ samples.coordinates.second_moments) * off).sum() / 8
     assert Pull(samples, support)(wide)[0] == pytest.approx(float(expected), rel=1e-4)
 
 
@@ -239,11 +241,17 @@ def test_few_samples_are_drawn_to_the_dense_head_and_many_are_not() -> None:
     assert pull_of(3864, 1000, 20) == pytest.approx(0.54, abs=0.01)
 
 
-def test_a_pull_that_is_too_strong_gives_the_least_squares_head() -> None:
+def test_a_pull_that_is_too_strong_gives_the_nearest_logits() -> None:
+    """Nearest where features are as much alike as the samples can show."""
     z, labels, weight, bias = problem(8)
     found = refit_softmax(UNEVEN, [(z, labels)], weight, bias, pull=1e5, tolerance=1e-3)
-    squares = refit_least_squares(UNEVEN, Moments.of(z, labels, 4), weight, bias)
-    torch.testing.assert_close(found.head.values, squares.values, rtol=1e-2, atol=1e-2)
+    samples = Samples([(z, labels)], weight, bias)
+    second, dense = samples.coordinates.second_moments, samples.coordinates.weight
+    for c, own in enumerate(UNEVEN):
+        columns = torch.cat([own, own.new_tensor([10])])
+        nearest = torch.linalg.solve(second[columns][:, columns], second[columns] @ dense[c])
+        values = found.head.dense_weight().detach()[c, own] * samples.std[own]
+        torch.testing.assert_close(values.double(), nearest[:-1], rtol=1e-2, atol=1e-2)
 
 
 def test_ten_samples_one_of_each_class() -> None:

@@ -274,13 +274,13 @@ def test_the_model_at_a_head_is_that_of_the_objective() -> None:
     x = at.x.double()
     logits, dense = own @ x / 2, at.logits.double() / 2
     kl = 4 * (dense.softmax(0) * (dense.log_softmax(0) - logits.log_softmax(0))).sum(0).mean()
-    off = (own - at.weight) @ x
-    (kl + 0.3 / 4 * off.square().sum(0).mean() / 2).backward()  # type: ignore[no-untyped-call]
+    off = own - at.weight
+    (kl + 0.3 / 4 * ((off @ at.second_moments) * off).sum() / 2).backward()  # type: ignore[no-untyped-call]
     rows = torch.arange(4)
     target = model._target[rows]
     p = ((own.detach() @ x / 2).softmax(0) + dense.softmax(0)) / 2
     for c in range(4):
-        h = (x * (p[c] * (1 - p[c]) + 0.3 / 4)) @ x.T / x.shape[1]
+        h = (x * p[c] * (1 - p[c])) @ x.T / x.shape[1] + 0.3 / 4 * at.second_moments
         assert own.grad is not None
         descent = target[c] - h @ own[c].detach()
         torch.testing.assert_close(descent, -own.grad[c], rtol=1e-3, atol=1e-4)
