@@ -261,3 +261,14 @@ def test_one_logit_as_scikit_learn_has_it_is_two_classes() -> None:
     assert (head.n_classes, head.n_features) == (2, 3)
     said = head(torch.as_tensor(z, dtype=torch.float32)).argmax(1).numpy()
     assert (said == (z @ weight[0] + bias > 0)).all()
+
+
+def test_features_say_what_they_are() -> None:
+    z, y = torch.zeros(4, 3), torch.tensor([0, 1, 2, 1])
+    assert repr(Features.of(z, y)) == "<Features: n_samples=4, n_features=3>"
+    with_head = Features.of(z, y, torch.zeros(5, 3))
+    assert repr(with_head) == (
+        "<Features: n_samples=4, n_features=3, n_classes=5, with the dense head>"
+    )
+    part = Features.of(z, y, class_names="abc").subset(y == 1)
+    assert repr(part) == "<Features: n_samples=2, n_features=3, n_classes=3>"

@@ -180,10 +180,28 @@ def test_a_run_is_read_once(digits: Run) -> None:
     run = Run.open(digits.folder)
     first = [block.features.data_ptr() for block in run.train().blocks()]
     assert [block.features.data_ptr() for block in run.train().blocks()] == first
-    assert run.summary() is run.summary()
     assert run.moments() is run.moments()
     assert run.head("curvature", 5) is run.head("curvature", 5)
-    assert repr(run) == f"Run({str(run.folder)!r})"
+
+
+def test_a_changed_summary_changes_nobody_elses(digits: Run) -> None:
+    run = Run.open(digits.folder)
+    first = run.summary()
+    first["influence"]["frequency"]["5"]["classes"]["3"].append(99)
+    first["path"][0]["k"] = "gone"
+    del first["dense"]
+    assert run.summary() == digits.summary() != first
+
+
+def test_a_run_says_what_it_is(digits: Run, tmp_path: Path) -> None:
+    summary = digits.summary()
+    n, m = summary["n_samples"], summary["n_eval_samples"]
+    assert repr(Run.open(digits.folder)) == (
+        f"Run({str(digits.folder)!r}, n_samples={n}, n_eval_samples={m}, n_features=64, "
+        "n_classes=10)"
+    )
+    odd = Run(tmp_path, {"complete": False, "data": [], "head": None})
+    assert repr(odd) == f"Run({str(tmp_path)!r}, unfinished)"
 
 
 @pytest.mark.parametrize("select", ["../../etc/x", "a/b", "", "..", "a\\b"])

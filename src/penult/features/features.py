@@ -70,6 +70,15 @@ class Features:
         self._hold = 0
         self._held: list[Block] | None = None
 
+    def __repr__(self) -> str:
+        # The labels would have to be read to count the classes where nothing names them.
+        known = self.head is not None or self.class_names is not None
+        classes = f", n_classes={self.n_classes}" if known else ""
+        head = "" if self.head is None else ", with the dense head"
+        return (
+            f"<Features: n_samples={self.n_samples}, n_features={self.n_features}{classes}{head}>"
+        )
+
     @classmethod
     def of(
         cls,

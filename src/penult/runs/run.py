@@ -19,7 +19,7 @@ from penult.features.features import Features
 from penult.features.moments import Moments
 from penult.heads.sparse_head import SparseHead
 from penult.runs.lock import PATIENCE, locked
-from penult.storage import difference, read_json, write_json
+from penult.storage import copied, difference, read_json, write_json
 
 FORMAT = "penult-run/2"
 SUMMARY_FORMAT = "penult-summary/2"
@@ -38,8 +38,8 @@ _HEAD_NAME = re.compile(r"\w[\w-]*")
 class Run:
     """A run folder; `Run.open` reads a finished one, `claim` begins one or goes on with it.
 
-    What is read is kept: features, moments, heads and the summary are the same objects at every
-    call, not to be changed.
+    What is read is kept: features, moments and heads are the same objects at every call, not to be
+    changed. The summary is a copy at every call.
 
     Attributes:
         folder: where it lies.
@@ -52,8 +52,15 @@ class Run:
         self._heads: dict[Path, SparseHead] = {}
 
     def __repr__(self) -> str:
-        state = "" if self.complete else ", unfinished"
-        return f"Run({str(self.folder)!r}{state})"
+        sizes = {
+            "n_samples": _entry(self.about, "data", "n_samples"),
+            "n_eval_samples": _entry(self.about, "evaluation", "n_samples"),
+            "n_features": _entry(self.about, "head", "n_features"),
+            "n_classes": _entry(self.about, "head", "n_classes"),
+        }
+        said = [f"{name}={size}" for name, size in sizes.items() if size is not None]
+        said += [] if self.complete else ["unfinished"]
+        return f"Run({', '.join([repr(str(self.folder)), *said])})"
 
     @classmethod
     def open(cls, folder: str | Path) -> Run:
@@ -157,8 +164,8 @@ class Run:
         return self._heads[file]
 
     def summary(self) -> dict[str, Any]:
-        """What was found, as `penult show --json` prints it."""
-        return self._summary
+        """What was found, as `penult show --json` prints it; the caller's own copy."""
+        return copied(self._summary)
 
     @cached_property
     def _train(self) -> Features:
@@ -282,6 +289,12 @@ def claim(
     busy = f"another process is writing {folder}: wait for it to end, or choose another --out"
     with locked(folder, busy):
         yield _claimed(folder, wanted, dict(about), overwrite)
+
+
+def _entry(about: Mapping[str, Any], part: str, name: str) -> Any:
+    """An entry of a part of `run.json`; None where there is none, for it may come from anybody."""
+    found = about.get(part)
+    return found.get(name) if isinstance(found, Mapping) else None
 
 
 def _is_run(folder: Path) -> bool:
