@@ -260,6 +260,11 @@ REFUSED: list[tuple[str, str, dict[str, Any], str]] = [
     ("a.csv", "path,label\na.png,\n", {}, "no row has a label"),
     ("a.csv", "path,label\na.png,-3\n", {}, "label of sample 0 is -3"),
     ("a.csv", "path,path\na.png,x\n", {}, "two columns 'path'"),
+    ("a.csv", "path,label\n./a.png,x\na.png,y\n", {}, "lists 1 images more than once"),
+    ("a.csv", "path,label\na.png,0.5\nb.png,1\n", {}, "label of sample 0 is 0.5, expected a class"),
+    ("a.csv", "a.png,x\nb.png,y\n", {}, "first line holds a.png and no names of columns"),
+    ("a.jsonl", '{"path": "a.png", "label": {"x": 1}}', {}, "row 1 holds an object of x"),
+    ("a.tar.gz", "\x1f\x8b\x08", {}, "is no tar archive|damaged"),
     ("a.jsonl", '{"path": "a.png"\n', {}, "line 1: expected a JSON object"),
     ("a.parquet", "no parquet", {}, "no readable Parquet file"),
     ("a.tar", "no tar", {}, "is no tar archive"),
@@ -291,6 +296,9 @@ def test_other_names_are_refused_with_what_was_meant(
     ):
         with pytest.raises(InputError, match=said):
             open_data(str(spec))
+    for spec in ("hf:" + "x" * 300, "y" * 5000, "z\0z"):
+        with pytest.raises(InputError, match="no file has such a name"):
+            open_data(spec)
     with pytest.raises(InputError, match="--label-column is for tables"):
         open_data(tmp_path / "photos", options=DataOptions(label_column="x"))
     with pytest.raises(InputError, match="--limit must be at least 1, found 0"):

@@ -15,6 +15,7 @@ from torch import Tensor
 from penult.data.listing import nfc
 from penult.errors import InputError
 
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _WHOLE = re.compile(r"[+-]?\d{1,18}(\.0*)?")
 
 
@@ -89,10 +90,20 @@ def labels_of(
 
 
 def meant_as_numbers(labels: list[Any]) -> list[Any]:
-    """Labels that were written as text: numbers where all are whole numbers, else as they are."""
+    """Labels that were written as text: numbers where all are whole numbers, else as they are.
+
+    Raises:
+        InputError: they are numbers, and one is no class.
+    """
     texts = [str(label).strip() for label in labels]
     if all(_WHOLE.fullmatch(text) for text in texts):
         return [int(text.partition(".")[0]) for text in texts]
+    if all(_NUMBER.fullmatch(text) for text in texts):
+        odd = next(i for i, text in enumerate(texts) if not _WHOLE.fullmatch(text))
+        raise InputError(
+            f"the label of sample {odd} is {texts[odd]}, expected a class: a whole number from 0, "
+            "or a word"
+        )
     return texts if any(isinstance(label, str) for label in labels) else labels
 
 

@@ -30,7 +30,7 @@ from penult.data.limit import is_stream, limited
 from penult.data.tables import is_table
 from penult.data.tar_images import is_pattern
 from penult.errors import InputError
-from penult.text import some
+from penult.text import one_line, some
 from penult.user_code import call_object, nearest
 
 __all__ = [
@@ -96,6 +96,8 @@ def open_data(spec: Any, *, labelled: bool = True, options: DataOptions | None =
 
 
 def _open_named(spec: str, labelled: bool, options: DataOptions) -> ImageData:
+    if "\0" in spec or any(len(part.encode(errors="replace")) > 255 for part in spec.split("/")):
+        raise InputError(f"{one_line(spec, 60)} is not there: no file has such a name")
     if spec.split(":")[0] == "digits":
         require_no_columns(spec, options)
         return _digits(spec, labelled)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import posixpath
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ import numpy as np
 from penult.data.files import SAMPLED_BYTES, SAMPLED_FILES, WHOLE_BYTES, WHOLE_FILES
 from penult.data.image import (
     ImageData,
+    ImageFaultError,
     Loaded,
     described_as,
     digest_of,
@@ -75,6 +77,11 @@ class TableImages(ImageData):
     ) -> None:
         self._table = table
         self.path = table.path
+        if nameless := [name for name in table.names if extension(name) in formats()]:
+            raise InputError(
+                f"{table.path}: the first line holds {printable(nameless[0])} and no names of "
+                "columns: write a line such as path,label above it"
+            )
         self._column = _image_column(table, image_column, label_column)
         self.labelled = labelled
         self.labels = self.class_names = None
@@ -108,7 +115,10 @@ class TableImages(ImageData):
         """Open an image; it is decoded when first used."""
         index = range(len(self))[index]
         if self._paths is None:
-            return opened(self._table.value(self._column, int(self._rows[index])), self.id(index))
+            value = self._table.value(self._column, int(self._rows[index]))
+            if value is None:
+                raise ImageFaultError(self.id(index), "has no image in its row")
+            return opened(value, self.id(index))
         return opened(self._file(self._paths[index]), self.id(index))
 
     def describe(self) -> dict[str, Any]:
@@ -126,18 +136,24 @@ class TableImages(ImageData):
         if not len(self._rows):
             raise InputError(f"{self.path}: no row has a label in the column {name!r}")
         kept = [values[row] for row in self._rows]
+        odd = next((i for i, value in enumerate(kept) if isinstance(value, Mapping)), None)
+        if odd is not None:
+            raise InputError(
+                f"{self.path}, column {name!r}: row {int(self._rows[odd]) + 1} holds an object of "
+                f"{some(list(map(str, kept[odd])))}, expected a word or a number"
+            )
         try:
             self.labels, self.class_names = labels_of(meant_as_numbers(kept), len(kept), None)
         except InputError as error:
             raise InputError(f"{self.path}, column {name!r}: {error}") from None
         if not empty:
             return []
-        rows = "row has" if len(empty) == 1 else "rows have"
-        return [f"{len(empty):,} {rows} no label and are left out, the first is row {empty[0] + 1}"]
+        rows = "row has no label and is" if len(empty) == 1 else "rows have no label and are"
+        return [f"{len(empty):,} {rows} left out, the first is row {empty[0] + 1}"]
 
     def _names(self) -> list[str]:
         if self._paths is not None:
-            return [printable(nfc(path.replace("\\", "/"))) for path in self._paths]
+            return [printable(nfc(posixpath.normpath(p.replace("\\", "/")))) for p in self._paths]
         keys = [key for key in _named(self._table, ID_KEYS) if key != self.label_column]
         columns = [self._table.column(key) for key in keys if key != self._column]
         for column in (self._table.inner(self._column, "path"), *columns):

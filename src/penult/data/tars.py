@@ -60,7 +60,7 @@ class TarFile:
         self._plain = path
         self._file: BinaryIO | None = None
         self._pid = 0
-        if not tarfile.is_tarfile(path):
+        if not _is_tar_file(path):
             raise InputError(f"{path} is no tar archive: expected one, or a folder or zip")
         if _is_compressed(path):
             self._plain = _inflated(path)
@@ -124,6 +124,15 @@ class TarFile:
 def is_tar(path: Path) -> bool:
     """Whether a file's name says that it is a tar archive."""
     return path.name.lower().endswith(ENDINGS)
+
+
+def _is_tar_file(path: Path) -> bool:
+    try:
+        return tarfile.is_tarfile(path)
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        raise InputError(
+            f"{path} is a truncated or damaged tar archive ({described(error)}): copy it again"
+        ) from None
 
 
 def _is_compressed(path: Path) -> bool:
