@@ -95,7 +95,7 @@ def measure(case: Case, path: Path) -> dict[str, Any]:
         )
 
     steps = []
-    for step in fit_heads(Features.open(path), None, Plan(case.ks), Pace(heard)):
+    for step in fit_heads(Features.open(path), (), Plan(case.ks), Pace(heard)):
         steps.append(step)
         print(f"k = {step.k}: {step.seconds:.1f} s", file=sys.stderr, flush=True)
     support = planted(case)

@@ -385,7 +385,11 @@ def test_one_faulty_image_among_the_first_does_not_stop_the_search_for_the_head(
 @pytest.mark.parametrize(
     ("arguments", "place", "after"),
     [
-        (("analyze", "net.py:net", "data"), "options.load_model", "repeat the command to resume"),
+        (
+            ("analyze", "net.py:net", "data"),
+            "option_groups.load_model",
+            "repeat the command to resume",
+        ),
         (("fit", "f.safetensors", "--out", "o"), "fit.seconds_of", "nothing was written"),
         (("tune", "run", "-k", "5"), "app.run_tune", "repeat the command to resume it"),
         (("report", "run"), "pictures.Run.open", "the run has all that it had before"),

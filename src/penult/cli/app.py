@@ -36,6 +36,7 @@ from penult.demo import demo as run_demo
 from penult.errors import InputError
 from penult.explain.gallery import PictureOptions
 from penult.features.features import Features
+from penult.features.unlabelled import open_unlabelled
 from penult.measure.groups import groups_document
 from penult.report.report import Report
 from penult.runs.analyze import Options, analyze_features, analyze_network
@@ -106,6 +107,8 @@ def analyze(
     *,
     out: given.Out,
     eval_: given.EvalSpec = None,
+    also: given.Also = None,
+    views: given.ViewsOf = 0,
     frequency_top: given.FrequencyTop = None,
     no_fit: given.NoFit = False,
     time_limit: given.TimeLimit = None,
@@ -121,7 +124,7 @@ def analyze(
     where, limit = device_of(passing.device), seconds_of(time_limit)
     # The sums are float64, which not every accelerator has.
     sums_on = str(where) if where.type == "cuda" else "cpu"
-    options = Options(seed, top_of(frequency_top), overwrite, sums_on, not no_fit, limit)
+    options = Options(seed, top_of(frequency_top), overwrite, sums_on, not no_fit, limit, views)
     tables = grouped.read(eval_ is not None)
     if data is None or _is_features(data):
         if data is not None:
@@ -135,12 +138,15 @@ def analyze(
         held_out_features = Features.open(eval_) if eval_ is not None else None
         with _kept_when_interrupted(out, as_json), progress_bars() as heard:
             features = Features.open(model)
-            run = analyze_features(features, held_out_features, out, options, heard, tell)
+            more = None if also is None else open_unlabelled(also, features)
+            run = analyze_features(
+                features, held_out_features, out, options, heard, tell, also=more
+            )
         if tables:
             take_groups(run, tables)
         _print_run(run, as_json)
         return
-    subject = open_subject(model, data, eval_, network, images, passing)
+    subject = open_subject(model, data, eval_, network, images, passing, also)
     with _kept_when_interrupted(out, as_json), progress_bars("opening the run") as heard:
         run = analyze_network(
             subject.network,
@@ -148,6 +154,7 @@ def analyze(
             subject.images,
             subject.held_out,
             out,
+            also=subject.also,
             transform=subject.transform,
             class_names=subject.class_names,
             network=subject.network_about,

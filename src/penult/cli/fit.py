@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from penult.cli import options as given
 from penult.cli.console import progress_bars, tell, warn
 from penult.cli.output import print_json
@@ -17,7 +15,7 @@ from penult.cli.spread import spread
 from penult.cli.values import seconds_of, sizes_of
 from penult.errors import InputError
 from penult.features.features import Features
-from penult.features.shards import FORMAT
+from penult.features.unlabelled import open_unlabelled
 from penult.heads.cross_fit import affordable_folds
 from penult.heads.further import TOLERANCE
 from penult.heads.judge import too_few_for
@@ -27,7 +25,6 @@ from penult.heads.plan import SIZES, Plan
 from penult.measure.groups import groups_document, write_groups_document
 from penult.runs.fitted import Clock, add_heads, complete_path, fitted_sizes
 from penult.runs.run import Run
-from penult.storage import read_tensors
 from penult.text import duration
 
 INTERRUPTED = 130
@@ -68,7 +65,7 @@ def fit(
     ks = _usual(found.n_features) if k is None else sizes_of(k)
     plan = Plan(ks, select, refit, labels, seed, budget, max_features, pool, prior)
     held_out = Features.open(eval_) if eval_ is not None else None
-    more = _unlabelled(also) if also is not None else None
+    more = open_unlabelled(also, found) if also is not None else None
     require_folder(out)
     n_samples = found.n_samples + (0 if more is None else more.n_samples)
     n_classes = found.require_head().n_classes
@@ -186,12 +183,3 @@ def _finish(path: HeadPath, out: Path, tolerance: float | None, as_json: bool) -
         return
     print_page(path_page(document))
     print(f"\nHeads: {out / 'heads'}")
-
-
-def _unlabelled(path: Path) -> Features:
-    """Features of a file or folder, whose labels, if any, are not read."""
-    if path.is_file():
-        tensors, _ = read_tensors(path, FORMAT, ("features",), only=("features",))
-        z = tensors["features"].float()
-        return Features.of(z, torch.zeros(len(z), dtype=torch.int64))
-    return Features.open(path)

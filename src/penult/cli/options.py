@@ -118,6 +118,22 @@ AlsoFeatures = Annotated[
         "--also",
     ),
 ]
+Also = Annotated[
+    str | None,
+    option(
+        "Further images for the network (or features), labelled or not, that the heads are fitted "
+        "to as well; accuracies are never measured on them.",
+        "--also",
+    ),
+]
+ViewsOf = Annotated[
+    int,
+    option(
+        "Further passes over the images, cropped and mirrored as far as the network's accuracy "
+        "survives it, that the heads are fitted to as well.",
+        "--views",
+    ),
+]
 Prior = Annotated[
     float | None,
     option(

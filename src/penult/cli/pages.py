@@ -95,6 +95,7 @@ def _heading(summary: Mapping[str, Any]) -> RenderableType:
         f"[bold]Head[/]      {head}",
         f"[bold]Samples[/]   {summary['n_samples']:,} analysed; accuracy measured on "
         + judge.samples,
+        *_also_fitted(summary),
         f"[bold]Dense[/]     {percent(dense['accuracy'])} % right, 95 % interval {low} to {high}"
         + analysed,
         f"[bold]Baseline[/]  {percent(most['accuracy'])} % right by always saying "
@@ -102,6 +103,16 @@ def _heading(summary: Mapping[str, Any]) -> RenderableType:
     ]
     lines += [f"[yellow]Warning[/]   {escape(text)}" for text in warnings_of(summary)]
     return Text.from_markup("\n".join(lines))
+
+
+def _also_fitted(summary: Mapping[str, Any]) -> list[str]:
+    """What the sparse heads were fitted to beside the analysed samples."""
+    found, views = [], summary.get("views")
+    if n_also := summary.get("n_also"):
+        found.append(f"{n_also:,} unlabelled samples")
+    if views and views["n"]:
+        found.append(f"{views['n']} further views of the images ({', '.join(views['kinds'])})")
+    return [f"[bold]Fitted[/]    to these and {' and '.join(found)}"] if found else []
 
 
 def warnings_of(summary: Mapping[str, Any]) -> list[str]:

@@ -31,6 +31,7 @@ class Subject:
         head: its final linear map.
         images: what is analysed.
         held_out: what accuracies are measured on, or None.
+        also: what heads are fitted to as well, or None.
         transform: preprocessing of images.
         class_names: in the order of the logits.
         network_about: what a run says of the network.
@@ -41,6 +42,7 @@ class Subject:
     head: Head
     images: Any
     held_out: Any
+    also: Any
     transform: Transform
     class_names: Sequence[str]
     network_about: dict[str, Any]
@@ -54,6 +56,7 @@ def open_subject(
     network: NetworkOptions,
     images: ImageOptions,
     passing: PassOptions,
+    also: str | None = None,
 ) -> Subject:
     """Load the network and open its data.
 
@@ -62,6 +65,7 @@ def open_subject(
         data: see `penult.data.open.open_data`.
         eval_: the same, for what accuracies are measured on.
         network, images, passing: what the command was told of them.
+        also: see `open_data`, for images whose labels are not read.
 
     Raises:
         InputError: any of them cannot be used.
@@ -78,7 +82,10 @@ def open_subject(
         held_out = None
         if eval_ is not None:
             held_out = open_data(eval_, labelled=how.given, options=images.reading(eval_))
-        for part in (opened, held_out):
+        more = None
+        if also is not None:
+            more = open_data(also, labelled=False, options=images.reading(also))
+        for part in (opened, held_out, more):
             if part is not None:
                 check_data(part, transform)
                 if CHANGES in part.notes:
@@ -106,4 +113,4 @@ def open_subject(
     about = network.about(model) | {"fingerprint": loaded.fingerprint}
     if found.reading is not None:
         about["reading"] = found.reading.to_json()
-    return Subject(found.network, head, opened, held_out, transform, aligned, about, how)
+    return Subject(found.network, head, opened, held_out, more, transform, aligned, about, how)

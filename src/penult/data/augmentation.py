@@ -78,6 +78,29 @@ def harmless(before: Tensor, after: Tensor, labels: Tensor) -> bool:
     return float(lost.mean()) <= LOSS_ALLOWED and not bool((worst > CLASS_LOSS_ALLOWED).any())
 
 
+def surviving(
+    before: Tensor, changed: Callable[[str], Tensor], labels: Tensor
+) -> tuple[tuple[str, ...], dict[str, float]]:
+    """The augmentations that a network's accuracy survives, see `harmless`.
+
+    Args:
+        before: (n_samples,) bool, which images it classifies right.
+        changed: gives the same under the augmentation of a name.
+        labels: (n_samples,) int64.
+
+    Returns:
+        Their names, and the accuracy under each that was tried.
+    """
+    kinds: list[str] = []
+    accuracy: dict[str, float] = {}
+    for kind in AUGMENTATIONS:
+        after = changed(kind)
+        accuracy[kind] = float(after.double().mean())
+        if harmless(before, after, labels):
+            kinds.append(kind)
+    return tuple(kinds), accuracy
+
+
 def _shifted(n: int, size: int, generator: torch.Generator) -> tuple[Tensor, int]:
     """Positions (n, size) in a padded side, and the padding."""
     padding = min(max(1, size // 8), size - 1)

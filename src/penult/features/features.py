@@ -54,6 +54,7 @@ class Features:
         n_samples, n_features: the shape of the features.
         head: the dense head that reads them, or None.
         class_names: names in the order of the head's logits, or None.
+        folder: of shards, where they were opened from one.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Features:
         self.n_samples, self.n_features = shape
         self.head = head
         self.class_names = None if class_names is None else tuple(class_names)
+        self.folder: Path | None = None
         self._hold = 0
         self._held: list[Block] | None = None
 
@@ -192,6 +194,7 @@ class Features:
                 where = "index.json" if head is None else "the head"
                 raise InputError(f"{part}: n_features is {found}, and {expected} in {where}")
         made._check(str(folder))
+        made.folder = folder
         return made
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -54,8 +54,8 @@ class Step:
 class _Together:
     """Features and further ones whose labels do not count, block by block."""
 
-    def __init__(self, features: Features, also: Features | None, read: Tick) -> None:
-        self._parts = [features] if also is None else [features, also]
+    def __init__(self, features: Features, also: Sequence[Features], read: Tick) -> None:
+        self._parts = [features, *also]
         self._read = read
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -65,19 +65,21 @@ class _Together:
                 yield z, labels if i == 0 else torch.zeros_like(labels)
 
 
-def fit_heads(features: Features, also: Features | None, plan: Plan, pace: Pace) -> Iterator[Step]:
+def fit_heads(
+    features: Features, also: Sequence[Features], plan: Plan, pace: Pace
+) -> Iterator[Step]:
     """The heads of a plan, the largest first, not yet measured.
 
     Args:
         features: with their dense head.
-        also: further features, whose labels do not count.
+        also: further features, part by part, whose labels do not count.
         plan: sizes, selection and refit.
         pace: hears of the progress, and stops the fit.
     """
     head = features.require_head()
     ks = plan.sizes(head.n_classes, features.n_features)
     start = time.perf_counter()
-    n = features.n_samples + (0 if also is None else also.n_samples)
+    n = features.n_samples + sum(part.n_samples for part in also)
     together = _Together(features, also, pace.phase("samples", n))
     samples = Samples(together, head.weight, head.bias, labels=plan.labels)
 

@@ -10,9 +10,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
+
 from penult.errors import InputError
 from penult.features.collect import Progress
 from penult.features.features import Features
+from penult.features.unlabelled import apart_from
 from penult.heads.comparison import PairedCounts, paired_counts
 from penult.heads.cross_fit import cross_fit
 from penult.heads.fitting import Step, fit_heads
@@ -71,6 +74,7 @@ class HeadPath:
         judge: the samples on which they were compared with the dense head.
         dense_accuracy: the dense network's on these samples.
         also: unlabelled features that the heads were fitted to as well, never judged on.
+        views: likewise, of the same samples in other views, pass by pass.
         unfinished: sizes that were asked for and not reached in the time given.
     """
 
@@ -81,6 +85,7 @@ class HeadPath:
     dense_accuracy: float
     also: Features | None = None
     unfinished: tuple[int, ...] = ()
+    views: tuple[Features, ...] = ()
 
     def __getitem__(self, k: int) -> SparseHead:
         """The head with k features per class."""
@@ -122,6 +127,7 @@ class HeadPath:
             "dense": {"accuracy": self.dense_accuracy},
             "judge": self.judge.document(),
             "n_also": 0 if self.also is None else self.also.n_samples,
+            "n_views": len(self.views),
             "unfinished": list(self.unfinished),
             "path": [
                 {
@@ -196,6 +202,7 @@ def fit_path(
     *,
     n_folds: int = 0,
     also: Features | None = None,
+    views: Sequence[Features] = (),
     time_limit: float | None = None,
 ) -> HeadPath:
     """Fit sparse heads of several sizes to features with their dense head, the largest first.
@@ -210,6 +217,9 @@ def fit_path(
             one, see `affordable_folds`; 0 measures on the very samples that are fitted.
         also: further features of the same network that the heads are fitted to; their labels are
             not read, and no head is judged on them.
+        views: features of the same samples in other views (cropped or mirrored images), with the
+            same ids, pass by pass; likewise. Views of a sample go where the sample goes: a fold
+            that is judged is not seen in any view.
         time_limit: seconds, after which the path ends with the heads that are done.
 
     Raises:
@@ -222,15 +232,19 @@ def fit_path(
     ks = plan.sizes(head.n_classes, features.n_features)
     _check_fits(features, evaluation, "those for evaluation")
     _check_fits(features, also, "the unlabelled ones (--also)")
-    if also is not None and plan.labels:
+    for view in views:
+        _check_fits(features, view, "the views")
+    if (also is not None or views) and plan.labels:
         raise InputError(
-            "further features (--also) are fitted without labels: leave out --labels or --also"
+            "further samples (--also, views) are fitted without labels: leave out --labels or them"
         )
+    if also is not None and (evaluation is not None or n_folds):
+        also = apart_from(also, features if evaluation is None else evaluation)
     pace = Pace(progress, time_limit)
     steps: list[Step] = []
     stopped: KeyboardInterrupt | None = None
     try:
-        for step in fit_heads(features, also, plan, pace):
+        for step in fit_heads(features, _parts(also, views), plan, pace):
             steps.insert(0, step)
     except TimeLimitError:
         if not steps:
@@ -245,7 +259,7 @@ def fit_path(
     done = tuple(step.k for step in steps)
     whole = stopped is None and len(done) == len(ks)
     folds = n_folds if evaluation is None and whole else 0
-    judge, counts = _judged(features, evaluation, also, steps, plan, folds, pace)
+    judge, counts = _judged(features, evaluation, also, views, steps, plan, folds, pace)
     path = HeadPath(
         [replace(step, counts=found) for step, found in zip(steps, counts, strict=True)],
         plan,
@@ -254,6 +268,7 @@ def fit_path(
         counts[0].before or 0.0,
         also,
         tuple(k for k in ks if k not in done),
+        tuple(views),
     )
     if stopped is not None:
         raise Interrupted(path) from stopped
@@ -264,6 +279,7 @@ def _judged(
     features: Features,
     evaluation: Features | None,
     also: Features | None,
+    views: Sequence[Features],
     steps: Sequence[Step],
     plan: Plan,
     n_folds: int,
@@ -275,7 +291,9 @@ def _judged(
         done = pace.phase("folds", n_folds)
 
         def again(part: Features) -> list[SparseHead]:
-            found = list(fit_heads(part, also, plan, pace.silent()))
+            ids = set(part.ids()) if views else set()
+            own = [view.subset(torch.tensor([i in ids for i in view.ids()])) for view in views]
+            found = list(fit_heads(part, _parts(also, own), plan, pace.silent()))
             return [step.head for step in reversed(found)]
 
         try:
@@ -331,6 +349,7 @@ def extend_path(
         progress,
         n_folds=path.judge.n_folds,
         also=path.also,
+        views=path.views,
         time_limit=time_limit,
     )
     if more.judge.kind != path.judge.kind:
@@ -363,7 +382,8 @@ def extend_until(
         Interrupted: the keyboard's interrupt; it holds the path so far.
     """
     head = path.features.require_head()
-    n_samples = path.features.n_samples + (0 if path.also is None else path.also.n_samples)
+    more = _parts(path.also, path.views)
+    n_samples = path.features.n_samples + sum(part.n_samples for part in more)
     found = path
 
     def add(k: int, left: float | None) -> bool:
@@ -386,6 +406,10 @@ def extend_until(
         say=say,
     )
     return found
+
+
+def _parts(also: Features | None, views: Sequence[Features]) -> list[Features]:
+    return [*([] if also is None else [also]), *views]
 
 
 def _check_fits(features: Features, other: Features | None, what: str) -> None:

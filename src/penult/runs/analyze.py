@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +19,22 @@ from penult.errors import InputError
 from penult.features.collect import Progress, features_shards, network_shards
 from penult.features.features import Features
 from penult.features.influence import SCORES, Evidence, Top, check_top, sizes_within
-from penult.features.shard_folder import Faults, ShardFolder, ShardsFrom, require_space
+from penult.features.shard_folder import Faults, ShardFolder, require_space
 from penult.features.shards import Block
 from penult.heads.judge import Judge
 from penult.network.head import Head
 from penult.runs.calls import Calls, few_samples
 from penult.runs.fitted import Clock, complete_path
 from penult.runs.labels import label_warnings
+from penult.runs.parts import Part, Parts
 from penult.runs.restricted import Restricted, judge_of
 from penult.runs.run import SUMMARY_FORMAT, Run, claim
 from penult.runs.trust import remember
+from penult.runs.views import Views
 from penult.storage import write_tensors
 from penult.user_code import code_digest
+
+MOST_VIEWS = 99
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ class Options:
         fit: also fit a path of sparse heads, see `penult.runs.fitted.complete_path`.
         time_limit: seconds from the start, after which no further head is fitted; the pass over
             the data is never cut short. By default further sizes may take a few minutes.
+        views: further passes over the analysed images, cropped and mirrored as far as the network's
+            accuracy survives it, that heads are fitted to; of images only.
     """
 
     seed: int = 0
@@ -54,16 +60,11 @@ class Options:
     device: str = "cpu"
     fit: bool = True
     time_limit: float | None = None
+    views: int = 0
 
-
-@dataclass(frozen=True)
-class Part:
-    """One set of samples: what it is, how many, and where its features come from."""
-
-    about: Mapping[str, Any]
-    fingerprint: str
-    n_samples: int
-    source: ShardsFrom
+    def __post_init__(self) -> None:
+        if not 0 <= self.views <= MOST_VIEWS:
+            raise InputError(f"views must lie in [0, {MOST_VIEWS}], found {self.views}")
 
 
 def analyze_network(
@@ -73,6 +74,7 @@ def analyze_network(
     evaluation: ImageData | None,
     out: str | Path,
     *,
+    also: ImageData | None = None,
     transform: Transform,
     class_names: Sequence[str],
     network: Mapping[str, Any],
@@ -89,6 +91,8 @@ def analyze_network(
         data: labelled images; unlabelled where `how.labels` is "predicted".
         evaluation: images on which accuracies are measured; `data` itself where None.
         out: the run folder.
+        also: further images, whose labels are not read: heads are fitted to them as well, and
+            never judged on them.
         transform: preprocessing of the images.
         class_names: in the order of the logits, from `align_classes`.
         network: what `run.json` says of the network; `fingerprint` tells it from others.
@@ -103,14 +107,17 @@ def analyze_network(
     how, options = how or Pass(), options or Options()
     clock = Clock(options.time_limit)
 
-    def part(images: ImageData, name: str) -> Part:
-        heard = progress(name) if progress else None
-        source = network_shards(model, ImageSource(images, transform, how), head, how, heard)
+    def part(images: ImageData, name: str, how: Pass) -> Part:
+        def begun(n_shards: int) -> Any:
+            heard = progress(name) if progress else None
+            images_of = ImageSource(images, transform, how)
+            return network_shards(model, images_of, head, how, heard)(n_shards)
+
         about = images.describe()
         if ":" in str(about.get("source", "")):
             about["code"] = code_digest(str(about["source"]))
             remember(str(about["source"]))
-        return Part(about, images.fingerprint, len(images), source)
+        return Part(about, images.fingerprint, len(images), begun)
 
     remember(str(network["spec"]), network.get("set", ()))
     identity = {
@@ -123,12 +130,16 @@ def analyze_network(
         "network": {**network, "code": code_digest(str(network["spec"]))},
         "transform": transform.to_json(),
     }
-    train = part(data, "train")
-    held_out = part(evaluation, "eval") if evaluation is not None else None
-    store = how.store
-    run = _analyze(
-        out, head, class_names, train, held_out, identity, about, store, options, progress
+    predicted = replace(how, labels="predicted")
+    parts = Parts(
+        part(data, "train", how),
+        part(evaluation, "eval", how) if evaluation is not None else None,
+        part(also, "also", predicted) if also is not None else None,
+        Views(options.views, model, head, data, transform, how, options.seed, progress)
+        if options.views
+        else None,
     )
+    run = _analyze(out, head, class_names, parts, identity, about, how.store, options, progress)
     for name, found in run.summary()["faults"].items():
         if how.strict and found["n_faults"]:
             path, reason = found["named"][0]
@@ -145,6 +156,8 @@ def analyze_features(
     options: Options | None = None,
     progress: Callable[[str], Progress] | None = None,
     say: Callable[[str], None] | None = None,
+    *,
+    also: Features | None = None,
 ) -> Run:
     """Analyse features that are already at hand, with the dense head they come with.
 
@@ -155,24 +168,31 @@ def analyze_features(
         options: seed, frequency's top and so on.
         progress: called with the name of a phase; gives the function that hears of its progress.
         say: hears what each further size of the path will take, before it is fitted.
+        also: further features of the same network, whose labels are not read: heads are fitted to
+            them as well, and never judged on them.
 
     Raises:
-        InputError: no head; evaluation features of another size; see `claim`.
+        InputError: no head; evaluation or further features of another size; see `claim`.
     """
     options = options or Options()
     clock = Clock(options.time_limit)
     head = features.require_head()
+    if options.views:
+        raise InputError("views are passes over images, and these are features")
     if evaluation is not None:
         evaluation = evaluation.matched(features)
 
-    def part(found: Features) -> Part:
+    def part(found: Features, name: str) -> Part:
         about = {"kind": "features", "n_samples": found.n_samples}
         return Part(about, found.fingerprint(), found.n_samples, features_shards(found))
 
-    train = part(features)
-    held_out = part(evaluation) if evaluation is not None else None
+    parts = Parts(
+        part(features, "train"),
+        part(evaluation, "eval") if evaluation is not None else None,
+        part(also, "also") if also is not None else None,
+    )
     names, store = distinct(features.names()), torch.float32
-    run = _analyze(out, head, names, train, held_out, {}, {}, store, options, progress)
+    run = _analyze(out, head, names, parts, {}, {}, store, options, progress)
     if options.fit:
         complete_path(run, clock, progress=progress, say=say)
     return run
@@ -182,8 +202,7 @@ def _analyze(
     out: str | Path,
     head: Head,
     class_names: Sequence[str],
-    train: Part,
-    evaluation: Part | None,
+    parts: Parts,
     identity: Mapping[str, Any],
     about: Mapping[str, Any],
     store: torch.dtype,
@@ -197,8 +216,7 @@ def _analyze(
     whole = {
         **identity,
         "head": head.fingerprint(),
-        "data": train.fingerprint,
-        "evaluation data": evaluation.fingerprint if evaluation else "none",
+        **parts.identity(),
         "class names": hashlib.blake2b("\n".join(class_names).encode(), digest_size=8).hexdigest(),
         "seed": options.seed,
         "frequency top": options.top,
@@ -214,36 +232,50 @@ def _analyze(
             "kept": None if head.kept is None else list(head.kept),
             "n_outputs": head.layer_classes,
         },
-        "data": dict(train.about),
-        "evaluation": dict(evaluation.about) if evaluation else None,
+        **parts.described(),
         **about,
     }
     with claim(out, whole, described, overwrite=options.overwrite) as run:
         if run.complete:
             return run
-        parts = [train] + ([evaluation] if evaluation else [])
-        n_samples = sum(part.n_samples for part in parts)
-        require_space(run.folder, n_samples, [head.n_features], store)
-        evidence, calls, faults = _fill(
-            run, head, class_names, train, evaluation, whole, store, options
-        )
-        said = _warnings(calls, class_names, evidence.moments.counts)
+        require_space(run.folder, parts.n_samples(), [head.n_features], store)
+        found = _fill(run, head, class_names, parts, whole, store, options)
+        evidence = found.evidence
+        said = _warnings(found.calls, class_names, evidence.moments.counts)
         evidence.moments.save(run.moments_file)
         judge = judge_of(run.train(), run.held_out())
-        _finish(run, head, class_names, evidence, calls, faults, judge, said)
+        _finish(run, head, class_names, found, judge, said)
     return run
+
+
+@dataclass(frozen=True, eq=False)
+class Filled:
+    """What the pass over the data found.
+
+    Attributes:
+        evidence: sums over the analysed data.
+        calls: the network's classes, of "train" and "eval".
+        faults: what was left out of each part.
+        views: see `Views.fill`; None without views.
+        n_also: further samples that heads are fitted to.
+    """
+
+    evidence: Evidence
+    calls: dict[str, Calls]
+    faults: dict[str, Faults]
+    views: dict[str, Any] | None
+    n_also: int = 0
 
 
 def _fill(
     run: Run,
     head: Head,
     class_names: Sequence[str],
-    train: Part,
-    evaluation: Part | None,
+    parts: Parts,
     identity: Mapping[str, Any],
     store: torch.dtype,
     options: Options,
-) -> tuple[Evidence, dict[str, Calls], dict[str, Faults]]:
+) -> Filled:
     """Write the shards; gives the sums over the analysed data, and the network's classes."""
     evidence = Evidence.zeros(
         head.weight.to(options.device),
@@ -253,34 +285,39 @@ def _fill(
         device=options.device,
     )
     calls = {"train": Calls(head)}
+    faults = {}
 
     def add(block: Block) -> None:
         evidence.update(block.features, block.labels)
         calls["train"].add(block)
 
-    faults = {}
-    shards = ShardFolder(run.train_folder, head, class_names, store, identity)
-    shards.fill(train.source, add)
-    faults["train"] = shards.faults
-    if evaluation is not None:
-        shards = ShardFolder(run.eval_folder, head, class_names, store, identity)
+    def fill(part: Part, folder: Path, hear: Callable[[Block], None] | None = None) -> Faults:
+        shards = ShardFolder(folder, head, class_names, store, identity)
+        shards.fill(part.source, hear)
+        return shards.faults
+
+    faults["train"] = fill(parts.train, run.train_folder, add)
+    if parts.evaluation is not None:
         calls["eval"] = Calls(head)
-        shards.fill(evaluation.source, calls["eval"].add)
-        faults["eval"] = shards.faults
-    return evidence.to("cpu"), calls, faults
+        faults["eval"] = fill(parts.evaluation, run.eval_folder, calls["eval"].add)
+    n_also = 0
+    if parts.also is not None:
+        faults["also"] = fill(parts.also, run.also_folder)
+        n_also = Features.open(run.also_folder).n_samples
+    views = None if parts.views is None else parts.views.fill(run, class_names, identity)
+    return Filled(evidence.to("cpu"), calls, faults, views, n_also)
 
 
 def _finish(
     run: Run,
     head: Head,
     class_names: Sequence[str],
-    evidence: Evidence,
-    calls: Mapping[str, Calls],
-    faults: Mapping[str, Faults],
+    filled: Filled,
     judge: Judge,
     said: list[str],
 ) -> None:
     """Score, restrict the dense weights, measure, and write all of it."""
+    evidence, calls, faults = filled.evidence, filled.calls, filled.faults
     restricted = Restricted.of(evidence, head)
     write_tensors(run.influence_file, restricted.scores, {"format": "penult-influence/1"})
     measured = restricted.measured(run.train(), run.held_out(), evidence, judge)
@@ -311,8 +348,11 @@ def _finish(
         "faults": {name: found.to_json() for name, found in faults.items()},
         "notes": {
             name: (run.about[part] or {}).get("notes", [])
-            for name, part in (("train", "data"), ("eval", "evaluation"))
+            for name, part in (("train", "data"), ("eval", "evaluation"), ("also", "also"))
+            if part in run.about
         },
+        **({"n_also": filled.n_also} if filled.n_also else {}),
+        **({} if filled.views is None else {"views": filled.views}),
         "path": [],
         "influence": {
             name: {

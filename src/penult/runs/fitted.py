@@ -126,7 +126,7 @@ def complete_path(
     judge = Judge.read(summary["judge"])
     train = run.train()
     go_on(
-        Shape(train.n_samples, train.n_features, train.n_classes, judge.n_folds),
+        Shape(_n_fitted(run), train.n_features, train.n_classes, judge.n_folds),
         fitted_sizes(run),
         lambda: _is_good(run),
         lambda k, left: not add_heads(run, [k], progress=progress, time_limit=left),
@@ -145,6 +145,13 @@ def left_out(run: Run) -> str | None:
         f"the heads of k = {', '.join(missing)} were not fitted, since the time was over or the "
         "fit was interrupted: repeat the command that made the run"
     )
+
+
+def _n_fitted(run: Run) -> int:
+    """Samples that the heads of a run are fitted to."""
+    also = run.also()
+    more = [*([] if also is None else [also]), *run.views()]
+    return run.train().n_samples + sum(part.n_samples for part in more)
 
 
 def _is_good(run: Run) -> bool:
@@ -180,6 +187,8 @@ def _fit(
             plan,
             progress,
             n_folds=judge.n_folds,
+            also=run.also(),
+            views=run.views(),
             time_limit=clock.left,
         )
     except NoHeadInTimeError:

@@ -203,7 +203,7 @@ def reopen_images(run: Run, part: str, places: Places | None = None) -> Chosen:
             f"since; give the run's own with {option}, or analyse anew"
         )
     features = run.train() if part == "data" else run.evaluation()
-    return _matched(data, features)
+    return matched_images(data, features)
 
 
 def images_of(run: Run, part: str, places: Places | None = None) -> ImageData | None:
@@ -247,7 +247,7 @@ def images_of(run: Run, part: str, places: Places | None = None) -> ImageData | 
     return None
 
 
-def _matched(data: ImageData, features: Features) -> Chosen:
+def matched_images(data: ImageData, features: Features) -> Chosen:
     """The samples that are in the features: the run may have left out faulty ones."""
     positions: list[int] = []
     labels: list[Tensor] = []

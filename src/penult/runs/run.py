@@ -96,6 +96,15 @@ class Run:
         return self.folder / "features" / "eval"
 
     @property
+    def also_folder(self) -> Path:
+        """Shards of further data that heads are fitted to."""
+        return self.folder / "features" / "also"
+
+    def view_folder(self, view: int) -> Path:
+        """Shards of the analysed images, changed at random; views count from 1."""
+        return self.folder / "features" / f"view-{view:02d}"
+
+    @property
     def moments_file(self) -> Path:
         """Moments of the analysed data."""
         return self.folder / "moments.safetensors"
@@ -151,6 +160,18 @@ class Run:
     def held_out(self) -> Features | None:
         """Features of the evaluation data; None where the run has none."""
         return self._evaluation if self.has_evaluation else None
+
+    def also(self) -> Features | None:
+        """Features of further data that heads are fitted to and never judged on, or None."""
+        if self.about.get("also") is None:
+            return None
+        return Features.open(self._there(self.also_folder), hold=HELD)
+
+    def views(self) -> list[Features]:
+        """Features of the analysed images changed at random, likewise, pass by pass."""
+        n = self.summary().get("views", {}).get("n", 0)
+        folders = [self._there(self.view_folder(view)) for view in range(1, n + 1)]
+        return [Features.open(folder, hold=HELD) for folder in folders]
 
     def moments(self) -> Moments:
         """Moments of the analysed data."""
@@ -226,14 +247,17 @@ class Run:
         files = (self.summary_file, self.moments_file, self.influence_file)
         if not all(path.is_file() for path in files):
             return False
-        evaluation = [self.eval_folder] if self.has_evaluation else []
-        for folder in (self.train_folder, *evaluation):
+        summary = self.summary()
+        others = [self.eval_folder] if self.has_evaluation else []
+        others += [self.also_folder] if self.about.get("also") is not None else []
+        n_views = summary.get("views", {}).get("n", 0)
+        others += [self.view_folder(view) for view in range(1, n_views + 1)]
+        for folder in (self.train_folder, *others):
             if not (folder / "index.json").is_file():
                 return False
             index = read_json(folder / "index.json")
             if not all((folder / shard["file"]).is_file() for shard in index["shards"]):
                 return False
-        summary = self.summary()
         found = summary["influence"]
         heads = [self.head_file(name, int(k)) for name in found for k in found[name]]
         heads += [self.head_file(row["select"], row["k"]) for row in summary["path"]]
@@ -351,8 +375,10 @@ def _clear(folder: Path) -> None:
             pass
     # run.json goes first: if this is cut short, what is left is no run that could be gone on with.
     (folder / "run.json").unlink()
-    kept = ("features/train", "features/eval", "heads", "examples", "tuned", "groups", "edited")
-    for name in kept:
-        shutil.rmtree(folder / name, ignore_errors=True)
+    parts = ("train", "eval", "also")
+    kept = ("heads", "examples", "tuned", "groups", "edited")
+    places = [*(folder / "features" / name for name in parts), *(folder / name for name in kept)]
+    for place in [*places, *(folder / "features").glob("view-*")]:
+        shutil.rmtree(place, ignore_errors=True)
     for name in ("moments.safetensors", "influence.safetensors", *WRITTEN):
         (folder / name).unlink(missing_ok=True)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import parametrize
 
-from penult.data.augmentation import AUGMENTATIONS, augmented, harmless
+from penult.data.augmentation import augmented, surviving
 from penult.data.transform import Transform
 from penult.errors import InputError
 from penult.features.collect import Progress
@@ -239,20 +239,20 @@ class _Job:
             return self.recipe, {}
         part = held_out.part(torch.arange(min(AUGMENT_SAMPLES, len(self.held))))
         labels = torch.as_tensor(part.data.labels)
-        kinds: list[str] = []
-        survived: dict[str, float] = {}
         plain = correct(teacher, self.dense, part, self.recipe.dtype)
-        for kind in AUGMENTATIONS:
-            generator = torch.Generator().manual_seed(self.recipe.seed)
 
-            def change(images: Tensor, kind: str = kind, draw: Any = generator) -> Tensor:
-                return augmented(images, (kind,), draw)
+        def changed(kind: str) -> Tensor:
+            draw = torch.Generator().manual_seed(self.recipe.seed)
+            return correct(
+                teacher,
+                self.dense,
+                part,
+                self.recipe.dtype,
+                lambda images: augmented(images, (kind,), draw),
+            )
 
-            right = correct(teacher, self.dense, part, self.recipe.dtype, change)
-            survived[kind] = float(right.double().mean())
-            if harmless(plain, right, labels):
-                kinds.append(kind)
-        return replace(self.recipe, augment=tuple(kinds)), survived
+        kinds, survived = surviving(plain, changed, labels)
+        return replace(self.recipe, augment=kinds), survived
 
     def _write(self, model: nn.Module, head: SparseHead, replacement: Replacement) -> bool:
         """Write head and network; whether the network's file holds the head as a dense layer."""
