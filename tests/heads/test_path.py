@@ -179,7 +179,8 @@ def test_a_path_goes_on_with_further_sizes() -> None:
     found = extend_until(path, 0.01, held_out, say=said.append)
     assert [step.k for step in found.steps] == [1, 2, 30]
     assert found.is_good(0.01)
-    assert said == ["no head is good enough yet: going on with k = 30, about 1 s"]
+    assert len(said) == 1  # how long it will take depends on the machine
+    assert said[0].startswith("no head is good enough yet: going on with k = 30, about ")
     assert extend_until(found, 0.01, held_out) is found
 
 

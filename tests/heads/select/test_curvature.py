@@ -96,8 +96,8 @@ def test_weights_after_a_turn_are_the_best_of_their_class(limits: Limits) -> Non
     found = search(*problem())
     model = at_dense(found.samples, 2, limits)
     assert isinstance(model.coupling, JointCoupling if limits is JOINT else SampleCoupling)
-    places = torch.tensor([[0, 1], [2, 3], [4, 5], [1, 6]]).repeat(model.n_rows // 4, 1)
-    walk = Walk(model, places, torch.full((model.n_rows,), 2), lambda: None)
+    places = torch.tensor([[0, 1], [2, 3], [4, 5], [1, 6]])
+    walk = Walk(model, places, torch.full((4,), 2), lambda: None)
     walk.sweep(swap=False)
     last = 3  # of the first order: nobody has moved since
     at = found.samples.coordinates
@@ -111,7 +111,7 @@ def test_weights_after_a_turn_are_the_best_of_their_class(limits: Limits) -> Non
 
     weight = walk.weight[:4].clone()
     best = total(weight)
-    for j in [*walk.features()[last].tolist(), 8]:
+    for j in [*walk.found().support[last].tolist(), 8]:
         for step in (-0.02, 0.02):
             moved = weight.clone()
             moved[last, j] += step

@@ -1,10 +1,13 @@
-"""Joint swaps: swaps of features where the weights of all classes are found anew for each."""
+"""Joint: one path over k where the weights of all classes are one regression."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 import torch
 from torch import Tensor
 
+from penult.heads.select.quadratic import FoundSize, JointCoupling
 from penult.heads.select.tableau import Tableau
 
 # Part of a pair's curvature that rounding leaves of it.
@@ -12,19 +15,21 @@ LEAST_VARIANCE = 1e-5
 # A swap must explain this part more, or rounding would go on swapping for ever.
 LEAST_GAIN = 1e-6
 MOST_SWAPS = 1000
+# Above the largest k, each step leaves this part of the features.
+STEP = 0.9
 
 
-class JointSwaps:
+class JointPath:
     """One regression whose features are the (class, feature) pairs; biases are always free.
 
-    Unlike classes that take turns, it sees what each swap is worth when all other weights follow.
+    Unlike classes that take turns, it sees what each change is worth when all other weights follow.
 
     Args:
-        hessian: (n_classes, n_features + 1, n_classes, n_features + 1) float64.
-        weight: (n_classes, n_features + 1) float64, where the loss is least.
+        coupling: of all classes, with the whole Hessian.
     """
 
-    def __init__(self, hessian: Tensor, weight: Tensor) -> None:
+    def __init__(self, coupling: JointCoupling) -> None:
+        hessian, weight = coupling.hessian, coupling.weight
         self._n_classes, width = weight.shape
         self._n_features = width - 1
         by_bias = hessian[:, -1].reshape(self._n_classes, self._n_classes, width)
@@ -39,49 +44,163 @@ class JointSwaps:
         self._covariance = inner * self._scale * self._scale[:, None]
         self._weight = weight
 
-    def improve(self, support: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Swap within classes, the best swap first, until none helps.
+    def down(
+        self, sizes: Mapping[int, Tensor], wanted: Collection[int], tick: Callable[[], None]
+    ) -> Iterator[tuple[int, FoundSize]]:
+        """Heads of each size, the largest first.
+
+        Where a head is wanted, pairs are swapped until none helps, from three starts, and the best
+        end is taken: all pairs less those that cost least, one by one; the last head less what
+        costs least; and from none on the pairs that explain most.
 
         Args:
-            support: (n_classes, k), features.
-            sizes: (n_classes,), how many of each row count.
-
-        Returns:
-            Support, of each class the feature that would cost most first; weights (n_classes,
-            n_features + 1); and what losing each feature would cost, (n_classes, k).
+            sizes: for every k that is passed, in falling order, how many features each class keeps.
+            wanted: those of them whose heads are.
+            tick: called after each step.
         """
-        n_features, device = self._n_features, support.device
-        inside = torch.arange(support.shape[1], device=device) < sizes[:, None]
-        classes = torch.arange(self._n_classes, device=device)[:, None]
-        pairs = (support + n_features * classes)[inside]
-        tableau = Tableau.of(
+        grown = self._grow(sizes, wanted)
+        left = torch.arange(self._n_classes * self._n_features)
+        swapped: Tensor | None = None
+        for k, size in sizes.items():
+            left = self._thin(left, size, tick)
+            swapped = None if swapped is None else self._thin(swapped, size, tick)
+            if k not in wanted:
+                continue
+            starts = [left, grown[k]] if swapped is None else [left, swapped, grown[k]]
+            ends = [self._improve(pairs) for pairs in _distinct(starts)]
+            best = max(ends, key=lambda end: float(end.explained[0]))
+            swapped = best.support[0].sort().values
+            yield k, self._found(best, size)
+            tick()
+
+    def _grow(self, sizes: Mapping[int, Tensor], wanted: Collection[int]) -> dict[int, Tensor]:
+        """Pairs of each size that is wanted: from none on those that explain most, class by class.
+
+        With each step every class gets one more, those first that explain most by it.
+        """
+        n_left = torch.zeros(self._n_classes, dtype=torch.int64)
+        tableau = Tableau.empty(self._covariance, self._products[None], LEAST_VARIANCE)
+        found = {}
+        for k in sorted(sizes):
+            while bool((n_left < sizes[k]).any()):
+                open_ = n_left < sizes[k]
+                for _ in range(int(open_.sum())):
+                    gains = tableau.gains()[0].reshape(self._n_classes, -1)
+                    best = gains.masked_fill(~open_[:, None], -2.0).flatten().argmax()
+                    tableau.add(best[None])
+                    open_[best // self._n_features] = False
+                    n_left[best // self._n_features] += 1
+            if k in wanted:
+                found[k] = tableau.support[0].sort().values
+        return found
+
+    def _tableau(self, pairs: Tensor) -> Tableau:
+        return Tableau.of(
             self._covariance, self._products[None], pairs[None], least_variance=LEAST_VARIANCE
         )
-        own = torch.arange(n_features, device=device)
+
+    def _thin(self, pairs: Tensor, sizes: Tensor, tick: Callable[[], None]) -> Tensor:
+        """The pairs (n,), in rising order, without those that cost least: `sizes` per class."""
+        classes = pairs // self._n_features
+        n_left = torch.bincount(classes, minlength=self._n_classes)
+        while bool((n_left > sizes).any()):
+            tableau = self._tableau(pairs)
+            coarse = torch.maximum(sizes, (STEP * n_left).long())
+            if int((n_left - coarse).max()) > 1:
+                order = tableau.losses()[0].argsort(descending=True, stable=True)
+                order = order[classes[order].argsort(stable=True)]
+                starts = n_left.cumsum(0) - n_left
+                place = torch.arange(len(pairs)) - starts[classes[order]]
+                pairs = pairs[order[place < coarse[classes[order]]].sort().values]
+                n_left = torch.minimum(n_left, coarse)
+            else:
+                pairs, n_left = self._one_by_one(tableau, n_left, sizes)
+            classes = pairs // self._n_features
+            tick()
+        return pairs
+
+    def _one_by_one(self, tableau: Tableau, n_left: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
+        """At most one pair less of each class, the cheapest first; each sees what went before."""
+        pairs, inverse, weights = tableau.support[0], tableau.inverse[0], tableau.weights[0]
+        classes = pairs // self._n_features
+        open_ = n_left > sizes
+        inside = torch.ones_like(pairs, dtype=torch.bool)
+        for _ in range(int(open_.sum())):
+            losses = weights.square() / inverse.diagonal()
+            out = int(losses.masked_fill(~(inside & open_[classes]), torch.inf).argmin())
+            inside[out], open_[classes[out]] = False, False
+            edge = inverse[out].clone()
+            weights = weights - edge * (weights[out] / edge[out])
+            inverse = inverse - torch.outer(edge, edge / edge[out])
+            inverse[out, out] = 1
+        kept = pairs[inside]
+        return kept, torch.bincount(kept // self._n_features, minlength=self._n_classes)
+
+    def _improve(self, pairs: Tensor) -> Tableau:
+        """Swap within classes until none helps: the best swap of each class, or the best of all.
+
+        Swaps of several classes that are good one by one may harm each other: they are made
+        together only if that is better than the best of them alone.
+        """
+        tableau, d = self._tableau(pairs), self._n_features
+        own = torch.arange(d)
         for _ in range(MOST_SWAPS):
             pairs = tableau.support[0]
-            columns = (pairs // n_features * n_features)[:, None] + own
-            coefficients = (tableau.inverse[0] @ self._covariance[pairs]).gather(1, columns)
-            gains = tableau.swap_gains_of(coefficients[None], columns[None])[0]
-            best = int(gains.argmax())
-            if not float(gains.flatten()[best]) > LEAST_GAIN * float(tableau.explained[0]):
+            classes = pairs // d
+            columns = (classes * d)[:, None] + own
+            gains = tableau.swap_gains_of(self._coefficients(tableau)[None], columns[None])[0]
+            best, column = gains.max(1)
+            explained = float(tableau.explained[0])
+            first = int(best.argmax())
+            if not float(best[first]) > LEAST_GAIN * explained:
                 break
-            place, column = divmod(best, n_features)
-            tableau.swap(pairs.new_tensor([place]), columns[place, column][None])
-            tableau.refresh()
-        return self._found(tableau, inside)
+            places = [
+                int(best.masked_fill(classes != c, -torch.inf).argmax())
+                for c in torch.unique(classes[best > LEAST_GAIN * explained]).tolist()
+            ]
+            together = pairs.clone()
+            together[places] = columns[places, column[places]]
+            moved = self._tableau(together)
+            if len(places) > 1 and float(moved.explained[0]) < explained + float(best[first]):
+                alone = pairs.clone()
+                alone[first] = columns[first, column[first]]
+                moved = self._tableau(alone)
+            if float(moved.explained[0]) <= explained:
+                break
+            tableau = moved
+        return tableau
 
-    def _found(self, tableau: Tableau, inside: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        pairs, losses = tableau.support[0], tableau.losses()[0]
+    def _coefficients(self, tableau: Tableau) -> Tensor:
+        """How each kept pair depends on the features of its own class, (n, n_features)."""
+        pairs, inverse, d = tableau.support[0], tableau.inverse[0], self._n_features
+        found = inverse.new_empty(len(pairs), d)
+        for c in range(self._n_classes):
+            own = (pairs // d == c).nonzero()[:, 0]
+            found[own] = inverse[own] @ self._covariance[pairs, c * d : (c + 1) * d]
+        return found
+
+    def _found(self, tableau: Tableau, sizes: Tensor) -> FoundSize:
+        """The features of each class, of which the one that would cost most comes first."""
+        pairs, losses, n_features = tableau.support[0], tableau.losses()[0], self._n_features
         order = losses.argsort(descending=True, stable=True)
-        order = order[(pairs[order] // self._n_features).argsort(stable=True)]
-        support = torch.zeros(inside.shape, dtype=torch.int64, device=inside.device)
-        support[inside] = pairs[order] % self._n_features
-        costs = torch.zeros(inside.shape, dtype=torch.float64, device=inside.device)
+        order = order[(pairs[order] // n_features).argsort(stable=True)]
+        inside = torch.arange(int(sizes.max())) < sizes[:, None]
+        support = torch.zeros(inside.shape, dtype=torch.int64)
+        support[inside] = pairs[order] % n_features
+        costs = torch.zeros(inside.shape, dtype=torch.float64)
         costs[inside] = losses[order]
         values = self._weight.new_zeros(len(self._scale))
         values[pairs] = tableau.weights[0] * self._scale[pairs]
         off = values - self._weight[:, :-1].flatten()
         bias = self._weight[:, -1] - self._through @ off
         weight = torch.cat([values.reshape(self._n_classes, -1), bias[:, None]], 1)
-        return support, weight, costs
+        return FoundSize(support, sizes, weight, costs)
+
+
+def _distinct(starts: list[Tensor]) -> list[Tensor]:
+    """Without those that are there before."""
+    return [
+        pairs
+        for i, pairs in enumerate(starts)
+        if not any(torch.equal(pairs, before) for before in starts[:i])
+    ]

@@ -30,8 +30,8 @@ class Limits:
         whole_work: multiplications, 2 × n_classes × n_samples × n_features², up to which every
             class considers all features; otherwise `candidates` times as many as it keeps.
         candidates: see there; `least_candidates` at least.
-        joint_weights: weights up to which the whole Hessian is taken, and classes take their turns
-            one by one, in `orders` orders; within `joint_work` multiplications.
+        joint_weights: weights up to which the whole Hessian is taken, within `joint_work`
+            multiplications: all classes are then one regression.
         coupled_logits: samples × classes up to which classes see what the others lack.
         walked: largest k that is reached feature by feature; within `walked_work`
             multiplications for the candidates that it needs. Beyond, see `shrink`.
@@ -43,9 +43,8 @@ class Limits:
     whole_work: float = 2e11
     candidates: int = 5
     least_candidates: int = 64
-    joint_weights: int = 4000
+    joint_weights: int = 1600
     joint_work: float = 1e11
-    orders: int = 3
     coupled_logits: float = 2e7
     walked: int = 64
     walked_work: float = 5e11
@@ -136,7 +135,7 @@ def at_dense(
     if coupled and m == d and limits.is_joint(at.n_samples, d, n_classes):
         whole = _whole_hessian(at, p, hessian)
         target = (hessian @ at.weight[:, :, None])[:, :, 0]
-        coupling = JointCoupling(whole, at.weight, limits.orders)
+        coupling = JointCoupling(whole, at.weight)
         return Quadratic(hessian, target, candidates, units_of(samples), coupling)
     target = ((weights * logits) @ at.x.T).double() / at.n_samples
     target += share * dense @ at.second_moments

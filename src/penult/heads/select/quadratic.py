@@ -13,19 +13,13 @@ from penult.heads.subspaces import Subspaces
 
 
 class Coupling(Protocol):
-    """What every class still lacks, as the others see it.
+    """What every class still lacks, as the others see it."""
 
-    A row is a class in one of the orders in which classes may take turns: order × n_classes +
-    class.
-    """
+    def pull(self, classes: Tensor) -> Tensor:
+        """How what the others lack moves the normal equations, (n, n_features + 1)."""
 
-    n_orders: int
-
-    def pull(self, rows: Tensor) -> Tensor:
-        """How what the others lack moves the normal equations of rows, (n, n_features + 1)."""
-
-    def put(self, rows: Tensor, weight: Tensor) -> None:
-        """Take over the weights (n, n_features + 1) of rows."""
+    def put(self, classes: Tensor, weight: Tensor) -> None:
+        """Take over the weights (n, n_features + 1) of some classes."""
 
 
 class SampleCoupling:
@@ -37,60 +31,47 @@ class SampleCoupling:
         logits: (n_classes, n_samples), where it is expanded.
     """
 
-    n_orders = 1
-
     def __init__(self, x: Tensor, p: Tensor, logits: Tensor) -> None:
         self._x, self._p, self._logits = x, p, logits
         self._off = torch.zeros_like(p)
         self._mean_off = torch.zeros_like(p[0])
 
-    def pull(self, rows: Tensor) -> Tensor:
+    def pull(self, classes: Tensor) -> Tensor:
         """See `Coupling`."""
-        p = self._p[rows]
-        target = p * (self._mean_off - p * self._off[rows])
+        p = self._p[classes]
+        target = p * (self._mean_off - p * self._off[classes])
         return (target @ self._x.T).double() / self._x.shape[1]
 
-    def put(self, rows: Tensor, weight: Tensor) -> None:
+    def put(self, classes: Tensor, weight: Tensor) -> None:
         """See `Coupling`."""
-        off = weight.float() @ self._x - self._logits[rows]
-        self._mean_off += (self._p[rows] * (off - self._off[rows])).sum(0)
-        self._off[rows] = off
+        off = weight.float() @ self._x - self._logits[classes]
+        self._mean_off += (self._p[classes] * (off - self._off[classes])).sum(0)
+        self._off[classes] = off
 
 
 class JointCoupling:
-    """The coupling as the whole Hessian of few weights; several orders of the classes at once.
+    """The coupling as the whole Hessian of few weights.
 
     Args:
         hessian: (n_classes, n_features + 1, n_classes, n_features + 1) float64.
         weight: (n_classes, n_features + 1) float64, where the loss is least.
-        n_orders: how many.
     """
 
-    def __init__(self, hessian: Tensor, weight: Tensor, n_orders: int) -> None:
-        self.n_orders = n_orders
-        self._n_classes, self._width = weight.shape
+    def __init__(self, hessian: Tensor, weight: Tensor) -> None:
         self.hessian, self.weight = hessian, weight
         self._hessian = hessian.reshape(*weight.shape, -1)
-        classes = torch.arange(self._n_classes, device=weight.device)
+        classes = torch.arange(len(weight), device=weight.device)
         self._own = hessian[classes, :, classes]
-        self._off = weight.new_zeros(n_orders * self._n_classes, self._width)
+        self._off = torch.zeros_like(weight)
 
-    def pull(self, rows: Tensor) -> Tensor:
+    def pull(self, classes: Tensor) -> Tensor:
         """See `Coupling`."""
-        classes = rows % self._n_classes
-        off = self._off.reshape(self.n_orders, -1)[rows // self._n_classes]
-        whole = (self._hessian[classes] @ off[:, :, None])[:, :, 0]
-        return (self._own[classes] @ self._off[rows][:, :, None])[:, :, 0] - whole
+        own = (self._own[classes] @ self._off[classes][:, :, None])[:, :, 0]
+        return own - self._hessian[classes] @ self._off.flatten()
 
-    def put(self, rows: Tensor, weight: Tensor) -> None:
+    def put(self, classes: Tensor, weight: Tensor) -> None:
         """See `Coupling`."""
-        self._off[rows] = weight - self.weight[rows % self._n_classes]
-
-    def value(self) -> Tensor:
-        """The second-order loss of the weights taken over, (n_orders,)."""
-        off = self._off.reshape(self.n_orders, -1)
-        hessian = self._hessian.reshape(off.shape[1], -1)
-        return ((off @ hessian) * off).sum(1) / 2
+        self._off[classes] = weight - self.weight[classes]
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,43 +146,68 @@ class Quadratic:
         """Number of classes."""
         return len(self.candidates)
 
-    @property
-    def n_rows(self) -> int:
-        """Number of classes times orders in which they take turns."""
-        return self.n_classes * (1 if self.coupling is None else self.coupling.n_orders)
+    def covariance_of(self, classes: Tensor) -> Tensor:
+        """Covariances of the candidates of some classes."""
+        return self.covariance if self.covariance.ndim == 2 else self.covariance[classes]
 
-    def covariance_of(self, rows: Tensor) -> Tensor:
-        """Covariances of the candidates of rows."""
-        shared = self.covariance.ndim == 2
-        return self.covariance if shared else self.covariance[rows % self.n_classes]
-
-    def products(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """What each candidate shares with the target of its row (n, m), and the constant (n,)."""
-        classes = rows % self.n_classes
+    def products(self, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """What each candidate shares with the target of its class (n, m), and the constant (n,)."""
         target = self._target[classes]
         if self.coupling is not None:
-            target = target + self.coupling.pull(rows)
+            target = target + self.coupling.pull(classes)
         level = target[:, -1]
         found = target.gather(1, self.candidates[classes])
         found = found - self._edge[classes] * (level / self._total[classes])[:, None]
         return found * self._scale[classes], level
 
-    def weight(self, rows: Tensor, places: Tensor, values: Tensor, level: Tensor) -> Tensor:
+    def weight(self, classes: Tensor, places: Tensor, values: Tensor, level: Tensor) -> Tensor:
         """Weights of all features and the constant (n, n_features + 1) from scaled ones.
 
         Args:
-            rows: (n,).
+            classes: (n,).
             places: (n, k) in the candidates.
             values: (n, k).
             level: (n,), as `products` gave it.
         """
-        classes = rows % self.n_classes
         values = values * self._scale[classes].gather(1, places)
         shift = (self._edge[classes].gather(1, places) * values).sum(1)
-        weight = values.new_zeros(len(rows), self._target.shape[1])
+        weight = values.new_zeros(len(classes), self._target.shape[1])
         weight.scatter_(1, self.candidates[classes].gather(1, places), values)
         weight[:, -1] = (level - shift) / self._total[classes]
         return weight
+
+
+@dataclass(frozen=True, eq=False)
+class FoundSize:
+    """What was found for one k.
+
+    Attributes:
+        support: (n_classes, most features of a class).
+        sizes: (n_classes,).
+        weight: (n_classes, n_features + 1).
+        costs: (n_classes, most), second-order loss of losing each.
+    """
+
+    support: Tensor
+    sizes: Tensor
+    weight: Tensor
+    costs: Tensor
+
+    @classmethod
+    def joined(cls, parts: list[FoundSize]) -> FoundSize:
+        """What was found for groups of classes, as one."""
+        most = max(part.support.shape[1] for part in parts)
+        pad = torch.nn.functional.pad
+        return cls(
+            torch.cat([pad(part.support, (0, most - part.support.shape[1])) for part in parts]),
+            torch.cat([part.sizes for part in parts]),
+            torch.cat([part.weight for part in parts]),
+            torch.cat([pad(part.costs, (0, most - part.costs.shape[1])) for part in parts]),
+        )
+
+    def head(self, model: Quadratic) -> SparseHead:
+        """The head of these weights."""
+        return model.units.head(self.support, self.sizes, self.weight)
 
 
 def correlations(sums: Tensor, rounding: float = 1e-10) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -15,17 +15,11 @@ from penult.features.moments import Moments
 from penult.heads.refit.softmax import fit
 from penult.heads.samples import Samples
 from penult.heads.select.budget import Budget, pool_left, read_all
+from penult.heads.select.joint import JointPath
 from penult.heads.select.models import Limits, at_dense, at_head, by_moments, check_moments
-from penult.heads.select.quadratic import JointCoupling, Quadratic
+from penult.heads.select.quadratic import FoundSize, JointCoupling, Quadratic
 from penult.heads.select.shrink import own_losses, shrink
-from penult.heads.select.walk import (
-    FoundSize,
-    Tick,
-    Walk,
-    forward,
-    walk_down,
-    walk_up_and_down,
-)
+from penult.heads.select.walk import Tick, Walk, forward, walk_down
 from penult.heads.sparse_head import SparseHead
 from penult.heads.subspaces import top_k
 
@@ -163,8 +157,7 @@ def _walked(search: Search, ks: list[int], models: Models, pool: Tensor | None) 
         start = forward(model, most, search.tick)
         sizes = budget.sizes(passed, start.explained)
         if isinstance(model.coupling, JointCoupling):
-            more = budget.sizes(range(1, ks[0]), start.explained)
-            found = walk_up_and_down(model, sizes | dict(reversed(more.items())), ks, search.tick)
+            found = JointPath(model.coupling).down(sizes, ks, search.tick)
         else:
             found = walk_down(model, start, sizes, ks, search.tick)
         for k, one in found:
@@ -208,12 +201,10 @@ def _pool(search: Search, k: int, size: int, models: Models) -> Tensor:
         parts: list[FoundSize] = []
         for model in models(k, pool):
             start = forward(model, k, search.tick)
-            sizes = torch.full((model.n_rows,), k)
-            places = start.places.repeat(model.n_rows // model.n_classes, 1)
-            walk = Walk(model, places, sizes, search.tick)
+            walk = Walk(model, start.places, torch.full((model.n_classes,), k), search.tick)
             walk.sweep(swap=False)
             walk.settle()
-            parts.append(FoundSize.of(walk))
+            parts.append(walk.found())
         found = FoundSize.joined(parts)
         used = torch.unique(found.support)
         if len(used) <= size:
@@ -241,7 +232,7 @@ def improve(search: Search, head: SparseHead, prior: float) -> SparseHead | None
     walk = Walk(model, places, sizes.clone(), search.tick)
     if walk.sweep() == 0:
         return None
-    better = FoundSize.of(walk).head(model)
+    better = walk.found().head(model)
     return better if pool is None else _within(search, better, pool)
 
 

@@ -8,10 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from penult.heads.select.joint import JointSwaps
-from penult.heads.select.quadratic import JointCoupling, Quadratic
+from penult.heads.select.quadratic import FoundSize, Quadratic
 from penult.heads.select.tableau import Tableau
-from penult.heads.sparse_head import SparseHead
 
 # A swap must explain this part more, or rounding would go on swapping for ever.
 LEAST_GAIN = 1e-8
@@ -83,11 +81,11 @@ class Walk:
     """Supports of all classes on a quadratic, changed in turns.
 
     Attributes:
-        places: (n_rows, k) in the candidates; after a turn those whose loss would cost most come
-            first. A row reads the first `sizes`.
-        sizes: (n_rows,) int64.
-        costs: (n_rows, k), what the second-order loss of each kept feature would be.
-        weight: (n_rows, n_features + 1).
+        places: (n_classes, k) in the candidates; after a turn those whose loss would cost most come
+            first. A class reads the first `sizes`.
+        sizes: (n_classes,) int64.
+        costs: (n_classes, k), what the second-order loss of each kept feature would be.
+        weight: (n_classes, n_features + 1).
     """
 
     def __init__(self, model: Quadratic, places: Tensor, sizes: Tensor, tick: Tick) -> None:
@@ -129,7 +127,7 @@ class Walk:
                 return
 
     def _turn(self, rows: Tensor, products: Tensor, old: int, new: int, swap: bool) -> int:
-        """The turn of rows that go from `old` features to `new`; how many of them changed."""
+        """The turn of classes that go from `old` features to `new`; how many of them changed."""
         covariance, before = self.model.covariance_of(rows), self.places[rows, :old]
         least = self.model.least_variance
         tableau = Tableau.of(covariance, products, before.clone(), least)
@@ -147,51 +145,10 @@ class Walk:
             return len(rows)
         return int((tableau.support.sort(1).values != before.sort(1).values).any(1).sum())
 
-    def features(self) -> Tensor:
-        """The kept features (n_rows, k), as `places` names them."""
-        n_orders = len(self.places) // self.model.n_classes
-        return self.model.candidates.repeat(n_orders, 1).gather(1, self.places)
-
-
-@dataclass(frozen=True, eq=False)
-class FoundSize:
-    """What a walk found for one k.
-
-    Attributes:
-        support: (n_classes, most features of a class).
-        sizes: (n_classes,).
-        weight: (n_classes, n_features + 1).
-        costs: (n_classes, most), second-order loss of losing each.
-    """
-
-    support: Tensor
-    sizes: Tensor
-    weight: Tensor
-    costs: Tensor
-
-    @classmethod
-    def of(cls, walk: Walk, order: int = 0) -> FoundSize:
-        """Where a walk stands, in one of its orders."""
-        n = walk.model.n_classes
-        rows = slice(order * n, (order + 1) * n)
-        parts = walk.features()[rows], walk.sizes[rows], walk.weight[rows], walk.costs[rows]
-        return cls(*(part.clone() for part in parts))
-
-    @classmethod
-    def joined(cls, parts: list[FoundSize]) -> FoundSize:
-        """What was found for groups of classes, as one."""
-        most = max(part.support.shape[1] for part in parts)
-        pad = torch.nn.functional.pad
-        return cls(
-            torch.cat([pad(part.support, (0, most - part.support.shape[1])) for part in parts]),
-            torch.cat([part.sizes for part in parts]),
-            torch.cat([part.weight for part in parts]),
-            torch.cat([pad(part.costs, (0, most - part.costs.shape[1])) for part in parts]),
-        )
-
-    def head(self, model: Quadratic) -> SparseHead:
-        """The head of these weights."""
-        return model.units.head(self.support, self.sizes, self.weight)
+    def found(self) -> FoundSize:
+        """Where the walk stands."""
+        support = self.model.candidates.gather(1, self.places)
+        return FoundSize(support, self.sizes.clone(), self.weight.clone(), self.costs.clone())
 
 
 def walk_down(
@@ -215,63 +172,19 @@ def walk_down(
     walk = Walk(model, start.places[:, : int(first.max())].clone(), first.clone(), tick)
     walk.sweep(swap=False)
     walk.settle()
-    yield largest, FoundSize.of(walk)
+    yield largest, walk.found()
     for k in others:
         walk.sweep(sizes[k])
         if k in wanted:
             if model.coupling is not None:
                 walk.sweep()
-            yield k, FoundSize.of(walk)
-
-
-def walk_up_and_down(
-    model: Quadratic, sizes: Mapping[int, Tensor], wanted: Collection[int], tick: Tick
-) -> Iterator[tuple[int, FoundSize]]:
-    """The same where classes take turns one by one: up from none, then down, in several orders.
-
-    For every k the way and the order with the least second-order loss is taken, and swaps follow
-    for which all weights are found anew.
-    """
-    coupling = model.coupling
-    assert isinstance(coupling, JointCoupling)
-    n_orders = coupling.n_orders
-    device = model.candidates.device
-    none = torch.zeros(model.n_rows, 0, dtype=torch.int64, device=device)
-    walk = Walk(model, none, torch.zeros(model.n_rows, dtype=torch.int64, device=device), tick)
-    best: dict[int, tuple[float, FoundSize]] = {}
-
-    def keep(k: int) -> None:
-        values = coupling.value()
-        order = int(values.argmin())
-        if k not in best or float(values[order]) < best[k][0]:
-            best[k] = float(values[order]), FoundSize.of(walk, order)
-
-    ks = list(sizes)
-    for k in [*reversed(ks), *ks[1:]]:
-        walk.sweep(sizes[k].repeat(n_orders))
-        if k in wanted:
-            walk.settle()
-            keep(k)
-    swaps = JointSwaps(coupling.hessian, coupling.weight)
-    for k in ks:
-        if k in wanted:
-            found = best[k][1]
-            support, weight, costs = swaps.improve(found.support, found.sizes)
-            tick()
-            yield k, FoundSize(support, found.sizes, weight, costs)
+            yield k, walk.found()
 
 
 def _turns(model: Quadratic) -> list[Tensor]:
-    """Rows that take their turn together."""
+    """Classes that take their turn together."""
     n, device = model.n_classes, model.candidates.device
     if model.coupling is None:
         m = model.candidates.shape[1]
         return list(torch.split(torch.arange(n, device=device), max(1, GROUP // m)))
-    n_orders = model.coupling.n_orders
-    if n_orders == 1:
-        return [torch.arange(turn, n, TURNS, device=device) for turn in range(min(TURNS, n))]
-    orders = [torch.arange(n), torch.arange(n).flip(0)]
-    drawn = [torch.Generator().manual_seed(seed) for seed in range(n_orders - 2)]
-    orders += [torch.randperm(n, generator=generator) for generator in drawn]
-    rows = torch.stack(orders[:n_orders], 1) + n * torch.arange(n_orders)
-    return list(rows.to(device))
+    return [torch.arange(turn, n, TURNS, device=device) for turn in range(min(TURNS, n))]
