@@ -73,7 +73,7 @@ def test_the_sign_test_is_mcnemars() -> None:
 
 
 def test_the_false_discovery_rate_is_kept() -> None:
-    assert benjamini_hochberg([]) == []
+    assert list(benjamini_hochberg([])) == []
     assert benjamini_hochberg([0.01, 0.04, 0.5]) == pytest.approx([0.03, 0.06, 0.5])
     generator = np.random.default_rng(0)
     false = []

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import binomtest, false_discovery_control
 
 Z95 = 1.959963984540054  # two-sided
@@ -72,9 +74,12 @@ def sign_test(lost: int, won: int) -> float:
     return float(binomtest(lost, lost + won).pvalue) if lost + won else 1.0
 
 
-def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
+def benjamini_hochberg(p_values: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
     """p values adjusted for having been looked at together.
 
     Those of at most 0.05 hold with a false discovery rate of 5 %: Benjamini and Hochberg 1995.
     """
-    return [float(p) for p in false_discovery_control(p_values)] if len(p_values) else []
+    if not len(p_values):
+        return np.zeros(0)
+    adjusted: NDArray[np.float64] = false_discovery_control(p_values)
+    return adjusted

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from command import penult
-from penult.edit.mends import MENDS, compare_mends
+from penult.edit.mends import MENDS, Mend, Problem, best_mend, compare_mends
 from penult.edit.refits import balanced_draw, weighted_regression
 from penult.errors import InputError
 from penult.features.features import Features
@@ -33,6 +34,28 @@ def confounded(folder: Path, n: int = 800) -> Run:
     groups = Groups({"sex": Attribute("sex", ("f", "m"), group)}, n)
     groups.save(run.folder / "groups" / "train.safetensors")
     return run
+
+
+def test_the_mend_that_is_kept_is_chosen_without_the_reported_half(tmp_path: Path) -> None:
+    """A mend that is lucky on the reported half alone is not the one that is kept."""
+    run = confounded(tmp_path)
+    balanced = next(mend for mend in MENDS if mend.name == "refit, groups balanced")
+    seen: list[int] = []
+
+    def lucky(problem: Problem, _: float) -> Head:
+        # It knows the samples of no part but those that it was given, and flips them.
+        seen.append(problem.features.n_samples)
+        good = balanced.make(problem, 0.1)
+        return Head("", -good.weight, -good.bias) if len(seen) % 2 else good
+
+    mends = [MENDS[0], Mend("lucky", True, (1.0,), lucky), replace(balanced, settings=(0.1,))]
+    told = compare_mends(run, "sex", seeds=3, mends=mends)
+    rows = {row["name"]: row for row in told["mends"]}
+    assert rows["lucky"]["worst"] == rows["refit, groups balanced"]["worst"]
+    assert told["best"]["with_groups"]["mends"] == ["refit, groups balanced"] * 3
+    assert best_mend(told) == "refit, groups balanced"
+    assert told["best"]["without_groups"]["mends"] == ["as it is"] * 3
+    assert max(seen) < 405  # never the half that reports
 
 
 def test_balanced_draws_hold_as_many_of_every_group() -> None:
@@ -62,7 +85,18 @@ def test_mends_that_balance_groups_save_the_worst_one(
 ) -> None:
     run = confounded(tmp_path)
     quick = [mend for mend in MENDS if "DFR" not in mend.name and "suspects" not in mend.name]
-    found = {row["name"]: row for row in compare_mends(run, "sex", seeds=2, mends=quick)["mends"]}
+    told = compare_mends(run, "sex", seeds=2, mends=quick)
+    found = {row["name"]: row for row in told["mends"]}
+    for key, among in (
+        ("with_groups", list(found)),
+        ("without_groups", [name for name, row in found.items() if not row["groups_needed"]]),
+    ):
+        best = told["best"][key]
+        assert set(best["mends"]) <= set(among)
+        # What was chosen on the second part is reported as it is on the third, split by split.
+        ends = [found[name]["worst_range"][i] for name in best["mends"] for i in (0, 1)]
+        assert min(ends) <= best["worst_range"][0] <= best["worst"] <= max(ends)
+    assert told["best"]["with_groups"]["worst"] > 0.6
     assert found["as it is"]["worst"] < 0.2
     assert found["as it is"]["lost"] == found["as it is"]["features"] == 0
     assert found["refit, groups balanced"]["worst"] > 0.6

@@ -119,7 +119,7 @@ def test_gaps_are_counted_as_by_hand() -> None:
     table = LogitTable(features, features.require_head())
     z, labels = features.arrays()
     right = table.classes == labels
-    found = all_gaps(table, [(1, 2), (1, 4), (3, 0)])
+    (found,) = all_gaps(table, torch.tensor([1, 1, 3]), torch.tensor([2, 4, 0]))
     for i, (c, j) in enumerate([(1, 2), (1, 4), (3, 0)]):
         x, ok = z[labels == c, j].numpy(), right[labels == c].numpy()
         order = np.argsort(x)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,7 +28,11 @@ Seeds = Annotated[int, option("How many times the samples are split anew.")]
 
 
 Name = Annotated[
-    str | None, option("Which mend --out keeps; by default that with the best worst group.")
+    str | None,
+    option(
+        "Which mend --out keeps; by default the one that the second part of the samples chose "
+        "most often by its worst group."
+    ),
 ]
 MendedOut = Annotated[
     Path | None,
@@ -41,7 +45,7 @@ def mend(
     run: given.RunFolder,
     *,
     attribute: Attribute,
-    seeds: Seeds = 3,
+    seeds: Seeds = 5,
     name: Name = None,
     out: MendedOut = None,
     as_json: given.AsJson = False,
@@ -77,39 +81,43 @@ def mends_page(document: Mapping[str, Any]) -> RenderableType:
     """One row for each mend: the worst group, the means, what is lost and what is touched."""
     table = Table(box=None, pad_edge=False)
     table.add_column("mend")
-    headings = (
-        "needs groups",
-        "worst group",
-        "range",
-        "mean",
-        "mean of groups",
-        "lost",
-        "features",
-    )
+    headings = ("needs groups", "worst group", "mean", "mean of groups", "lost", "features")
     for heading in headings:
         table.add_column(heading, justify="right")
-    best = max(document["mends"], key=lambda row: row["worst"])
     for row in document["mends"]:
-        low, high = row["worst_range"]
-        table.add_row(
-            row["name"],
-            "yes" if row["groups_needed"] else "no",
-            percent(row["worst"]),
-            f"{100 * low:.1f}…{100 * high:.1f}",
-            percent(row["mean"]),
-            percent(row["mean_of_groups"]),
-            f"{100 * row['lost']:+.2f}",
-            f"{row['features']:.0f}",
-            style="green" if row is best else "",
-        )
+        table.add_row(row["name"], "yes" if row["groups_needed"] else "no", *_cells(row))
+    best = document["best"]
+    for name, key, needed in (
+        ("chosen with groups", "with_groups", "yes"),
+        ("chosen without groups", "without_groups", "no"),
+    ):
+        table.add_row(name, needed, *_cells(best[key]), style="green")
     title = (
-        f"Mends of the dense head by {document['attribute']}: percent right, mean over "
-        f"{document['seeds']} splits of {document['n_samples']:,} samples"
+        f"Mends of the dense head by {document['attribute']}: percent right, mean ± standard "
+        f"deviation over {document['seeds']} splits of {document['n_samples']:,} samples"
     )
     note = (
         "Each split fits on 35 % of the samples, chooses a setting on 15 %, and reports on the "
-        "other half. range: of the worst group over the splits. features: how many have other "
-        "weights than before, or, for a sparse mend, are read at all. groups: whether it needs "
-        "the samples' groups."
+        "other half. The last rows are what comes out where those 15 % also choose the mend: "
+        f"{_counted(best['with_groups']['mends'])} by the worst group, and without groups "
+        f"{_counted(best['without_groups']['mends'])} by the mean over the classes. features: how "
+        "many have other weights than before, or, for a sparse mend, are read at all."
     )
     return Group(Text(title, style="bold"), table, Text(), Text(note))
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    told = [_spread(row, name) for name in ("worst", "mean", "mean_of_groups")]
+    return [*told, f"{100 * row['lost']:+.2f}", f"{row['features']:.0f}"]
+
+
+def _spread(row: Mapping[str, Any], name: str) -> str:
+    sd = row[f"{name}_sd"]
+    return percent(row[name]) if sd is None else f"{percent(row[name])} ± {100 * sd:.1f}"
+
+
+def _counted(names: Sequence[str]) -> str:
+    """`DFR (3 times), refit to labels (twice)`."""
+    times = {1: "once", 2: "twice"}
+    counts = {name: names.count(name) for name in dict.fromkeys(names)}
+    return ", ".join(f"{name} ({times.get(n, f'{n} times')})" for name, n in counts.items())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,8 @@ from penult.edit.logits import LogitTable
 from penult.intervals import Z95, benjamini_hochberg
 
 COLUMNS = 2**23  # numbers looked at in one step
+
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +65,7 @@ class Gaps:
         n, m = self.n_high.double() + 2, self.n_low.double() + 2
         p, r = (self.right_high + 1) / n, (self.right_low + 1) / m
         z = (p - r) / (p * (1 - p) / n + r * (1 - r) / m).sqrt()
-        return sum(q <= rate for q in benjamini_hochberg(list(2 * norm.sf(z.abs().numpy()))))
+        return int((benjamini_hochberg(2 * norm.sf(z.abs().numpy())) <= rate).sum())
 
     def document(self, i: int) -> dict[str, Any] | None:
         """One of them as JSON holds it; None where the feature does not vary."""
@@ -81,36 +83,45 @@ class Gaps:
 
 
 def all_gaps(
-    table: LogitTable, pairs: Sequence[tuple[int, int]], order: Tensor | None = None
-) -> Gaps:
+    table: LogitTable,
+    classes: Tensor,
+    features: Tensor,
+    orders: Sequence[Tensor | None] = (None,),
+    progress: Progress | None = None,
+) -> list[Gaps]:
     """Gaps of many classes and features.
 
     Args:
         table: the samples.
-        pairs: (class, feature), those of one class together.
-        order: (n_samples,) whose values stand in whose place: a control, see `within_classes`.
+        classes, features: (n,) int64, those of one class together.
+        orders: whose values stand in whose place, (n_samples,) each: None for their own, or a
+            control, see `within_classes`.
+        progress: called with (pairs done, pairs in all).
+
+    Returns:
+        One for each order.
     """
-    right = (table.classes == table.labels).double()
-    if order is not None:
-        right = right[order]
+    right = (table.classes == table.labels).float()
+    sides = torch.stack([right if order is None else right[order] for order in orders])
     found: list[Tensor] = []
-    classes = torch.tensor([c for c, _ in pairs], dtype=torch.int64)
-    features = torch.tensor([j for _, j in pairs], dtype=torch.int64)
-    for c in torch.unique_consecutive(classes).tolist():
+    start = 0
+    for c, n in zip(*torch.unique_consecutive(classes, return_counts=True), strict=True):
+        own, start = features[start : start + n], start + int(n)
         rows = (table.labels == c).nonzero()[:, 0]
-        own = features[classes == c]
         z = table.rows(rows)
         parts = torch.split(own, max(1, COLUMNS // max(1, len(rows))))
-        found += [_counted(z[:, part], right[rows]) for part in parts]
-    counts = torch.cat([*found, torch.zeros(0, 4, dtype=torch.int64)])
-    return Gaps(*counts.unbind(1))
+        found += [_counted(z[:, part], sides[:, rows]) for part in parts]
+        if progress is not None:
+            progress(start, len(features))
+    counts = torch.cat([*found, torch.zeros(0, len(orders), 4, dtype=torch.int64)])
+    return [Gaps(*counts[:, i].unbind(1)) for i in range(len(orders))]
 
 
 def one_gap(table: LogitTable, x: Tensor, c: int) -> dict[str, Any] | None:
     """The gap of one quantity x (n_samples,) in a class; None where it does not vary."""
     own = table.labels == c
-    right = (table.classes == table.labels)[own].double()
-    return Gaps(*_counted(x[own][:, None], right).unbind(1)).document(0)
+    right = (table.classes == table.labels)[own].float()
+    return Gaps(*_counted(x[own][:, None], right[None])[:, 0].unbind(1)).document(0)
 
 
 def within_classes(labels: Tensor, seed: int) -> Tensor:
@@ -124,17 +135,28 @@ def within_classes(labels: Tensor, seed: int) -> Tensor:
 
 
 def _counted(values: Tensor, right: Tensor) -> Tensor:
-    """Samples and right ones, high and low, (n_columns, 4) int64, of values (n, n_columns)."""
+    """Samples and right ones, high and low, (n_columns, n_orders, 4) int64.
+
+    Args:
+        values: (n, n_columns).
+        right: (n_orders, n) float32, 1 where a sample is right.
+    """
     n = len(values)
-    ordered = values.sort(dim=0).values
+    columns = values.T.contiguous()
     quarter = max(0, -(-n // 4) - 1)
-    low_end, high_end = ordered[quarter], ordered[n - 1 - quarter]
-    low, high = values <= low_end, values >= high_end
-    flat = low_end == high_end
-    if bool(flat.any()):
-        high[:, flat] = values[:, flat] > high_end[flat]
-    counts = [high.sum(0), right @ high.double(), low.sum(0), right @ low.double()]
-    return torch.stack([count.long() for count in counts], 1)
+    ordered = columns.sort(dim=1).values
+    low_end, high_end = ordered[:, quarter, None], ordered[:, n - 1 - quarter, None]
+    low = columns <= low_end
+    high = torch.where(low_end == high_end, columns > high_end, columns >= high_end)
+    # Sums of fewer than 2^24 ones are exact in float32.
+    sides = [
+        x for side in (high.float(), low.float()) for x in (_sizes(side, right), side @ right.T)
+    ]
+    return torch.stack(sides, 2).long()
+
+
+def _sizes(side: Tensor, right: Tensor) -> Tensor:
+    return side.sum(1, keepdim=True).expand(-1, len(right))
 
 
 def _wilson(k: Tensor, n: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from statistics import stdev
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from penult.network.head import Head
 from penult.runs.groups import require_groups
 from penult.runs.run import Run
 
-FORMAT = "penult-mends/1"
+FORMAT = "penult-mends/2"
 FIT, CHOOSE = 0.35, 0.15  # of the samples; the rest reports
 STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 1.0)
 DRAWS = 10
@@ -169,7 +170,7 @@ def compare_mends(
     run: Run,
     attribute: str,
     *,
-    seeds: int = 3,
+    seeds: int = 5,
     mends: Sequence[Mend] = MENDS,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -177,7 +178,9 @@ def compare_mends(
 
     For each seed the samples with a group are split, each group alike: 35 % fit, 15 % choose the
     setting (by the worst group where a mend uses groups, else by the mean over the classes), then
-    the mend is fitted to both and reported on the other half, which it has never seen.
+    the mend is fitted to both and reported on the other half, which it has never seen. Which mend
+    is the best is chosen by the second part too, never by the reported half: once among all by the
+    worst group, once among those without groups by the mean over the classes.
 
     Args:
         run: with groups of its evaluated samples.
@@ -200,30 +203,27 @@ def compare_mends(
             f"no group of {attribute} has {2 * FEWEST_RANKED} samples: they cannot be split in two"
         )
     supports = _supports(run)
-    rows: dict[str, list[dict[str, float]]] = {}
-    done = 0
+    tried = [replace(mend, settings=mend.settings or tuple(map(float, supports))) for mend in mends]
+    tried = [mend for mend in tried if mend.settings]
+    rows: dict[str, list[dict[str, Any]]] = {mend.name: [] for mend in tried}
+    z, labels = features.arrays()
     for seed in range(seeds):
         parts = _split(groups, seed)
         problems = [
-            Problem(head, features.subset(rows_), groups[rows_], run.train().n_samples, supports)
-            for rows_ in (parts[0], parts[0] | parts[1])
+            Problem(head, features.subset(part), groups[part], run.train().n_samples, supports)
+            for part in (parts[0], parts[0] | parts[1])
         ]
-        z, labels = features.arrays()
-        for mend in mends:
-            one = replace(mend, settings=mend.settings or tuple(map(float, supports)))
-            if one.settings:
-                chosen = _chosen(one, problems[0], z[parts[1]], labels[parts[1]], groups[parts[1]])
-                made = one.make(problems[1], chosen)
-                told = _told(made, z[parts[2]], labels[parts[2]], groups[parts[2]])
-                within = mend.make is group_balanced_within
-                touched = _read(made.weight) if within else _touched(head, made)
-                rows.setdefault(mend.name, []).append(
-                    {**told, "setting": chosen, "features": float(touched.sum())}
-                )
-            done += 1
+        second, third = [(z[part], labels[part], groups[part]) for part in parts[1:]]
+        for i, mend in enumerate(tried):
+            chosen, told = _chosen(mend, problems[0], *second)
+            made = mend.make(problems[1], chosen)
+            within = mend.make is group_balanced_within
+            touched = _read(made.weight) if within else _touched(head, made)
+            row = {**_told(made, *third), "setting": chosen, "features": float(touched.sum())}
+            rows[mend.name].append({**row, "chosen": told})
             if progress is not None:
-                progress(done, seeds * len(mends))
-    base = rows[mends[0].name]
+                progress(seed * len(tried) + i + 1, seeds * len(tried))
+    base = rows[tried[0].name]
     return {
         "format": FORMAT,
         "run": str(run.folder),
@@ -236,17 +236,36 @@ def compare_mends(
                 "groups_needed": mend.grouped,
                 **_summed(rows[mend.name], base),
             }
-            for mend in mends
-            if mend.name in rows
+            for mend in tried
         ],
+        "best": {
+            "with_groups": _best(rows, base, [mend.name for mend in tried], "worst"),
+            "without_groups": _best(
+                rows, base, [mend.name for mend in tried if not mend.grouped], "mean_of_classes"
+            ),
+        },
     }
 
 
 def best_mend(document: dict[str, Any]) -> str:
-    """The mend with the best worst group in a table of `compare_mends`."""
-    best: dict[str, Any] = max(document["mends"], key=lambda row: row["worst"])
-    name: str = best["name"]
-    return name
+    """The mend that the second part of the samples chose most often, by the worst group."""
+    names: list[str] = document["best"]["with_groups"]["mends"]
+    return max(dict.fromkeys(names), key=names.count)
+
+
+def _best(
+    rows: dict[str, list[dict[str, Any]]],
+    base: list[dict[str, Any]],
+    names: Sequence[str],
+    by: str,
+) -> dict[str, Any]:
+    """What comes out where the second part also chooses the mend, split by split."""
+    chosen = [
+        max(names, key=lambda name: (rows[name][i]["chosen"][by], rows[name][i]["chosen"]["mean"]))
+        for i in range(len(base))
+    ]
+    told = [rows[name][i] for i, name in enumerate(chosen)]
+    return {"mends": chosen, "by": by, **_summed(told, base)}
 
 
 def fitted_mend(run: Run, document: dict[str, Any], name: str) -> Head:
@@ -343,16 +362,17 @@ def _split(groups: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     return parts[0], parts[1], parts[2]
 
 
-def _chosen(mend: Mend, problem: Problem, z: Tensor, labels: Tensor, groups: Tensor) -> float:
-    """The best of a mend's settings on samples that it was not fitted to."""
-    if len(mend.settings) == 1:
-        return mend.settings[0]
+def _chosen(
+    mend: Mend, problem: Problem, z: Tensor, labels: Tensor, groups: Tensor
+) -> tuple[float, dict[str, float]]:
+    """The best of a mend's settings on samples it was not fitted to, and what it does there."""
     found = []
     for setting in mend.settings:
-        head = mend.make(problem, setting)
-        told = _told(head, z, labels, groups if mend.grouped else labels)
-        found.append((told["worst"] if mend.grouped else told["mean_of_groups"], told["mean"]))
-    return mend.settings[max(range(len(found)), key=found.__getitem__)]
+        told = _told(mend.make(problem, setting), z, labels, groups)
+        by = (told["worst" if mend.grouped else "mean_of_classes"], told["mean"])
+        found.append((by, setting, told))
+    _, setting, told = max(found, key=lambda row: row[0])
+    return setting, told
 
 
 def _told(head: Head, z: Tensor, labels: Tensor, groups: Tensor) -> dict[str, float]:
@@ -360,20 +380,23 @@ def _told(head: Head, z: Tensor, labels: Tensor, groups: Tensor) -> dict[str, fl
     n = torch.bincount(groups)
     by_group = torch.bincount(groups, right)[n > 0] / n[n > 0]
     ranked = by_group[n[n > 0] >= FEWEST_RANKED]
+    m = torch.bincount(labels)
     return {
         "worst": float((ranked if len(ranked) else by_group).min()),
         "mean": float(right.mean()),
         "mean_of_groups": float(by_group.mean()),
+        "mean_of_classes": float((torch.bincount(labels, right)[m > 0] / m[m > 0]).mean()),
     }
 
 
-def _summed(rows: list[dict[str, float]], base: list[dict[str, float]]) -> dict[str, Any]:
-    """Mean over the seeds, and the least and the most."""
+def _summed(rows: list[dict[str, Any]], base: list[dict[str, Any]]) -> dict[str, Any]:
+    """Mean over the seeds with the standard deviation, the least and the most."""
     found: dict[str, Any] = {}
     for name in ("worst", "mean", "mean_of_groups"):
         values = [row[name] for row in rows]
         found[name] = sum(values) / len(values)
         found[f"{name}_range"] = [min(values), max(values)]
+        found[f"{name}_sd"] = stdev(values) if len(values) > 1 else None
     lost = [old["mean"] - new["mean"] for old, new in zip(base, rows, strict=True)]
     found["lost"] = sum(lost) / len(lost)
     found["features"] = sum(row["features"] for row in rows) / len(rows)

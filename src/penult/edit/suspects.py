@@ -88,52 +88,76 @@ def find_suspects(
     Returns:
         What was tested, and the listed pairs with their adjusted p values.
     """
-    residuals = Residuals.of(table, n_fitted)
-    pairs = _pairs(table, residuals, directions, progress)
-    q = benjamini_hochberg([pair.p for pair in pairs])
-    features = [(pair.of, pair.feature) for pair in pairs if pair.feature is not None]
-    gaps = all_gaps(table, features)
-    by_chance = all_gaps(table, features, within_classes(table.labels, seed))
+    residuals = Residuals.of(table, n_fitted, progress)
+    tested = _tested(table, residuals, directions, progress)
+    q = benjamini_hochberg(tested.p.numpy())
+    features = tested.feature >= 0
+    orders = (None, within_classes(table.labels, seed))
+    pairs = (tested.of[features], tested.feature[features])
+    gaps, by_chance = all_gaps(table, *pairs, orders, progress)
+    size = tested.score.clone()
     if by == "gap":
-        size = [*gaps.nearest_to_zero.abs().tolist(), *[0.0] * (len(pairs) - len(features))]
-    else:
-        size = [pair.score for pair in pairs]
-    worst = sorted(range(len(pairs)), key=lambda i: -size[i])[:n_listed]
+        size = torch.zeros_like(size)
+        size[features] = gaps.nearest_to_zero.abs()
+    worst = size.argsort(descending=True, stable=True)[:n_listed].tolist()
     found = {
-        "n_pairs": len(pairs),
+        "n_pairs": len(tested.p),
         "rate": rate,
-        "n_suspects": sum(value <= rate for value in q),
+        "n_suspects": int((q <= rate).sum()),
         "gaps": {"n_found": gaps.n_found(rate), "n_by_chance": by_chance.n_found(rate)},
         "inflation": residuals.inflation,
         "by": by,
     }
-    return found, [(pairs[i], q[i]) for i in worst]
+    return found, [(tested.pair(i), float(q[i])) for i in worst]
 
 
-def _pairs(
+@dataclass(frozen=True, eq=False)
+class _Tested:
+    """All pairs that were looked at, (n,) each; -1 for no feature, or no direction."""
+
+    of: Tensor
+    feature: Tensor
+    direction: Tensor
+    weight: Tensor
+    share: Tensor
+    score: Tensor
+    p: Tensor
+
+    def pair(self, i: int) -> Pair:
+        """One of them."""
+        j, direction = int(self.feature[i]), int(self.direction[i])
+        return Pair(
+            int(self.of[i]),
+            None if j < 0 else j,
+            None if direction < 0 else direction,
+            *(float(x[i]) for x in (self.weight, self.share, self.score, self.p)),
+        )
+
+
+def _tested(
     table: LogitTable,
     residuals: Residuals,
     directions: Sequence[Direction],
     progress: Progress | None,
-) -> list[Pair]:
+) -> _Tested:
     tested = overuse(table, residuals, progress)
     weight = table.head.weight.double()
     spread = (weight - weight.mean(0)) * table.spread()
     share = spread.abs() / spread.abs().amax(1, keepdim=True).clamp_min(1e-300)
     enough = torch.bincount(table.labels, minlength=table.n_classes) >= FEWEST
     matters = (share >= MATTERS) & (weight != 0) & enough[:, None]
-    columns = (weight, share, tested.score, tested.p)
-    places = matters.nonzero().tolist()
-    values = [column[matters].tolist() for column in columns]
-    found = [
-        Pair(c, j, None, w, s, score, p)
-        for (c, j), w, s, score, p in zip(places, *values, strict=True)
-    ]
-    for one in directions:
-        if bool(enough[one.of]):
-            score, p = residuals.tested(table.along(one.vector), one.of, 1.0)
-            found.append(Pair(one.of, None, one.number, 1.0, 1.0, score, p))
-    return found
+    of, feature = matters.nonzero().T
+    columns = [x[matters] for x in (weight, share, tested.score, tested.p)]
+    kept = [one for one in directions if bool(enough[one.of])]
+    scores = [residuals.tested(table.along(one.vector), one.of, 1.0) for one in kept]
+    none = torch.full((len(of),), -1)
+    rows = torch.tensor([[one.of, -1, one.number] for one in kept], dtype=torch.int64).view(-1, 3)
+    ones = torch.ones(len(kept), dtype=torch.float64)
+    told = torch.tensor(scores, dtype=torch.float64).view(-1, 2)
+    return _Tested(
+        *(torch.cat(x) for x in zip((of, feature, none), rows.T, strict=True)),
+        *(torch.cat(x) for x in zip(columns, (ones, ones, *told.T), strict=True)),
+    )
 
 
 def described_pair(

@@ -199,7 +199,7 @@ def hidden_losses(
     for (group, counts), p in zip(counted.items(), benjamini_hochberg(p_values), strict=True):
         if p <= FALSE_DISCOVERIES and counts.interval[0] > highest:
             c, value = attribute.named(group, class_names)
-            found.append({"class": c, "value": value, **counts.document(), "p_adjusted": p})
+            found.append({"class": c, "value": value, **counts.document(), "p_adjusted": float(p)})
     return sorted(found, key=lambda row: -row["loss"])
 
 
