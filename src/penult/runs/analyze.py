@@ -27,6 +27,7 @@ from penult.runs.calls import Calls, few_samples
 from penult.runs.fitted import Clock, complete_path
 from penult.runs.labels import label_warnings
 from penult.runs.parts import Part, Parts
+from penult.runs.recheck import recheck
 from penult.runs.restricted import Restricted, judge_of
 from penult.runs.run import SUMMARY_FORMAT, Run, claim
 from penult.runs.trust import remember
@@ -139,6 +140,13 @@ def analyze_network(
         if options.views
         else None,
     )
+
+    def still(run: Run) -> None:
+        for name, images in (("train", data), ("eval", evaluation)):
+            if images is not None:
+                recheck(run, name, model, head, ImageSource(images, transform, how), progress)
+
+    parts = replace(parts, still=still)
     run = _analyze(out, head, class_names, parts, identity, about, how.store, options, progress)
     for name, found in run.summary()["faults"].items():
         if how.strict and found["n_faults"]:
@@ -237,6 +245,8 @@ def _analyze(
     }
     with claim(out, whole, described, overwrite=options.overwrite) as run:
         if run.complete:
+            if parts.still is not None:
+                parts.still(run)
             return run
         require_space(run.folder, parts.n_samples(), [head.n_features], store)
         found = _fill(run, head, class_names, parts, whole, store, options)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from penult.features.shard_folder import ShardsFrom
+from penult.runs.run import Run
 from penult.runs.views import Views
 
 
@@ -29,12 +30,15 @@ class Parts:
         evaluation: what accuracies are measured on, or None for the analysed samples.
         also: what heads are fitted to as well, or None.
         views: likewise, made of the analysed images, or None.
+        still: compares a finished run of the same identity with them, and raises an error where
+            it is no longer what they give.
     """
 
     train: Part
     evaluation: Part | None = None
     also: Part | None = None
     views: Views | None = None
+    still: Callable[[Run], None] | None = None
 
     def identity(self) -> dict[str, Any]:
         """What the contents of the run depend on."""

@@ -81,6 +81,12 @@ class Chosen(ImageData):
         """Kind and number of samples."""
         return {"kind": "chosen", "n_samples": len(self)}
 
+    @property
+    def positions(self) -> list[int]:
+        """Where each sample is in the other data."""
+        found: list[int] = self._positions.tolist()
+        return found
+
     def part(self, rows: Tensor) -> Chosen:
         """Some of these samples, (n,) int64, in that order."""
         labels = torch.as_tensor(self.labels)
