@@ -10,7 +10,7 @@ demo: .venv/ready
 	OMP_NUM_THREADS=$$(nproc) .venv/bin/penult demo --out penult-demo
 
 test: .venv/ready-dev
-	$(RUN) -m pytest -n auto
+	$(RUN) -m pytest -n auto --dist loadfile
 
 test-slow: .venv/ready-dev
 	$(RUN) -m pytest -n auto -m slow

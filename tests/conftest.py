@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 import torch
+from filelock import FileLock
 
 from browsing import Open, Visit
 from penult import Run
@@ -20,6 +22,7 @@ from report_parts import Made, named, noisy_report, parts_of
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+Share = Callable[[str, Callable[[Path], object]], Path]
 CHROMIUM = Path("/usr/bin/chromium")
 QUIET = (
     "--no-sandbox --disable-gpu --no-first-run --disable-background-networking "
@@ -55,9 +58,29 @@ def shared_data(repository: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Share:
+    """Make a folder once for all processes that run the tests, and give each a copy of it."""
+
+    def share(name: str, make: Callable[[Path], object]) -> Path:
+        own = tmp_path_factory.mktemp(name) / name
+        if "PYTEST_XDIST_WORKER" not in os.environ:
+            make(own)
+            return own
+        made = tmp_path_factory.getbasetemp().parent / name
+        with FileLock(f"{made}.lock"):
+            if not made.exists():
+                make(own)
+                own.rename(made)
+        shutil.copytree(made, own)
+        return own
+
+    return share
+
+
+@pytest.fixture(scope="session")
+def digits(shared_folder: Share) -> Run:
     """The run of the demo; tests leave it as it is, but for its pictures."""
-    return demo(tmp_path_factory.mktemp("demo") / "run")
+    return Run.open(shared_folder("demo", demo))
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,12 +47,10 @@ QUICK = TrainingPlan(epochs=1, augment=())
 
 
 @pytest.fixture(scope="module")
-def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tune") / "demo"
+def demo_run(shared_folder: Callable[..., Path]) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(penult.demo, "EPOCHS", 3)
-        penult.demo.demo(folder)
-    return folder
+        return shared_folder("briefly trained", penult.demo.demo)
 
 
 @pytest.fixture
