@@ -27,7 +27,7 @@ L1 = "scikit-learn l1, cut and refitted"
 SAGA = "glm_saga, mean k nearest below"
 # Where these take minutes they are left out.
 MOST_L1 = 2e8  # samples × features × classes
-MOST_SAGA = 4e6
+MOST_SAGA = 4e5
 
 
 @dataclass(frozen=True)

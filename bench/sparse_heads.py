@@ -277,6 +277,11 @@ def report(found: dict[str, Any]) -> str:
     return "\n".join([*lines, "", *said, ""])
 
 
+def plain(value: float, _: int) -> str:
+    """A number beside an axis."""
+    return f"{value:g}"
+
+
 @plain_style()
 def plot(found: dict[str, Any], path: Path) -> None:
     """Divergence by k for some cases, and time by size."""
@@ -295,6 +300,7 @@ def plot(found: dict[str, Any], path: Path) -> None:
         axis.set(title=name, xlabel="k, features per class", xscale="log", yscale="log")
         axis.set_xticks(KS, [str(k) for k in KS])
         axis.minorticks_off()
+        axis.yaxis.set_major_formatter(plain)
         axis.grid(alpha=0.3)
     if names:
         axes[0].set_ylabel("mean KL (dense ‖ sparse), nats")
@@ -310,6 +316,8 @@ def plot(found: dict[str, Any], path: Path) -> None:
         title="time of k = 1, 2, 3, 5, 8", xlabel="n_samples × n_features × n_classes",
         ylabel="seconds", xscale="log", yscale="log",
     )  # fmt: skip
+    last.xaxis.set_major_formatter(plain)
+    last.yaxis.set_major_formatter(plain)
     last.legend(fontsize=8)
     last.grid(alpha=0.3)
     handles = [last.plot([], [], "o-", ms=3, color=c)[0] for c in colours.values()]
