@@ -93,7 +93,7 @@ def _block(n_in: int, n_out: int) -> nn.Sequential:
 def _trained(source: ImageSource, heard: Progress | None) -> DigitsCNN:
     """The network after training: the same weights every time on one machine."""
     batches = list(source.batches(0))
-    images = torch.cat([source.inputs(batch, torch.device("cpu")) for batch in batches])
+    images = torch.cat([TRANSFORM.normalise(batch.images) for batch in batches])
     labels = torch.cat([batch.labels for batch in batches])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -722,9 +722,9 @@ def test_hf_folders_that_hold_no_classifier(vit: tuple[Path, nn.Module], tmp_pat
         r"does not fit the network: 2 missing \(classifier.bias, classifier.weight\)",
         lambda: load_model(f"hf:{tmp_path}"),
     )
-    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    (tmp_path / "config.json").write_text('{"model_type": "sam"}')
     assert_one_line(
-        "cannot be built: ValueError: Unrecognized configuration class .*BertConfig.* …$",
+        "cannot be built: ValueError: Unrecognized configuration class .*SamConfig.* …$",
         lambda: load_model(f"hf:{tmp_path}"),
     )
 

@@ -22,7 +22,8 @@ from penult.data.library_transforms import assumed_for
 from penult.data.source import Pass
 from penult.data.tables import is_table
 from penult.data.tar_images import is_pattern
-from penult.data.transform import INTERPOLATIONS, Transform
+from penult.data.tokens import Preparation, TokenTransform
+from penult.data.transform import INTERPOLATIONS
 from penult.errors import InputError
 from penult.features.layers import Names
 from penult.network.load import LoadedModel, load_model
@@ -71,11 +72,14 @@ class NetworkOptions(OptionGroup):
         return {"spec": model, "weights": self.weights, "set": list(self.set_ or []), **key}
 
 
+FOR_TEXTS = ("labels", "label_column", "text_column", "limit", "class_names", "classes", "strict")
+
+
 @dataclass(frozen=True)
 class ImageOptions(OptionGroup):
-    """The images: their labels, and how they are prepared for the network."""
+    """The images or texts: their labels, and how they are prepared for the network."""
 
-    title: ClassVar[str] = "The images"
+    title: ClassVar[str] = "The images or texts"
 
     labels: Annotated[
         Literal["given", "predicted"],
@@ -88,6 +92,10 @@ class ImageOptions(OptionGroup):
     label_column: Annotated[
         str | None,
         option("Column of a table that holds the labels, if it is not found by itself."),
+    ] = None
+    text_column: Annotated[
+        str | None,
+        option("Column of a table that holds the texts, if it is not found by itself."),
     ] = None
     limit: Annotated[
         int | None,
@@ -130,19 +138,23 @@ class ImageOptions(OptionGroup):
         False
     )
 
-    def reading(self, data: str) -> DataOptions:
-        """How DATA are read; the columns are for tables."""
+    def reading(self, data: str, texts: bool = False) -> DataOptions:
+        """How DATA are read, images or texts; the columns are for tables."""
         if is_table(Path(data)) or is_pattern(data):
-            return DataOptions(self.image_column, self.label_column, self.limit)
-        return DataOptions(limit=self.limit)
+            columns = (self.image_column, self.label_column, self.text_column)
+            return DataOptions(*columns, self.limit, texts)
+        return DataOptions(limit=self.limit, texts=texts)
 
     def names(self) -> ClassList | None:
         """What `--class-names` says."""
         return None if self.class_names is None else class_list(self.class_names)
 
-    def transform(self, loaded: LoadedModel) -> Transform:
+    def transform(self, loaded: LoadedModel) -> Preparation:
         """What the network's library says, changed by the options; else ImageNet's values."""
         transform = loaded.transform
+        if isinstance(transform, TokenTransform):
+            self.refuse(f"is for images, and {loaded.spec} takes texts", but=FOR_TEXTS)
+            return transform
         if transform is None:
             transform = assumed_for(loaded.model)
             if self.mean is None:

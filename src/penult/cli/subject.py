@@ -16,10 +16,11 @@ from penult.data.classes import align_classes
 from penult.data.dataset import CHANGES
 from penult.data.open import check_data, open_data
 from penult.data.source import ImageSource, Pass
-from penult.data.transform import Transform
+from penult.data.tokens import Preparation, TokenTransform
 from penult.features.collect import usable_network
 from penult.network.head import Head
 from penult.network.inputs import fitted_transform
+from penult.network.text_inputs import fitted_tokens
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Subject:
         images: what is analysed.
         held_out: what accuracies are measured on, or None.
         also: what heads are fitted to as well, or None.
-        transform: preprocessing of images.
+        transform: preprocessing of images, or of texts.
         class_names: in the order of the logits.
         network_about: what a run says of the network.
         how: of the pass over the images.
@@ -43,7 +44,7 @@ class Subject:
     images: Any
     held_out: Any
     also: Any
-    transform: Transform
+    transform: Preparation
     class_names: Sequence[str]
     network_about: dict[str, Any]
     how: Pass
@@ -77,22 +78,26 @@ def open_subject(
     with progress_bars("opening the network and the images"):
         loaded = network.load(model)
         transform = images.transform(loaded)
-        read = images.reading(data)
+        texts = isinstance(transform, TokenTransform)
+        read = images.reading(data, texts)
         opened = open_data(data, labelled=how.given, options=read)
         held_out = None
         if eval_ is not None:
-            held_out = open_data(eval_, labelled=how.given, options=images.reading(eval_))
+            held_out = open_data(eval_, labelled=how.given, options=images.reading(eval_, texts))
         more = None
         if also is not None:
-            more = open_data(also, labelled=False, options=images.reading(also))
+            more = open_data(also, labelled=False, options=images.reading(also, texts))
         for part in (opened, held_out, more):
             if part is not None:
                 check_data(part, transform)
                 if CHANGES in part.notes:
                     warn(CHANGES)
         on_device = loaded.model.to(where)
-        fixed = images.mean is not None
-        transform, alone = fitted_transform(on_device, opened, transform, fixed=fixed)
+        if isinstance(transform, TokenTransform):
+            transform, alone = fitted_tokens(on_device, opened, transform)
+        else:
+            fixed = images.mean is not None
+            transform, alone = fitted_transform(on_device, opened, transform, fixed=fixed)
         if alone:
             how = replace(how, batch_size=1)
         examples = ImageSource(opened, transform, Pass(batch_size=1 if alone else 4))

@@ -1,10 +1,10 @@
-"""Batches of decoded images, the same at every call, and the check before the long work."""
+"""Batches of samples, the same at every call, and the check before the long work."""
 
 from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -27,6 +27,8 @@ from penult.data.image import (
     is_turned,
     refusal,
 )
+from penult.data.inputs import Inputs, changed
+from penult.data.tokens import Preparation, TokenIds, TokenTransform
 from penult.data.transform import Transform
 from penult.errors import InputError
 
@@ -46,8 +48,9 @@ class Batch:
     """Consecutive samples without the faulty ones; it may be empty.
 
     Attributes:
-        images: uint8 (n_samples, height, width, channels) for `Transform.normalise`, or float32
-            (n_samples, channels, height, width) as the data set gave them, ready.
+        inputs: images, uint8 (n_samples, height, width, channels) for `Transform.normalise`, or
+            float32 (n_samples, channels, height, width) as the data set gave them, ready; of texts
+            int64 (n_samples, n_tokens) by the name of the input.
         labels: (n_samples,) int64, -1 where unlabelled.
         ids: the samples' names.
         faults: the images left out.
@@ -56,16 +59,23 @@ class Batch:
         positions: the samples' places in the data.
     """
 
-    images: Tensor
+    inputs: Inputs
     labels: Tensor
     ids: list[str]
     faults: list[Fault]
     converted: dict[str, int]
     positions: list[int] = field(default_factory=list)
 
+    @property
+    def images(self) -> Tensor:
+        """The inputs of a batch of images."""
+        assert isinstance(self.inputs, Tensor)
+        return self.inputs
+
     def pin_memory(self) -> Batch:
         """The same in page-locked memory, from which a copy to the device need not wait."""
-        return replace(self, images=self.images.pin_memory(), labels=self.labels.pin_memory())
+        inputs = changed(self.inputs, lambda values: values.pin_memory())
+        return replace(self, inputs=inputs, labels=self.labels.pin_memory())
 
 
 @dataclass(frozen=True)
@@ -80,9 +90,26 @@ class Pixels:
     noted: tuple[str, ...] = ()
 
     @property
-    def layout(self) -> tuple[torch.dtype, tuple[int, ...]]:
-        """What images of one batch have in common."""
+    def layout(self) -> tuple[Any, ...]:
+        """What images of one batch have in common: dtype and shape."""
         return self.values.dtype, tuple(self.values.shape)
+
+
+def prepared(data: ImageData, transform: Preparation, index: int) -> Pixels | TokenIds:
+    """Load and check one sample, and make of it what the network takes.
+
+    Raises:
+        ImageFaultError: it cannot be used; says why.
+    """
+    with _quiet():
+        return _prepared(data, transform, index)
+
+
+def _prepared(data: ImageData, transform: Preparation, index: int) -> Pixels | TokenIds:
+    if isinstance(transform, Transform):
+        return _read(data, transform, index)
+    loaded, label = data.sample(index)
+    return transform.read(loaded, label, data.id(index))
 
 
 def read(data: ImageData, transform: Transform, index: int) -> Pixels:
@@ -145,7 +172,7 @@ class Batches:
 
 def batches(
     data: ImageData,
-    transform: Transform,
+    transform: Preparation,
     *,
     batch_size: int,
     workers: int = 0,
@@ -161,7 +188,8 @@ def batches(
 
     Args:
         data: the samples, from `open_data`.
-        transform: how images are decoded; float tensors of a data set are passed on untouched.
+        transform: how images are decoded; float tensors of a data set are passed on untouched. Or
+            how texts become tokens.
         batch_size: samples per batch, at least 1; the last batch may be smaller.
         workers: processes that decode; 0 decodes in this one.
         start_batch: number of the first batch, counted from 0.
@@ -190,8 +218,8 @@ def batches(
     )
 
 
-def check_data(data: ImageData, transform: Transform) -> None:
-    """Look at up to 32 images spread over the data, before the long work.
+def check_data(data: ImageData, transform: Preparation) -> None:
+    """Look at up to 32 samples spread over the data, before the long work.
 
     It warns of images that are on their side, as their EXIF orientation says.
 
@@ -201,24 +229,24 @@ def check_data(data: ImageData, transform: Transform) -> None:
     n_samples = len(data)
     spread = np.linspace(0, n_samples - 1, min(n_samples, CHECKED_IMAGES)).astype(int)
     faults: list[ImageFaultError] = []
-    layouts: dict[tuple[torch.dtype, tuple[int, ...]], str] = {}
+    layouts: dict[tuple[Any, ...], str] = {}
     n_turned = 0
     for index in map(int, spread):
         try:
-            pixels = read(data, transform, index)
-            layouts.setdefault(pixels.layout, data.id(index))
-            n_turned += NOT_TURNED in pixels.noted
+            one = prepared(data, transform, index)
+            layouts.setdefault(one.layout, data.id(index))
+            n_turned += NOT_TURNED in one.noted
         except ImageFaultError as fault:
             faults.append(fault)
     if not layouts:
         raise InputError(
-            f"none of {len(faults)} images looked at can be used; the first, {faults[0].id}, "
-            f"{faults[0].reason}"
+            f"none of {len(faults)} {transform.samples} looked at can be used; the first, "
+            f"{faults[0].id}, {faults[0].reason}"
         )
     if len(layouts) > 1:
-        (one, first), (other, second) = list(layouts.items())[:2]
+        (size, named), (other, second) = list(layouts.items())[:2]
         raise InputError(
-            f"images differ in size: {first} gives {_shown(one)}, {second} {_shown(other)}; give "
+            f"images differ in size: {named} gives {_shown(size)}, {second} {_shown(other)}; give "
             "one size for all, such as --size 224"
         )
     if n_turned:
@@ -232,7 +260,7 @@ def check_data(data: ImageData, transform: Transform) -> None:
 class _Reader(Dataset[Batch]):
     """Batches by number."""
 
-    def __init__(self, data: ImageData, transform: Transform, batch_size: int) -> None:
+    def __init__(self, data: ImageData, transform: Preparation, batch_size: int) -> None:
         self._data = data
         self._transform = transform
         self._batch_size = batch_size
@@ -240,34 +268,36 @@ class _Reader(Dataset[Batch]):
 
     def __getitem__(self, number: int) -> Batch:
         start = number * self._batch_size
-        pixels: list[Pixels] = []
+        found: list[Pixels | TokenIds] = []
         positions: list[int] = []
         faults: list[Fault] = []
         with _quiet():
             for index in range(start, min(start + self._batch_size, len(self._data))):
                 try:
-                    one = _read(self._data, self._transform, index)
+                    one = _prepared(self._data, self._transform, index)
                     self._require_layout(one, index)
                 except ImageFaultError as fault:
                     faults.append(Fault(fault.id, fault.reason))
                 else:
-                    pixels.append(one)
+                    found.append(one)
                     positions.append(index)
-        dtype, shape = self._layout
         return Batch(
-            images=(
-                torch.stack([one.values for one in pixels])
-                if pixels
-                else torch.empty((0, *shape), dtype=dtype)
-            ),
-            labels=torch.tensor([one.label for one in pixels], dtype=torch.int64),
+            inputs=self._joined(found),
+            labels=torch.tensor([one.label for one in found], dtype=torch.int64),
             ids=[self._data.id(index) for index in positions],
             faults=faults,
-            converted=dict(Counter(kind for one in pixels for kind in one.noted)),
+            converted=dict(Counter(kind for one in found for kind in one.noted)),
             positions=positions,
         )
 
-    def _require_layout(self, one: Pixels, index: int) -> None:
+    def _joined(self, found: Sequence[Pixels | TokenIds]) -> Inputs:
+        if isinstance(self._transform, TokenTransform):
+            return self._transform.joined([one for one in found if isinstance(one, TokenIds)])
+        dtype, shape = self._layout
+        values = [one.values for one in found if isinstance(one, Pixels)]
+        return torch.stack(values) if values else torch.empty((0, *shape), dtype=dtype)
+
+    def _require_layout(self, one: Pixels | TokenIds, index: int) -> None:
         if one.layout != self._layout:
             raise ImageFaultError(
                 self._data.id(index),
@@ -276,23 +306,23 @@ class _Reader(Dataset[Batch]):
             )
 
 
-def _first_usable(
-    data: ImageData, transform: Transform
-) -> tuple[str, tuple[torch.dtype, tuple[int, ...]]]:
+def _first_usable(data: ImageData, transform: Preparation) -> tuple[str, tuple[Any, ...]]:
     first: ImageFaultError | None = None
     for index in range(len(data)):
         try:
-            return data.id(index), read(data, transform, index).layout
+            return data.id(index), prepared(data, transform, index).layout
         except ImageFaultError as fault:
             first = first or fault
     found = f"the first, {first.id}, {first.reason}" if first else "there are none"
-    raise InputError(f"no image can be used: {found}")
+    raise InputError(f"no {transform.samples[:-1]} can be used: {found}")
 
 
 def _as_image(loaded: Loaded, id: str) -> Image.Image:
     """A PIL image of what a data set gave."""
     if isinstance(loaded, Image.Image):
         return loaded
+    if isinstance(loaded, str):
+        raise ImageFaultError(id, "is a text, expected an image, as the network takes images")
     first = isinstance(loaded, Tensor)
     given = loaded.detach().cpu().numpy() if isinstance(loaded, Tensor) else loaded
     if not isinstance(given, np.ndarray):
@@ -312,7 +342,7 @@ def _as_image(loaded: Loaded, id: str) -> Image.Image:
     )
 
 
-def _shown(layout: tuple[torch.dtype, tuple[int, ...]]) -> str:
+def _shown(layout: tuple[Any, ...]) -> str:
     dtype, shape = layout
     if dtype == torch.uint8:
         return f"{shape[0]} × {shape[1]} pixels (height × width)"

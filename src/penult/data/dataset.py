@@ -6,6 +6,7 @@ import inspect
 import reprlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ class DatasetImages(ImageData):
         labelled: False passes over labels; items may then be images alone.
         spec: the `file.py:function` that returned it, by which another process opens it again.
         limit: how many samples were taken of what it returned, if that is a stream.
+        texts: whether items hold a text in place of an image.
     """
 
     def __init__(
@@ -60,15 +62,17 @@ class DatasetImages(ImageData):
         labelled: bool = True,
         spec: str | None = None,
         limit: int | None = None,
+        texts: bool = False,
     ) -> None:
         self._dataset = dataset
+        self._holds_texts = texts
         self._spec = spec
         self._limit = limit
         self._place: NDArray[np.int64] | None = None
         own: tuple[str, ...] | None = None
         self.labelled = labelled
         self.labels = self.class_names = None
-        self._layout = _layout(dataset, labelled)
+        self._layout = _layout(dataset, labelled, texts)
         listed: NDArray[np.int64] | None = None
         if labelled:
             own = _class_names(dataset, self._layout.label)
@@ -122,9 +126,11 @@ class DatasetImages(ImageData):
         id, item = self.id(index), self._item(index)
         if not self.labelled:
             # Items may be images alone, also where the first is not.
-            layout = ItemLayout() if self._layout.image is None else self._layout
+            layout = self._layout
+            if layout.image is None:
+                layout = replace(layout, image=0)
             if not isinstance(item, Mapping | list | tuple):
-                layout = ItemLayout(None)
+                layout = replace(layout, image=None)
             return layout.image_of(item, id), UNLABELLED
         label = self._layout.label_of(item, id)
         return self._layout.image_of(item, id), self._label(id, label)
@@ -132,8 +138,9 @@ class DatasetImages(ImageData):
     def describe(self) -> dict[str, Any]:
         """Kind, where it comes from, numbers and fingerprint."""
         found = described_as("dataset", self)
-        if self._limit is not None:
-            found["options"] = {"limit": self._limit}
+        if self._limit is not None or self._holds_texts:
+            texts = {"texts": True} if self._holds_texts else {}
+            found["options"] = {"limit": self._limit, **texts}
         return {**found, "source": self._spec or type(self._dataset).__qualname__}
 
     def align(self, place: NDArray[np.int64], names: tuple[str, ...]) -> None:
@@ -184,6 +191,10 @@ class DatasetImages(ImageData):
             image, label = self.sample(index)
             if isinstance(image, Image.Image):
                 return digest_of(image.tobytes(), f"{image.size} {label}".encode()).encode()
+            if isinstance(image, str):
+                return digest_of(
+                    image.encode("utf-8", "surrogatepass"), f"{label}".encode()
+                ).encode()
             values = image.cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
             return digest_of(values.tobytes(), f"{values.shape} {label}".encode()).encode()
         except Exception:  # a fault of this one image, found and said where it is read
@@ -242,19 +253,19 @@ def _shown(found: Any) -> str:
     return f"a {type(found).__qualname__}" if " at 0x" in shown or "..." in shown else shown
 
 
-def _layout(dataset: Any, labelled: bool) -> ItemLayout:
+def _layout(dataset: Any, labelled: bool, texts: bool) -> ItemLayout:
     """How items are read, by the first that can be loaded and that has an image and a label."""
     why: NoLabelError | None = None
     for index in range(min(len(dataset), LOOKED_AT)):
         try:
-            return layout_of(dataset[index], labelled)
+            return layout_of(dataset[index], labelled, texts)
         except NoLabelError as error:
             why = why or error
         except Exception:  # one sample; said where it is read
             continue
     if why is not None:
         raise InputError(f"sample 0 of the data set {why}")
-    return ItemLayout()
+    return ItemLayout(texts=texts)
 
 
 def _class_names(dataset: Any, label: int | str | None) -> tuple[str, ...] | None:

@@ -17,7 +17,8 @@ from penult.data.library_data import (
     open_torchvision,
 )
 from penult.data.table_images import TableImages
-from penult.data.tables import JoinedTable, is_table, read_table
+from penult.data.table_texts import TableTexts
+from penult.data.tables import JoinedTable, Table, is_table, read_table
 from penult.data.tar_images import (
     ShardImages,
     TarImages,
@@ -37,22 +38,29 @@ class DataOptions:
     """How data are read.
 
     Attributes:
-        image_column, label_column: of a table; found by names and contents where None.
+        image_column, label_column, text_column: of a table; found by names and contents where None.
         limit: how many samples to take at most; all where None.
+        texts: whether the network takes texts, not images.
     """
 
     image_column: str | None = None
     label_column: str | None = None
+    text_column: str | None = None
     limit: int | None = None
+    texts: bool = False
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
             raise InputError(f"--limit must be at least 1, found {self.limit}")
+        name, kind = ("image_column", "texts") if self.texts else ("text_column", "images")
+        if getattr(self, name) is not None:
+            raise InputError(f"--{name.replace('_', '-')}: the network takes {kind}")
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> DataOptions:
         """As a run records them."""
-        return cls(**{key: found.get(key) for key in asdict(cls())})
+        known = asdict(cls())
+        return cls(**{key: found.get(key, default) for key, default in known.items()})
 
 
 @dataclass(frozen=True)
@@ -62,10 +70,12 @@ class DataForm:
     Attributes:
         fits: whether what the user named is of this form.
         open: opens it, given the name, whether labels are wanted, and the options.
+        texts: whether it can hold texts.
     """
 
     fits: Callable[[str], bool]
     open: Callable[[str, bool, DataOptions], ImageData]
+    texts: bool = False
 
 
 def form_of(spec: str) -> DataForm | None:
@@ -75,10 +85,19 @@ def form_of(spec: str) -> DataForm | None:
 
 def require_no_columns(spec: str, options: DataOptions) -> None:
     """Refuse columns for data that are no table."""
-    for name in ("image_column", "label_column"):
+    for name in ("image_column", "text_column", "label_column"):
         if getattr(options, name) is not None:
             option = f"--{name.replace('_', '-')}"
             raise InputError(f"{option} is for tables, and {spec} is none")
+
+
+def require_texts(spec: str, form: DataForm | None) -> None:
+    """Refuse data that hold images, for a network that takes texts."""
+    if form is None or not form.texts:
+        raise InputError(
+            f"{spec} holds images, and the network takes texts: expected a table with a column of "
+            "texts, such as sentences.csv, or a data set with one"
+        )
 
 
 def archive_of(path: Path) -> Path | None:
@@ -128,7 +147,9 @@ def _open_pattern(spec: str, labelled: bool, options: DataOptions) -> ImageData:
     paths = shard_paths(spec)
     if all(map(is_table, paths)):
         table = JoinedTable(Path(spec), [read_table(path) for path in paths])
-        return TableImages(table, labelled, options.image_column, options.label_column)
+        return _samples_in(table, labelled, options)
+    if options.texts:
+        require_texts(spec, None)
     others = [path for path in paths if not is_tar(path)]
     if others:
         raise InputError(f"{spec}: expected tar archives or tables, found {others[0]}")
@@ -137,7 +158,12 @@ def _open_pattern(spec: str, labelled: bool, options: DataOptions) -> ImageData:
 
 
 def _open_table(spec: str, labelled: bool, options: DataOptions) -> ImageData:
-    table = read_table(Path(spec))
+    return _samples_in(read_table(Path(spec)), labelled, options)
+
+
+def _samples_in(table: Table, labelled: bool, options: DataOptions) -> ImageData:
+    if options.texts:
+        return TableTexts(table, labelled, options.text_column, options.label_column)
     return TableImages(table, labelled, options.image_column, options.label_column)
 
 
@@ -152,24 +178,27 @@ def _open_inside(spec: str, labelled: bool, options: DataOptions) -> ImageData:
 FORMS: tuple[DataForm, ...] = (
     DataForm(
         lambda spec: is_saved_dataset(Path(spec)),
-        lambda spec, labelled, _: open_saved(Path(spec), labelled),
+        lambda spec, labelled, options: open_saved(Path(spec), labelled, options.texts),
+        texts=True,
     ),
     DataForm(
         lambda spec: Path(spec).is_dir(),
         lambda spec, labelled, _: FolderImages(Path(spec), labelled),
     ),
-    DataForm(lambda spec: Path(spec).is_file() and is_table(Path(spec)), _open_table),
+    DataForm(lambda spec: Path(spec).is_file() and is_table(Path(spec)), _open_table, texts=True),
     DataForm(
         lambda spec: Path(spec).exists(),
         lambda spec, labelled, _: _open_archive(Path(spec), labelled),
     ),
     DataForm(lambda spec: archive_of(Path(spec)) is not None, _open_inside),
     DataForm(
-        lambda spec: spec.startswith("hf:"), lambda spec, labelled, _: open_hub(spec, labelled)
+        lambda spec: spec.startswith("hf:"),
+        lambda spec, labelled, options: open_hub(spec, labelled, options.texts),
+        texts=True,
     ),
     DataForm(
         lambda spec: spec.startswith("torchvision:"),
         lambda spec, labelled, _: open_torchvision(spec, labelled),
     ),
-    DataForm(is_pattern, _open_pattern),
+    DataForm(is_pattern, _open_pattern, texts=True),
 )

@@ -1,4 +1,4 @@
-"""What holds images, and one image: opened from its bytes, refused or converted."""
+"""What holds samples, and one image: opened from its bytes, refused or converted."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from torch import Tensor
 from penult.errors import InputError
 from penult.text import described as one_line
 
-Loaded = Image.Image | NDArray[np.uint8] | Tensor
+Loaded = Image.Image | NDArray[np.uint8] | Tensor | str
 
 MAX_PIXELS = 100_000_000
 UNLABELLED = -1
 
 TURNED = "EXIF orientation applied"
 NOT_TURNED = "EXIF orientation not applied"
+CUT = "cut to "  # followed by the number of tokens
 
 _EXIF = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
 _TOO_LARGE = f"has more than {MAX_PIXELS // 10**6} million pixels: scale it down"
@@ -64,6 +65,8 @@ class ImageFaultError(InputError):
 class ImageData(ABC):
     """Samples in a fixed order: an id, an image and (where labelled) a class for each.
 
+    Data of texts hold a text in place of each image.
+
     Attributes:
         labelled: whether every sample has a label.
         labels: (n_samples,) int64 in [0, n_classes); None where unlabelled, and where only loading
@@ -90,7 +93,7 @@ class ImageData(ABC):
 
     @abstractmethod
     def load(self, index: int) -> Loaded:
-        """Open an image: a PIL image (decoded when first used), a uint8 array or a tensor.
+        """Open an image: a PIL image (decoded when first used), a uint8 array or a tensor; a text.
 
         Raises:
             ImageFaultError: it cannot be opened.
@@ -173,7 +176,11 @@ def noted_lines(noted: Mapping[str, int], part: str) -> list[str]:
         "torchvision and timm do not either: give --upright if the network saw them upright",
     }
     other = "{n} {kind} images of {part} converted"
-    return [said.get(kind, other).format(n=n, kind=kind, part=part) for kind, n in noted.items()]
+    cut = "{n} texts of {part} are longer than the network takes and were {kind}"
+    return [
+        said.get(kind, cut if kind.startswith(CUT) else other).format(n=n, kind=kind, part=part)
+        for kind, n in noted.items()
+    ]
 
 
 def refusal(image: Image.Image) -> str | None:

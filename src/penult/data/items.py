@@ -18,6 +18,10 @@ from penult.data.labels import NoLabelError, label_of
 # The keys of dicts, the likeliest first.
 IMAGE_KEYS: tuple[str, ...] = ("image", "img", "images", "pixel_values", "picture", "photo", "jpg")
 IMAGE_KEYS += ("jpeg", "png", "webp", "input", "inputs", "x", "data")
+TEXT_KEYS: tuple[str, ...] = ("text", "sentence", "review", "content", "document", "comment")
+TEXT_KEYS += ("tweet", "message", "body", "utterance", "headline", "question", "description")
+TEXT_KEYS += ("abstract", "review_text", "reviewtext", "review_body", "comment_text", "query")
+TEXT_KEYS += ("string", "sms", "post", "paragraph", "passage", "article", "txt", "title")
 LABEL_KEYS: tuple[str, ...] = ("label", "labels", "target", "targets", "class", "cls", "y")
 LABEL_KEYS += ("category", "fine_label", "class_id", "label_id")
 
@@ -32,19 +36,24 @@ class ItemLayout:
         image: position or key; None where the item is the image.
         label: likewise; None where there is none.
         note: what to say of it; None where it is as usual.
+        texts: whether there is a text in place of the image.
     """
 
     image: Key | None = 0
     label: Key | None = 1
     note: str | None = None
+    texts: bool = False
 
     def image_of(self, item: Any, id: str) -> Loaded:
-        """The image of an item.
+        """The image of an item, or its text.
 
         Raises:
             ImageFaultError: the item is of another kind, or a file that cannot be opened.
         """
-        return opened(item if self.image is None else self._part(item, self.image, id), id)
+        part = item if self.image is None else self._part(item, self.image, id)
+        if self.texts:
+            return "" if part is None else part
+        return opened(part, id)
 
     def label_of(self, item: Any, id: str) -> Any:
         """The label of an item, as it is there."""
@@ -58,29 +67,33 @@ class ItemLayout:
             raise ImageFaultError(id, f"is {_kind(item)}, expected {names}") from None
 
 
-def layout_of(item: Any, labelled: bool) -> ItemLayout:
-    """How to take image and label out of items like this one.
+def layout_of(item: Any, labelled: bool, texts: bool = False) -> ItemLayout:
+    """How to take image and label, or text and label, out of items like this one.
 
     Raises:
         NoLabelError: no part can be the image, or none the label; says what there is.
     """
+    kind, holds = ("text", is_text) if texts else ("image", is_image)
     if isinstance(item, Mapping):
-        return _layout_of_dict(item, labelled)
+        return _layout_of_dict(item, labelled, texts)
     if not isinstance(item, list | tuple):
-        return ItemLayout(0 if labelled else None)
-    image = next((i for i, part in enumerate(item) if is_image(part)), None)
+        return ItemLayout(0 if labelled else None, texts=texts)
+    image = next((i for i, part in enumerate(item) if holds(part)), None)
+    if image is None and texts:
+        raise NoLabelError(f"is {_kind(item)} without a text, and the network takes texts")
     if image is None or not labelled:
-        return ItemLayout(image or 0, 1)
+        return ItemLayout(image or 0, 1, texts=texts)
     label = next((i for i in range(image + 1, len(item)) if _is_label(item[i])), None)
     if label is None:
         label = next((i for i in range(image) if _is_label(item[i])), image + 1)
     if (image, label) == (0, 1) and len(item) == 2:
-        return ItemLayout()
+        return ItemLayout(texts=texts)
     return ItemLayout(
         image,
         label,
-        f"samples have {len(item)} parts: part {image + 1} is taken as the image and part "
+        f"samples have {len(item)} parts: part {image + 1} is taken as the {kind} and part "
         f"{label + 1} as the label",
+        texts,
     )
 
 
@@ -113,25 +126,33 @@ def is_image(value: Any) -> bool:
     return isinstance(value, Image.Image | bytes)
 
 
-def _layout_of_dict(item: Mapping[str, Any], labelled: bool) -> ItemLayout:
+def is_text(value: Any) -> bool:
+    """Whether a part of an item can be a text."""
+    return isinstance(value, str)
+
+
+def _layout_of_dict(item: Mapping[str, Any], labelled: bool, texts: bool) -> ItemLayout:
+    kind, keys, holds = ("text", TEXT_KEYS, is_text) if texts else ("image", IMAGE_KEYS, is_image)
     lower = {str(key).lower(): key for key in item}
-    image = _key(lower, IMAGE_KEYS)
+    image = _key(lower, keys)
     if image is None:
-        likely = [key for key, value in item.items() if is_image(value)]
+        likely = [key for key, value in item.items() if holds(value)]
         image = likely[0] if len(likely) == 1 else None
     if image is None:
-        raise NoLabelError(f"is {_kind(item)}, expected a key such as 'image' in it")
+        raise NoLabelError(
+            f"is {_kind(item)}, expected a key such as {kind!r} in it, as the network takes {kind}s"
+        )
     if not labelled:
-        return ItemLayout(image, None)
+        return ItemLayout(image, None, texts=texts)
     label = _key(lower, LABEL_KEYS)
     if label is None:
         likely = [key for key, value in item.items() if key != image and _is_label(value)]
         label = likely[0] if len(likely) == 1 else None
     if label is None:
         raise NoLabelError(f"is {_kind(item)}, expected one key such as 'label' in it")
-    usual = (str(image).lower(), str(label).lower()) == ("image", "label")
-    note = None if usual else f"samples are dicts: {image!r} is the image and {label!r} the label"
-    return ItemLayout(image, label, note)
+    usual = (str(image).lower(), str(label).lower()) == (kind, "label")
+    note = None if usual else f"samples are dicts: {image!r} is the {kind} and {label!r} the label"
+    return ItemLayout(image, label, note, texts)
 
 
 def _key(lower: Mapping[str, Any], wanted: tuple[str, ...]) -> Any:

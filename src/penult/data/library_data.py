@@ -25,11 +25,14 @@ class LibraryImages(DatasetImages):
         dataset: map-style.
         labelled: False passes over labels.
         about: what `describe` adds: "path" of a saved one, or "source", what the user named.
+        texts: whether the samples are texts.
     """
 
-    def __init__(self, dataset: Any, labelled: bool, about: dict[str, Any]) -> None:
+    def __init__(
+        self, dataset: Any, labelled: bool, about: dict[str, Any], texts: bool = False
+    ) -> None:
         self._about = about
-        super().__init__(dataset, labelled)
+        super().__init__(dataset, labelled, texts=texts)
 
     def describe(self) -> dict[str, Any]:
         """Kind, where it comes from, numbers and fingerprint."""
@@ -43,7 +46,7 @@ def is_saved_dataset(path: Path) -> bool:
     return any((path / name).is_file() for name in (SAVED, SAVED_PARTS))
 
 
-def open_saved(path: Path, labelled: bool) -> LibraryImages:
+def open_saved(path: Path, labelled: bool, texts: bool = False) -> LibraryImages:
     """A Hugging Face data set in the folder where it was saved.
 
     Raises:
@@ -62,10 +65,10 @@ def open_saved(path: Path, labelled: bool) -> LibraryImages:
         found = datasets.load_from_disk(os.fspath(path))
     except Exception as error:  # the library raises whatever a damaged file leads it to
         raise InputError(f"{path} cannot be read as a saved data set: {described(error)}") from None
-    return LibraryImages(map_style(found, str(path)), labelled, {"path": str(path)})
+    return LibraryImages(map_style(found, str(path)), labelled, {"path": str(path)}, texts)
 
 
-def open_hub(spec: str, labelled: bool) -> LibraryImages:
+def open_hub(spec: str, labelled: bool, texts: bool = False) -> LibraryImages:
     """`hf:NAME[:SPLIT]`, a data set of the Hugging Face hub; the split `train` where none is named.
 
     Raises:
@@ -75,13 +78,13 @@ def open_hub(spec: str, labelled: bool) -> LibraryImages:
     if not name:
         raise InputError(f"{spec!r} names no data set: expected hf:NAME or hf:NAME:SPLIT")
     if is_saved_dataset(Path(name)):
-        return open_saved(Path(name) / split if split else Path(name), labelled)
+        return open_saved(Path(name) / split if split else Path(name), labelled, texts)
     datasets = import_extra("datasets", "hf")
     try:
         found = datasets.load_dataset(name, split=split or "train")
     except Exception as error:  # the library raises whatever the hub or a file leads it to
         raise InputError(f"{spec} cannot be opened: {described(error)}") from None
-    return LibraryImages(map_style(found, spec), labelled, {"source": spec})
+    return LibraryImages(map_style(found, spec), labelled, {"source": spec}, texts)
 
 
 def open_torchvision(spec: str, labelled: bool) -> LibraryImages:

@@ -22,6 +22,7 @@ from penult.data.forms import (
     form_of,
     plugin_of,
     require_no_columns,
+    require_texts,
 )
 from penult.data.image import ImageData, ImageFaultError
 from penult.data.items import IMAGE_KEYS, LABEL_KEYS
@@ -55,7 +56,7 @@ DIGITS = ("digits", "digits:train", "digits:test")
 
 
 def open_data(spec: Any, *, labelled: bool = True, options: DataOptions | None = None) -> ImageData:
-    """Open labelled images, whatever they come as.
+    """Open labelled images, or texts, whatever they come as.
 
     Args:
         spec: one of
@@ -77,10 +78,12 @@ def open_data(spec: Any, *, labelled: bool = True, options: DataOptions | None =
               height, width), which go to the network as they are, neither resized nor normalised;
               labels are integers from 0, vectors with a single 1, or words;
             - a stream of such items, with a limit;
+            - for texts: tables and data sets as above, a text in place of the image, or a dict of
+              lists;
             - arrays (images, labels), n_samples first, or a dict of them;
             - `NAME:REST` where another package has an entry point NAME in the group `penult.data`.
         labelled: False takes images without labels, in any tree of folders; labels are passed over.
-        options: the columns of a table, and how many samples to take.
+        options: the columns of a table, how many samples to take, and whether they are texts.
 
     Raises:
         InputError: nothing is there, or not what it should be; one line says what was found.
@@ -100,9 +103,13 @@ def _open_named(spec: str, labelled: bool, options: DataOptions) -> ImageData:
         raise InputError(f"{one_line(spec, 60)} is not there: no file has such a name")
     if spec.split(":")[0] == "digits":
         require_no_columns(spec, options)
+        if options.texts:
+            require_texts(spec, None)
         return _digits(spec, labelled)
     form = form_of(spec)
     if form is not None:
+        if options.texts:
+            require_texts(spec, form)
         if not (is_table(Path(spec)) or is_pattern(spec)):
             require_no_columns(spec, options)
         return form.open(spec, labelled, options)
@@ -114,7 +121,7 @@ def _open_named(spec: str, labelled: bool, options: DataOptions) -> ImageData:
             return found
         if is_stream(found) or not isinstance(found, Mapping | np.ndarray | Tensor | tuple):
             found = map_style(found, f"what {plugin.value} returned", options.limit)
-            return LibraryImages(found, labelled, {"source": spec})
+            return LibraryImages(found, labelled, {"source": spec}, options.texts)
         return _open_object(found, labelled, options, spec)
     if _FUNCTION.fullmatch(spec):
         return _open_object(call_object(spec, "function"), labelled, options, spec)
@@ -132,6 +139,8 @@ def _open_object(
 ) -> ImageData:
     """Arrays or a map-style data set, given by the user or returned by what `spec` names."""
     what = f"what {spec} returned" if spec else "the data"
+    if options.texts and isinstance(found, Mapping):
+        found = _items_of(found, what) or found
     if isinstance(found, Mapping):
         found = _arrays_of(found) or found
     if isinstance(found, np.ndarray | Tensor):
@@ -144,7 +153,17 @@ def _open_object(
     if isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], np.ndarray | Tensor):
         return ArrayImages(found[0], found[1] if labelled else None, spec=spec)
     limit = options.limit if is_stream(found) else None
-    return DatasetImages(map_style(found, what, options.limit), labelled, spec, limit)
+    whole = map_style(found, what, options.limit)
+    return DatasetImages(whole, labelled, spec, limit, options.texts)
+
+
+def _items_of(found: Mapping[str, Any], what: str) -> list[dict[str, Any]] | None:
+    """Items of a dict of columns, such as lists of texts and of labels."""
+    if not found or not all(isinstance(column, list | tuple) for column in found.values()):
+        return None
+    if len(lengths := {len(column) for column in found.values()}) > 1:
+        raise InputError(f"{what} has columns of {some(sorted(map(str, lengths)))} samples")
+    return [dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True)]
 
 
 def _arrays_of(found: Mapping[str, Any]) -> tuple[Any, Any] | None:

@@ -1,4 +1,4 @@
-"""Where batches of images come from, and how the network is run over them."""
+"""Where batches of samples come from, and how the network is run over them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, SequentialSampler
 
+from penult.data.forms import DataOptions
+from penult.data.inputs import Inputs, first, on_device
 from penult.data.open import Batch, ImageData, batches, open_data
+from penult.data.tokens import Preparation, TokenTransform, normalised
 from penult.data.transform import Transform
 from penult.errors import InputError
 
@@ -72,7 +75,7 @@ class Pass:
 
 
 class BatchSource(Protocol):
-    """Batches of images, the same at every call, from any batch on."""
+    """Batches of samples, the same at every call, from any batch on."""
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
@@ -89,16 +92,16 @@ class BatchSource(Protocol):
     def batches(self, start: int) -> Iterator[Batch]:
         """The batches from number `start` on."""
 
-    def inputs(self, batch: Batch, device: torch.device) -> Tensor:
-        """A batch's images as the network takes them, on `device`."""
+    def inputs(self, batch: Batch, device: torch.device) -> Inputs:
+        """A batch's samples as the network takes them, on `device`."""
 
 
 @dataclass
 class ImageSource:
-    """Batches of an `ImageData`, decoded by `transform`."""
+    """Batches of an `ImageData`, images decoded or texts cut into tokens by `transform`."""
 
     data: ImageData
-    transform: Transform
+    transform: Preparation
     how: Pass
 
     @property
@@ -130,9 +133,9 @@ class ImageSource:
             )
         )
 
-    def inputs(self, batch: Batch, device: torch.device) -> Tensor:
-        """Normalised images."""
-        return self.transform.normalise(batch.images.to(device))
+    def inputs(self, batch: Batch, device: torch.device) -> Inputs:
+        """Normalised images, or tokens."""
+        return normalised(self.transform, on_device(batch.inputs, device))
 
 
 @dataclass
@@ -153,9 +156,9 @@ class LoaderSource:
         """Hash of the kind of data set, its length and its first batch."""
         digest = hashlib.blake2b(digest_size=16)
         digest.update(f"{type(self.loader.dataset).__qualname__} {self.n_samples}".encode())
-        for batch in islice(self.batches(0), 1):
-            digest.update(batch.images.contiguous().view(torch.uint8).numpy().tobytes())
-            digest.update(batch.labels.numpy().tobytes())
+        for images, labels in islice(map(self._pair, self.loader), 1):
+            digest.update(images.contiguous().view(torch.uint8).numpy().tobytes())
+            digest.update(labels.numpy().tobytes())
         return digest.hexdigest()
 
     def batches(self, start: int) -> Iterator[Batch]:
@@ -168,9 +171,9 @@ class LoaderSource:
             if number >= start:
                 yield Batch(images, labels, ids, [], {})
 
-    def inputs(self, batch: Batch, device: torch.device) -> Tensor:
+    def inputs(self, batch: Batch, device: torch.device) -> Inputs:
         """The images as they are."""
-        return batch.images.to(device)
+        return on_device(batch.inputs, device)
 
     def _pair(self, item: Any) -> tuple[Tensor, Tensor]:
         pair = list(item) if isinstance(item, list | tuple) else [item]
@@ -194,7 +197,7 @@ class LoaderSource:
         )
 
 
-def source_of(data: Any, transform: Transform | None, how: Pass) -> BatchSource:
+def source_of(data: Any, transform: Preparation | None, how: Pass) -> BatchSource:
     """Batches of whatever `collect` takes as data."""
     if isinstance(data, DataLoader):
         if transform is not None:
@@ -207,20 +210,23 @@ def source_of(data: Any, transform: Transform | None, how: Pass) -> BatchSource:
         if not isinstance(data.sampler, SequentialSampler):
             raise InputError("the DataLoader shuffles or samples: give one with shuffle=False")
         return LoaderSource(data, how)
-    images = data if isinstance(data, ImageData) else open_data(data, labelled=how.given)
-    return ImageSource(images, transform or Transform(), how)
+    transform = transform or Transform()
+    if not isinstance(data, ImageData):
+        options = DataOptions(texts=isinstance(transform, TokenTransform))
+        data = open_data(data, labelled=how.given, options=options)
+    return ImageSource(data, transform, how)
 
 
-def examples(source: BatchSource, device: torch.device, n: int = 4) -> Iterator[Tensor]:
-    """The first few usable images of each batch, as the network takes them.
+def examples(source: BatchSource, device: torch.device, n: int = 4) -> Iterator[Inputs]:
+    """The first few usable samples of each batch, as the network takes them.
 
     Raises:
         InputError: there are none.
     """
     empty = True
     for batch in source.batches(0):
-        if len(batch.images):
+        if batch.ids:
             empty = False
-            yield source.inputs(batch, device)[:n]
+            yield first(source.inputs(batch, device), n)
     if empty:
-        raise InputError("none of the images could be used")
+        raise InputError("none of the samples could be used")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from penult.data.files import SAMPLED_BYTES, SAMPLED_FILES, WHOLE_BYTES, WHOLE_FILES
 from penult.data.image import (
@@ -24,7 +25,7 @@ from penult.data.image import (
     formats,
     printable,
 )
-from penult.data.items import IMAGE_KEYS, LABEL_KEYS, is_image, opened
+from penult.data.items import IMAGE_KEYS, LABEL_KEYS, TEXT_KEYS, is_image, opened
 from penult.data.labels import labels_of, meant_as_numbers
 from penult.data.listing import nfc
 from penult.data.tables import JoinedTable, Table, text_of
@@ -89,9 +90,10 @@ class TableImages(ImageData):
         self._rows = np.arange(table.n_rows)
         notes = [f"the images are in the column {self._column!r}"]
         if labelled:
-            self.label_column = _label_column(table, self._column, label_column)
+            self.label_column = label_column_of(table, self._column, label_column)
             notes[0] += f" and the labels in {self.label_column!r}"
-            notes += self._take_labels(self.label_column)
+            self._rows, self.labels, self.class_names, found = labels_in(table, self.label_column)
+            notes += found
         values = _texts(table, self._column)
         self._paths = None if values is None else [values[row] for row in self._rows]
         self._ids = self._names()
@@ -128,33 +130,10 @@ class TableImages(ImageData):
         about = {where: str(self.path), "options": columns}
         return {**described_as("table", self), **about}
 
-    def _take_labels(self, name: str) -> list[str]:
-        """Set the labels and the rows that have one; what is to be said of it."""
-        values = list(self._table.column(name))
-        empty = [row for row, value in enumerate(values) if value is None or value == ""]
-        self._rows = np.delete(self._rows, empty)
-        if not len(self._rows):
-            raise InputError(f"{self.path}: no row has a label in the column {name!r}")
-        kept = [values[row] for row in self._rows]
-        odd = next((i for i, value in enumerate(kept) if isinstance(value, Mapping)), None)
-        if odd is not None:
-            raise InputError(
-                f"{self.path}, column {name!r}: row {int(self._rows[odd]) + 1} holds an object of "
-                f"{some(list(map(str, kept[odd])))}, expected a word or a number"
-            )
-        try:
-            self.labels, self.class_names = labels_of(meant_as_numbers(kept), len(kept), None)
-        except InputError as error:
-            raise InputError(f"{self.path}, column {name!r}: {error}") from None
-        if not empty:
-            return []
-        rows = "row has no label and is" if len(empty) == 1 else "rows have no label and are"
-        return [f"{len(empty):,} {rows} left out, the first is row {empty[0] + 1}"]
-
     def _names(self) -> list[str]:
         if self._paths is not None:
             return [printable(nfc(posixpath.normpath(p.replace("\\", "/")))) for p in self._paths]
-        keys = [key for key in _named(self._table, ID_KEYS) if key != self.label_column]
+        keys = [key for key in columns_named(self._table, ID_KEYS) if key != self.label_column]
         columns = [self._table.column(key) for key in keys if key != self._column]
         for column in (self._table.inner(self._column, "path"), *columns):
             names = [text_of(column[int(row)]) for row in self._rows] if column is not None else []
@@ -182,10 +161,12 @@ class TableImages(ImageData):
         sizes = np.fromiter((_size(self._file(path)) for path in paths), np.int64, len(paths))
         missing = np.flatnonzero(sizes < 0)
         if len(missing) == len(paths):
+            texts = columns_named(self._table, TEXT_KEYS)
+            hint = f" ({texts[0]} holds texts, and the network takes images)" if texts else ""
             raise InputError(
                 f"none of the {len(paths):,} files that {self.path} lists is there, the first: "
                 f"{self._file(paths[0])}; paths start from the folder of the table: give the "
-                "column of the paths with --image-column, or move the table"
+                f"column of the paths with --image-column, or move the table{hint}"
             )
         if len(missing):
             first = self._ids[missing[0]]
@@ -221,13 +202,15 @@ class TableImages(ImageData):
 def _image_column(table: Table, given: str | None, label: str | None) -> str:
     if given is not None:
         return table.require(given)
-    likely = [name for name in table.names if name != label and _holds_images(table, name)]
-    by_name = [name for name in _named(table, (*IMAGE_KEYS, *PATH_KEYS)) if name != label]
+    likely = [name for name in table.names if name != label and holds_images(table, name)]
+    by_name = [name for name in columns_named(table, (*IMAGE_KEYS, *PATH_KEYS)) if name != label]
     best = [name for name in by_name if name in likely] or likely
     if not best:  # names without an ending, whose files have one
         best = [name for name in by_name if _holds_names(table, name)]
     if not best or (len(best) > 1 and not by_name):
         which = f"{some(best)} could be meant" if best else "none holds paths or bytes of images"
+        if not best and (texts := columns_named(table, TEXT_KEYS)):
+            which += f" ({texts[0]} holds texts, and the network takes images)"
         raise InputError(
             f"{table.path}: which column holds the images? It has {some(table.names, 20)}, and "
             f"{which}: give it with --image-column"
@@ -235,15 +218,33 @@ def _image_column(table: Table, given: str | None, label: str | None) -> str:
     return best[0]
 
 
-def _label_column(table: Table, image: str, given: str | None) -> str:
+def label_column_of(
+    table: Table,
+    other: str,
+    given: str | None,
+    samples: str = "images",
+    names: Sequence[str] = LABEL_NAMES,
+) -> str:
+    """The column of the labels, as given or found.
+
+    Args:
+        table: the table.
+        other: the column of the samples.
+        given: what the user says.
+        samples: what the samples are, for the error.
+        names: that columns of labels have.
+
+    Raises:
+        InputError: there is none, or several could be meant.
+    """
     if given is not None:
-        if given == image:
-            raise InputError(f"the column {given!r} cannot hold both the images and the labels")
+        if given == other:
+            raise InputError(f"the column {given!r} cannot hold both the {samples} and the labels")
         return table.require(given)
-    named = [name for name in _named(table, LABEL_NAMES) if name != image]
+    named = [name for name in columns_named(table, names) if name != other]
     if named:
         return named[0]
-    others = [name for name in table.names if name != image and _can_be_label(table, name)]
+    others = [name for name in table.names if name != other and _can_be_label(table, name)]
     if len(others) == 1:
         return others[0]
     which = f"{some(others)} could be meant" if others else "none looks like classes"
@@ -254,13 +255,45 @@ def _label_column(table: Table, image: str, given: str | None) -> str:
     )
 
 
-def _named(table: Table, wanted: Sequence[str]) -> list[str]:
+def labels_in(
+    table: Table, name: str
+) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[str, ...] | None, list[str]]:
+    """The rows that have a label, their labels, the classes' names, and what is to be said of it.
+
+    Raises:
+        InputError: labels that are none, or no row has one.
+    """
+    values = list(table.column(name))
+    empty = [row for row, value in enumerate(values) if value is None or value == ""]
+    rows = np.delete(np.arange(table.n_rows), empty)
+    if not len(rows):
+        raise InputError(f"{table.path}: no row has a label in the column {name!r}")
+    kept = [values[row] for row in rows]
+    odd = next((i for i, value in enumerate(kept) if isinstance(value, Mapping)), None)
+    if odd is not None:
+        raise InputError(
+            f"{table.path}, column {name!r}: row {int(rows[odd]) + 1} holds an object of "
+            f"{some(list(map(str, kept[odd])))}, expected a word or a number"
+        )
+    try:
+        labels, class_names = labels_of(meant_as_numbers(kept), len(kept), None)
+    except InputError as error:
+        raise InputError(f"{table.path}, column {name!r}: {error}") from None
+    if not empty:
+        return rows, labels, class_names, []
+    have = "row has no label and is" if len(empty) == 1 else "rows have no label and are"
+    said = f"{len(empty):,} {have} left out, the first is row {empty[0] + 1}"
+    return rows, labels, class_names, [said]
+
+
+def columns_named(table: Table, wanted: Sequence[str]) -> list[str]:
     """Columns by what they are called, in the order of `wanted`."""
     lower = {name.lower(): name for name in table.names}
     return [lower[key] for key in dict.fromkeys(wanted) if key in lower]
 
 
-def _holds_images(table: Table, name: str) -> bool:
+def holds_images(table: Table, name: str) -> bool:
+    """Whether a column holds paths or bytes of images."""
     values = table.examples(name)
     if not values:
         return False

@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -65,6 +65,8 @@ class Transform:
     crop_rounding: str = "even"
     upright: bool = False
     source: str = "options"
+
+    samples: ClassVar[str] = "images"
 
     def __post_init__(self) -> None:
         _check_size("resize", self.resize)

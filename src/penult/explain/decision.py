@@ -1,4 +1,4 @@
-"""Decision: one image's decision taken apart, as data for pictures, pages and JSON."""
+"""Decision: one sample's decision taken apart, as data for pictures, pages and JSON."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from penult.explain.overlay import overlay
 from penult.explain.reasons import Box, Reason
 from penult.explain.terms import Terms
+from penult.explain.words import WordEffects
 from penult.heads.sparse_head import SparseHead
 from penult.network.head import Head
 
@@ -31,10 +32,10 @@ class Outside:
 
 @dataclass(frozen=True, eq=False)
 class Decision:
-    """One image's decision, taken apart.
+    """One image's decision, or a text's, taken apart.
 
     Attributes:
-        image: name of the image.
+        image: name of the image, or of the text.
         picture: what the network saw, or None where only its features are known.
         class_names: in the order of the logits.
         label: class that the data says it is, or None.
@@ -49,6 +50,8 @@ class Decision:
         logits, dense_logits: (n_classes,) of the explained head and of the network's own.
         outside: features that are read here and lie outside of their range in the analysed data,
             the farthest first.
+        text: what the network read; None for an image, and where it is not at hand.
+        words: what each word adds to the decision and to the features of the first terms, or None.
     """
 
     image: str
@@ -66,6 +69,13 @@ class Decision:
     logits: Tensor = field(repr=False)
     dense_logits: Tensor = field(repr=False)
     outside: tuple[Outside, ...] = ()
+    text: str | None = None
+    words: WordEffects | None = None
+
+    @property
+    def kind(self) -> str:
+        """What the sample is: "image" or "text"."""
+        return "image" if self.text is None else "text"
 
     @property
     def predicted(self) -> int:

@@ -1,4 +1,4 @@
-"""Explanation: why one image was called what it was, by the few features that carry it."""
+"""Explanation: why one image or text was called what it was, by the few features that carry it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from penult.errors import InputError
 from penult.explain.choice import HeadChoice, choose_head
 from penult.explain.decision import SHOWN, Decision, outside
 from penult.explain.drawing import draw
-from penult.explain.looked_up import is_number, look_up
+from penult.explain.looked_up import LookedUp, is_number, look_up
+from penult.explain.looked_up_text import LookedUpText, look_up_text
 from penult.explain.notebook import notebook_html
 from penult.explain.reasons import Box, sufficient_reason
 from penult.explain.terms import terms_of
 from penult.explain.wording import summary
 from penult.heads.sparse_head import SparseHead
 from penult.network.head import Head
-from penult.runs.reopen import Places
+from penult.runs.reopen import Places, holds_texts
 from penult.runs.run import Run
 from penult.text import some
 from penult.user_code import nearest
@@ -33,7 +34,7 @@ DENSE = "network's own (dense) head"
 
 
 class Explanation(Decision):
-    """One image's decision taken apart, shown by a notebook, as a figure or as JSON.
+    """One image's or text's decision taken apart, shown by a notebook, as a figure or as JSON.
 
     `Explanation.of` makes it; what it holds is said at `Decision`.
     """
@@ -54,12 +55,14 @@ class Explanation(Decision):
         sources: Places | None = None,
         device: torch.device | str = "cpu",
     ) -> Explanation:
-        """Explain one image.
+        """Explain one image, or one text.
 
         Args:
             run: a finished run, or its folder.
             image: a file, a PIL image, the name of an image in the run's data (such as
-                `cat/0001.png`), or `train:17`, `eval:17`: the 17th sample of the run, from 0.
+                `cat/0001.png`), or `train:17`, `eval:17`: the 17th sample of the run, from 0. Of a
+                run of texts a text file, the name of a text, its number likewise, or a text of
+                several words itself.
             class_: the class whose logit is explained; the predicted one where None.
             against: another class: what separates the two is explained. Where neither class is
                 named, a mistake is explained against the image's label, and of two classes one
@@ -67,7 +70,7 @@ class Explanation(Decision):
             k, select: which of the run's sparse heads; see `choose_head`.
             dense: explain the network's own (dense) head instead.
             exact: find the smallest sufficient reason; otherwise a small one, quickly.
-            maps: False leaves out the heat maps.
+            maps: False leaves out the heat maps, and what the words of a text add.
             sources: where network and images are now, if not where the run found them.
             device: where the network runs.
 
@@ -82,7 +85,12 @@ class Explanation(Decision):
         head: Head | SparseHead = dense_head if found is None else found.head
         of = None if class_ is None else class_index(names, class_)
         other = None if against is None else class_index(names, against)
-        looked_up = look_up(run, image, sources or Places(), torch.device(device), maps)
+        places, where = sources or Places(), torch.device(device)
+        looked_up: LookedUp | LookedUpText
+        if holds_texts(run):
+            looked_up = look_up_text(run, image, places, where, maps)
+        else:
+            looked_up = look_up(run, image, places, where, maps)
         z = looked_up.features
         with torch.no_grad():
             logits = head(z[None])[0]
@@ -91,15 +99,17 @@ class Explanation(Decision):
         of = int(logits.argmax()) if of is None else of
         if of == other:
             raise InputError(
-                f"the image is explained as {names[of]}: expected another class to compare with"
+                f"the sample is explained as {names[of]}: expected another class to compare with"
             )
         terms = terms_of(head, z, of, other)
         shown = [term.feature for term in terms.terms[:SHOWN]]
         moments = run.moments()
         box = Box(moments.low, moments.high)
+        words = looked_up.words(shown, terms) if isinstance(looked_up, LookedUpText) else None
+        heat = None if isinstance(looked_up, LookedUpText) else looked_up
         return cls(
             looked_up.name,
-            looked_up.picture,
+            None if heat is None else heat.picture,
             names,
             looked_up.label,
             DENSE if found is None else f"sparse head ({found.name})",
@@ -107,12 +117,14 @@ class Explanation(Decision):
             z,
             terms,
             sufficient_reason(head, z, box, exact=exact, class_names=names),
-            looked_up.maps(shown),
-            looked_up.maps_kind,
+            None if heat is None else heat.maps(shown),
+            None if heat is None else heat.maps_kind,
             looked_up.note,
             logits,
             dense_head(z[None])[0],
             outside(terms, box),
+            looked_up.text if isinstance(looked_up, LookedUpText) else None,
+            words,
         )
 
     def __repr__(self) -> str:
@@ -136,6 +148,7 @@ class Explanation(Decision):
         likely = self.logits.double().softmax(0)
         top = self.logits.topk(min(CLASSES_LISTED, len(names))).indices.tolist()
         maps = [] if self.maps is None else self.maps.tolist()
+        effects = [] if self.words is None else self.words.features.tolist()
         return {
             "format": FORMAT,
             "image": self.image,
@@ -156,10 +169,12 @@ class Explanation(Decision):
                     "weight": term.weight,
                     "contribution": term.contribution,
                     "map": maps[i] if i < len(maps) else None,
+                    **({"words": effects[i]} if i < len(effects) else {}),
                 }
                 for i, term in enumerate(terms.terms)
             ],
             "maps": {"kind": self.maps_kind, "note": self.note},
+            **({} if self.text is None else {"text": self.text, "words": self._words()}),
             "reason": self.reason.document(),
             "outside": [vars(found) for found in self.outside],
             "classes": [
@@ -172,8 +187,18 @@ class Explanation(Decision):
             ],
         }
 
+    def _words(self) -> list[dict[str, Any]]:
+        """The words of a text, with what each adds to the decision."""
+        if self.words is None:
+            return []
+        adds = self.words.decision.tolist()
+        return [
+            {"word": word.text, "start": word.start, "end": word.end, "adds": value}
+            for word, value in zip(self.words.words, adds, strict=True)
+        ]
+
     def figure(self) -> Any:
-        """A matplotlib figure: the image, its features' heat maps and what each adds."""
+        """A matplotlib figure: the image and heat maps, or the text, and what each feature adds."""
         return draw(self)
 
     def _repr_html_(self) -> str:

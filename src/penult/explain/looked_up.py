@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from penult.data.image import open_image
+from penult.data.inputs import Inputs
 from penult.data.open import DatasetImages, ImageData, read
 from penult.data.transform import Transform
 from penult.errors import InputError
@@ -27,7 +28,7 @@ from penult.network.head import Head
 from penult.network.watch import run_hooked
 from penult.runs.reopen import Places, dtype_of_run, images_of, reopen_network
 from penult.runs.run import Run
-from penult.text import some
+from penult.text import one_line, some
 from penult.user_code import nearest
 
 PARTS = (("eval", "evaluation"), ("train", "data"))
@@ -118,7 +119,7 @@ def look_up(
     inputs = transform.normalise(pixels[None].to(device))
     dtype = dtype_of_run(run)
     head = run.train().require_head()
-    z = _features(model, head, inputs, dtype)
+    z = features_of(model, head, inputs, dtype, device)
     if stored is not None and (z - stored.features[0]).abs().max() > TOLERANCE * z.abs().max():
         raise InputError(
             f"{name} is no longer the image that was analysed: the network gives it other features"
@@ -134,13 +135,20 @@ def look_up(
     return made
 
 
-def _features(model: nn.Module, head: Head, inputs: Tensor, dtype: torch.dtype) -> Tensor:
+def features_of(
+    model: nn.Module, head: Head, inputs: Inputs, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """Features (n_features,) of one sample.
+
+    Raises:
+        InputError: they are NaN or infinite.
+    """
     tap = FeatureTap(model, head)
-    with tap, autocast(inputs.device, dtype):
+    with tap, autocast(device, dtype):
         run_hooked(model, inputs, {})
     z = tap.features[0].float().cpu()
     if not bool(z.isfinite().all()):
-        raise InputError("the network gives NaN or infinite features on this image")
+        raise InputError("the network gives NaN or infinite features on this sample")
     return z
 
 
@@ -161,6 +169,21 @@ def _found(run: Run, image: str | Path | Image.Image, sources: Places) -> Found:
     if os.path.isfile(text):  # noqa: PTH113 - a Path raises where a name is too long for a file
         _require_network(run, text)
         return _of_file(Path(text))
+    return by_name(run, text, sources, "image")
+
+
+def by_name(run: Run, text: str, sources: Places, kind: str) -> Found:
+    """A sample of the run, by its name or its number.
+
+    Args:
+        run: the run.
+        text: `eval:3`, `train:3` or a sample's name.
+        sources: where the data are now.
+        kind: what samples are: "image" or "text".
+
+    Raises:
+        InputError: there is none; says which names are near.
+    """
     part, colon, number = text.partition(":")
     if colon and part in ("train", "eval") and is_number(number):
         return _of_sample(run, part, int(number), sources)
@@ -178,9 +201,11 @@ def _found(run: Run, image: str | Path | Image.Image, sources: Places) -> Found:
             names += block.ids[: NAMES_COMPARED - len(names)]
         near += nearest(text, names)
     hint = f"; did you mean {some(near, 3)}?" if near else ""
+    own = "an image file" if kind == "image" else "a text of several words, a file with one"
+    article = "an" if kind == "image" else "a"
     raise InputError(
-        f"{text} is no file, and no image of the run{hint}: expected an image file, the name of an "
-        "image in the run's data, or eval:NUMBER"
+        f"{one_line(text, 80)} is no file, and no {kind} of the run{hint}: expected {own}, the "
+        f"name of {article} {kind} in the run's data, or eval:NUMBER"
     )
 
 

@@ -7,11 +7,12 @@ from rich.table import Table
 from rich.text import Text
 
 from penult.explain.decision import Decision
-from penult.explain.wording import remarks, short, sufficient
+from penult.explain.shading import shaded
+from penult.explain.wording import remarks, short, sufficient, words_of, words_that_decide
 from penult.text import one_line
 
 FEATURES_LISTED = 12
-BAR = 24
+BAR, NARROW = 24, 12
 
 
 def explanation_page(explanation: Decision) -> RenderableType:
@@ -22,6 +23,7 @@ def explanation_page(explanation: Decision) -> RenderableType:
         _heading(explanation),
         *said,
         Text(),
+        *_text(explanation),
         _table(explanation),
         Text(),
         Text(sufficient(explanation)),
@@ -32,7 +34,7 @@ def explanation_page(explanation: Decision) -> RenderableType:
 
 def _heading(explanation: Decision) -> RenderableType:
     names, terms = explanation.class_names, explanation.terms
-    lines = [("Image", short(explanation.image))]
+    lines = [(explanation.kind.capitalize(), short(explanation.image))]
     if explanation.label is not None:
         lines.append(("Label", short(names[explanation.label])))
     own = f"{short(names[explanation.dense_predicted])} ({explanation.probability(dense=True):.1%})"
@@ -52,6 +54,23 @@ def _heading(explanation: Decision) -> RenderableType:
     return text
 
 
+def _text(explanation: Decision) -> list[RenderableType]:
+    """The text with its words shaded by what they add, orange for the class and blue against."""
+    if explanation.text is None:
+        return []
+    found = explanation.words
+    if found is None:
+        return [Text(one_line(explanation.text)), Text()]
+    shown = Text()
+    for part, strength in found.parts():
+        shade = shaded(strength)
+        style = "" if shade is None else "black on rgb({},{},{})".format(*shade)
+        shown.append(one_line(part), style=style)
+    of = short(explanation.class_names[explanation.terms.of])
+    legend = Text(f"Orange speaks for {of}, blue against.", style="dim")
+    return [shown, Text(), Text(words_that_decide(explanation)), legend, Text()]
+
+
 def _table(explanation: Decision) -> RenderableType:
     terms = explanation.terms
     table = Table(box=None, pad_edge=False)
@@ -59,10 +78,13 @@ def _table(explanation: Decision) -> RenderableType:
     for name in ("feature", "value", weight, "contribution"):
         table.add_column(name, justify="right")
     table.add_column("", justify="left")
+    if explanation.words is not None:
+        table.add_column("words that add most to it", justify="left")
     shown = terms.terms[:FEATURES_LISTED]
     largest = max((abs(term.contribution) for term in shown), default=1.0) or 1.0
-    for term in shown:
-        length = round(abs(term.contribution) / largest * BAR)
+    width = BAR if explanation.words is None else NARROW
+    for i, term in enumerate(shown):
+        length = round(abs(term.contribution) / largest * width)
         bar = Text("━" * length, style="green" if term.contribution > 0 else "red")
         table.add_row(
             str(term.feature),
@@ -70,6 +92,7 @@ def _table(explanation: Decision) -> RenderableType:
             f"{term.weight:+.4f}",
             f"{term.contribution:+.4f}",
             bar,
+            *([] if explanation.words is None else [Text(words_of(explanation, i))]),
         )
     rest = terms.terms[FEATURES_LISTED:]
     if rest:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from penult.explain.decision import Decision
 from penult.text import one_line
 
@@ -28,11 +30,33 @@ def remarks(found: Decision) -> list[str]:
         more = len(found.outside) - 1
         also = f" ({more} other feature{'s' if more > 1 else ''} too)" if more else ""
         said.append(
-            f"This image is unlike the analysed images: its feature {worst.feature} is "
-            f"{worst.value:.3g}, and it lies between {worst.low:.3g} and {worst.high:.3g} in all "
-            f"of them{also}."
+            f"This {found.kind} is unlike the analysed {found.kind}s: its feature {worst.feature} "
+            f"is {worst.value:.3g}, and it lies between {worst.low:.3g} and {worst.high:.3g} in "
+            f"all of them{also}."
         )
     return said
+
+
+def words_of(found: Decision, i: int, n: int = 3) -> str:
+    """The words that add most to the feature of term i: `zebra +1.2, the −0.1`."""
+    if found.words is None or i >= len(found.words.features):
+        return ""
+    return _listed(found.words.top(found.words.features[i], n))
+
+
+def words_that_decide(found: Decision, n: int = 8) -> str:
+    """The words that add most to the decision, as a sentence."""
+    if found.words is None or not found.words.words:
+        return ""
+    of = short(found.class_names[found.terms.of])
+    said = f"What each word adds to {of}: {_listed(found.words.top(found.words.decision, n))}."
+    if found.words.end < len(found.words.text):
+        said += " The text is longer than the network takes: it reads no further than marked."
+    return said
+
+
+def _listed(pairs: Sequence[tuple[str, float]]) -> str:
+    return ", ".join(f"{one_line(word, 24)} {signed(f'{value:+.2f}')}" for word, value in pairs)
 
 
 def sufficient(found: Decision) -> str:

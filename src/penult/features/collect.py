@@ -12,9 +12,10 @@ from typing import Any, Protocol, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
+from penult.data.inputs import Inputs, one_by_one
 from penult.data.open import Batch
 from penult.data.source import BatchSource, Pass, examples, source_of
-from penult.data.transform import Transform
+from penult.data.tokens import Preparation
 from penult.errors import InputError
 from penult.features.features import Features
 from penult.features.shard_folder import Faults, ShardFolder, ShardsFrom
@@ -63,7 +64,7 @@ def collect(
     data: Any,
     head: Head | None = None,
     *,
-    transform: Transform | None = None,
+    transform: Preparation | None = None,
     how: Pass | None = None,
     out: str | Path | None = None,
     progress: Progress | None = None,
@@ -77,7 +78,8 @@ def collect(
         data: what `open_data` takes (a folder or zip of class folders, a data set of (image,
             label), arrays), or a DataLoader of (images, labels) batches ready for the network.
         head: its final linear map; found by `find_head` on the first batch where not given.
-        transform: preprocessing of images; required where `data` holds undecoded images.
+        transform: preprocessing of images; required where `data` holds undecoded images, and for
+            texts, see `TokenTransform`.
         how: batch size, workers, dtypes and so on.
         out: folder for shards; a pass that was interrupted goes on there. In memory without.
         progress: called with (samples done, samples in all) after every batch.
@@ -123,11 +125,11 @@ def usable_network(
     return _on_first_images(model, source, find)
 
 
-def _on_first_images(model: nn.Module, source: BatchSource, find: Callable[[Tensor], T]) -> T:
+def _on_first_images(model: nn.Module, source: BatchSource, find: Callable[[Inputs], T]) -> T:
     """What is found on the first images for which the network's logits are finite."""
     device = device_of(model)
     for inputs in islice(examples(source, device), EXAMPLES_TRIED):
-        for example in (inputs, *(one[None] for one in inputs)):
+        for example in (inputs, *one_by_one(inputs)):
             with suppress(NotFiniteError):
                 return find(example)
     bad = [n for n, p in model.named_parameters() if not bool(p.isfinite().all())]
@@ -173,7 +175,7 @@ def _forward(
     faults = Faults()
     with evaluating(model), tap:
         for number, batch in enumerate(source.batches(start), start + 1):
-            if len(batch.images):
+            if batch.ids:
                 # Not around the whole loop: these modes would leak to the consumer at each yield.
                 with torch.no_grad(), autocast(device, how.dtype):
                     call_model(model, source.inputs(batch, device))

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from penult.data.source import Pass, examples, source_of
-from penult.data.transform import Transform
+from penult.data.tokens import Preparation, TokenTransform
 from penult.errors import InputError
 from penult.features.collect import Progress, network_shards, usable_head
 from penult.features.features import Features
 from penult.features.shard_folder import ShardFolder, ShardsFrom, require_space
 from penult.network.blocks import Trace, find_blocks, first_output, pools
-from penult.network.calling import device_of, first_tensor, kind_of, nearest
+from penult.network.calling import Example, device_of, first_tensor, kind_of, nearest
 from penult.network.head import Head
 from penult.network.load import fingerprint
 from penult.network.tap import FeatureTap
@@ -142,7 +142,7 @@ class LayerTap:
         return read
 
 
-def find_layers(model: nn.Module, example: Tensor, names: Names = "all") -> list[Layer]:
+def find_layers(model: nn.Module, example: Example, names: Names = "all") -> list[Layer]:
     """Layers by name, or all blocks, in the order in which they give their outputs.
 
     Runs the network once. Channels are on the axis where the convolutions and linear maps up to
@@ -185,7 +185,7 @@ def collect_layers(
     folder: str | Path,
     head: Head | None = None,
     *,
-    transform: Transform | None = None,
+    transform: Preparation | None = None,
     how: Pass | None = None,
     class_names: Sequence[str] | None = None,
     progress: Progress | None = None,
@@ -206,7 +206,7 @@ def collect_layers(
         folder: for the layers' folders.
         head: the network's final linear map, which gives the predicted classes; found by
             `find_head` where None.
-        transform: preprocessing of images.
+        transform: preprocessing of images, or of texts, which then run one at a time.
         how: batch size, dtypes and so on.
         class_names: in the order of the logits; the data's where None.
         progress: called with (samples done, samples in all) after every batch.
@@ -220,6 +220,9 @@ def collect_layers(
     how, folder = how or Pass(), Path(folder)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: expected a folder for the layers")
+    if isinstance(transform, TokenTransform):
+        # Positions are averaged, and beside a longer text some of them would be padding.
+        how = replace(how, batch_size=1)
     source = source_of(data, transform, how)
     if head is None:
         head = usable_head(model, source)

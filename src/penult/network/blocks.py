@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -61,7 +62,10 @@ class Trace:
             if not isinstance(module, torch.jit.ScriptModule)
         }
         self.outputs = list(tensors_of(run_hooked(model, example, hooks)))
-        first = next(tensors_of(example), None)
+        args = (example,) if isinstance(example, Tensor) else tuple(example)
+        first = (
+            first_tensor((), example) if isinstance(example, Mapping) else first_tensor(args, {})
+        )
         self.n_samples = 0 if first is None else len(first)
 
     def _watch(self, name: str) -> Any:

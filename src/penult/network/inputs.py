@@ -8,6 +8,7 @@ from itertools import islice
 import torch
 from torch import nn
 
+from penult.data.inputs import first
 from penult.data.open import ImageData
 from penult.data.source import ImageSource, Pass, examples
 from penult.data.transform import Transform
@@ -72,7 +73,7 @@ def _error(
     source = ImageSource(images, transform, Pass(batch_size=FEW))
     for inputs in islice(examples(source, device), 1):
         try:
-            run_hooked(model, inputs[:1] if alone else inputs, {})
+            run_hooked(model, first(inputs, 1) if alone else inputs, {})
         except DoesNotRun as error:
             return error
     return None

@@ -1,4 +1,4 @@
-"""Libraries: networks, weights and preprocessing of torchvision, timm and Hugging Face by name."""
+"""Libraries: networks, weights, preprocessing of torchvision, timm and Hugging Face by name."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from typing import Any
 from torch import nn
 
 from penult.data.library_transforms import from_hf, from_timm, from_torchvision
+from penult.data.tokens import Preparation
 from penult.data.transform import Size, Transform
 from penult.errors import InputError
 from penult.extras import import_extra, import_torchvision
 from penult.network.state import Shapes, check_fit
+from penult.network.text_inputs import token_transform
 from penult.network.weight_sets import find_state
 from penult.text import described as one_line
 from penult.text import some
@@ -32,7 +34,7 @@ class Built:
     model: nn.Module
     class_option: str | None
     loaded: bool = False
-    prescribed: Callable[[], Transform] | None = None
+    prescribed: Callable[[], Preparation] | None = None
     class_names: tuple[str, ...] | None = None
 
 
@@ -110,8 +112,6 @@ def _build_from_hf(request: Request) -> Built:
     transformers = import_extra("transformers", "hf")
     if request.named is not None and request.named.upper() not in _DEFAULTS:
         raise _no_such_weights(request, [])
-    auto = transformers.AutoModelForImageClassification
-    processors = transformers.AutoImageProcessor
     # Off without asking: the library would otherwise wait for an answer at the terminal.
     local = {"trust_remote_code": False}
     with _library_errors(request, "config.json", "give hf:FOLDER, a local folder that holds it"):
@@ -125,6 +125,10 @@ def _build_from_hf(request: Request) -> Built:
             f"{request.spec} has no parameter {some(list(unused))}: its config has "
             f"{some(nearest(next(iter(unused)), settings) or settings)}"
         )
+    texts = _reads_texts(transformers, config)
+    auto = transformers.AutoModelForImageClassification
+    if texts:
+        auto = transformers.AutoModelForSequenceClassification
     with _library_errors(request), _quiet(transformers):
         if request.pretrained:
             model, report = auto.from_pretrained(
@@ -153,14 +157,48 @@ def _build_from_hf(request: Request) -> Built:
         _check_report(where, report, extra_fits=request.pretrained)
     labels = [config.id2label[index] for index in sorted(config.id2label)]
     named = labels != [f"LABEL_{index}" for index in range(len(labels))]
+    # Half precision is how weights are stored, not how the network is meant to be run.
+    model = model.float()
+    if texts:
+        prepare = _tokens_of(transformers, request, model)
+    else:
+        processors = transformers.AutoImageProcessor
+        prepare = lambda: from_hf(processors.from_pretrained(request.name, **local))  # noqa: E731
     return Built(
-        # Half precision is how weights are stored, not how the network is meant to be run.
-        model=model.float(),
+        model=model,
         class_option="num_labels",
         loaded=True,
-        prescribed=lambda: from_hf(processors.from_pretrained(request.name, **local)),
+        prescribed=prepare,
         class_names=tuple(labels) if named else None,
     )
+
+
+def _reads_texts(transformers: Any, config: Any) -> bool:
+    """Whether a network of `transformers` classifies texts, not images, as its settings say."""
+    named = [str(name) for name in config.architectures or ()]
+    if any("ImageClassification" in name for name in named):
+        return False
+    if any("SequenceClassification" in name for name in named):
+        return True
+    images = transformers.AutoModelForImageClassification._model_mapping
+    texts = transformers.AutoModelForSequenceClassification._model_mapping
+    return type(config) in texts and type(config) not in images
+
+
+def _tokens_of(transformers: Any, request: Request, model: nn.Module) -> Callable[[], Preparation]:
+    """The tokenizer that lies with a network; asked for at once, as nothing can stand in for it."""
+    with _quiet(transformers):
+        try:
+            found = transformers.AutoTokenizer.from_pretrained(
+                request.name, trust_remote_code=False
+            )
+        except Exception as error:  # the library raises whatever a missing file leads it to
+            raise InputError(
+                f"{request.spec} has no tokenizer that can be read ({one_line(error)}): save the "
+                "network's own beside its weights, by tokenizer.save_pretrained(FOLDER)"
+            ) from error
+    transform = token_transform(model, found, request.spec)
+    return lambda: transform
 
 
 @contextmanager
@@ -192,14 +230,17 @@ def _library_errors(
 
 @contextmanager
 def _quiet(transformers: Any) -> Iterator[None]:
-    """Keep transformers from printing a table of what does not fit; the error says it."""
+    """Keep transformers from printing bars, and a table of what does not fit; the error says it."""
     logging = transformers.utils.logging
-    before = logging.get_verbosity()
+    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         yield
     finally:
         logging.set_verbosity(before)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def weights_in_options(

@@ -17,12 +17,14 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from penult.data.library_transforms import from_timm
+from penult.data.tokens import Preparation
 from penult.data.transform import Transform
 from penult.errors import InputError
 from penult.extras import import_torchvision, with_torchvision
 from penult.network.checkpoint import read_checkpoint
 from penult.network.libraries import LIBRARIES, Built, Request, adapted, weights_in_options
 from penult.network.state import load_weights
+from penult.network.text_inputs import token_transform
 from penult.network.wrappers import in_single_precision, unwrapped
 from penult.text import described as one_line
 from penult.text import some
@@ -50,7 +52,8 @@ class LoadedModel:
         model: in evaluation mode, on the CPU.
         spec: what the user named it by.
         fingerprint: hash of its weights and structure.
-        transform: the preprocessing that its library prescribes; None where none is known.
+        transform: the preprocessing that its library prescribes, of texts its tokenizer; None where
+            none is known.
         transform_problem: why `transform` is None, for the error of whoever needs one.
         class_names: in the order of the logits, where the library knows them.
     """
@@ -58,7 +61,7 @@ class LoadedModel:
     model: nn.Module
     spec: str
     fingerprint: str
-    transform: Transform | None
+    transform: Preparation | None
     transform_problem: str
     class_names: tuple[str, ...] | None
 
@@ -77,7 +80,8 @@ def load_model(
         spec: `file.py:factory`, `package.module:factory`, `torchvision:NAME`, `timm:NAME` or
             `hf:NAME` (`hf:FOLDER` for a local one). A factory is called with `options` and returns
             a `torch.nn.Module`; the attribute `penult_transform` of that module, a dict with the
-            fields of `Transform`, says how its inputs are made.
+            fields of `Transform`, says how its inputs are made. For texts the factory returns
+            (module, tokenizer), or a module with the attribute `penult_tokenizer`.
         weights: a checkpoint file; the name of a library's weights (`IMAGENET1K_V1`, `DEFAULT`, a
             tag of timm's); "random" for the weights that the network is built with, drawn with a
             fixed seed; None for the pretrained ones of the library, or of the factory.
@@ -130,7 +134,7 @@ def load_model(
     _check_has_values(built.model, spec)
     model = in_single_precision(built.model.cpu().eval())
     transform, problem = _transform_of(built, spec)
-    if transform is not None and library in LIBRARIES:
+    if isinstance(transform, Transform) and library in LIBRARIES:
         transform = adapted(transform, model, given)
     return LoadedModel(
         model=model,
@@ -194,20 +198,33 @@ def _build_from_factory(request: Request) -> Built:
         with _seeded():
             model = call_object(request.spec, "factory", request.options)
         parameters = parameters_of(factory)
+    tokenizer = None
+    if isinstance(model, tuple) and len(model) == 2 and isinstance(model[0], nn.Module):
+        model, tokenizer = model
     if not isinstance(model, nn.Module):
         raise InputError(
             f"{request.spec} must return a torch.nn.Module, it returned {type(model).__name__}"
         )
     model = unwrapped(model)
+    if tokenizer is None:
+        tokenizer = getattr(model, "penult_tokenizer", None)
     about_classes = [name for name in parameters if "class" in name.lower()]
     return Built(
         model=model,
         class_option=about_classes[0] if about_classes else None,
-        prescribed=_prescribed_by_attribute(model),
+        prescribed=(
+            _prescribed_by_attribute(model)
+            if tokenizer is None
+            else _as_it_is(token_transform(model, tokenizer, request.spec))
+        ),
     )
 
 
-def _prescribed_by_attribute(model: nn.Module) -> Callable[[], Transform] | None:
+def _as_it_is(transform: Preparation) -> Callable[[], Preparation]:
+    return lambda: transform
+
+
+def _prescribed_by_attribute(model: nn.Module) -> Callable[[], Preparation] | None:
     settings = getattr(model, "penult_transform", None)
     if isinstance(settings, Transform):
         return lambda: settings
@@ -224,7 +241,7 @@ def _prescribed_by_attribute(model: nn.Module) -> Callable[[], Transform] | None
     return None
 
 
-def _transform_of(built: Built, spec: str) -> tuple[Transform | None, str]:
+def _transform_of(built: Built, spec: str) -> tuple[Preparation | None, str]:
     """The prescribed transform, or why there is none: options can still say how inputs are made."""
     if built.prescribed is None:
         return None, f"{spec} does not say how its inputs are made"

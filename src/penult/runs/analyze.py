@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from penult.data.classes import distinct
 from penult.data.open import ImageData
 from penult.data.source import ImageSource, Pass
-from penult.data.transform import Transform
+from penult.data.tokens import Preparation
 from penult.errors import InputError
 from penult.features.collect import Progress, features_shards, network_shards
 from penult.features.features import Features
@@ -76,7 +76,7 @@ def analyze_network(
     out: str | Path,
     *,
     also: ImageData | None = None,
-    transform: Transform,
+    transform: Preparation,
     class_names: Sequence[str],
     network: Mapping[str, Any],
     how: Pass | None = None,
@@ -94,7 +94,7 @@ def analyze_network(
         out: the run folder.
         also: further images, whose labels are not read: heads are fitted to them as well, and
             never judged on them.
-        transform: preprocessing of the images.
+        transform: preprocessing of the images, or of texts.
         class_names: in the order of the logits, from `align_classes`.
         network: what `run.json` says of the network; `fingerprint` tells it from others.
         how: batch size, dtype and so on.

@@ -16,6 +16,7 @@ from penult.data.forms import DataOptions
 from penult.data.image import Loaded
 from penult.data.open import DIGITS, ImageData, archive_of, open_data
 from penult.data.tar_images import shard_paths
+from penult.data.tokens import KIND, TokenTransform
 from penult.errors import InputError
 from penult.features.features import Features
 from penult.network.explicit import ExplicitHead, Reading
@@ -105,6 +106,11 @@ def reopen_network(run: Run, places: Places | None = None) -> nn.Module:
         InputError: a run of features; a network that is gone or no longer the same; code that is
             not to be run.
     """
+    return reopen_loaded(run, places).model
+
+
+def reopen_loaded(run: Run, places: Places | None = None) -> LoadedModel:
+    """The network of a run with what its library says about it, see `reopen_network`."""
     places = places or Places()
     about = network_of(run)
     found = load_as(
@@ -118,7 +124,24 @@ def reopen_network(run: Run, places: Places | None = None) -> nn.Module:
             f"{found.spec} is no longer the network of {run.folder}: its weights or its "
             "structure have changed; give the run's own checkpoint with --weights, or analyse anew"
         )
-    return found.model
+    return found
+
+
+def holds_texts(run: Run) -> bool:
+    """Whether a run was made from texts."""
+    return bool(run.about.get("transform", {}).get("kind") == KIND)
+
+
+def reopen_texts(run: Run, places: Places | None = None) -> tuple[nn.Module, TokenTransform]:
+    """The network of a run of texts, and its tokenizer; see `reopen_network`.
+
+    Raises:
+        InputError: likewise; a tokenizer that is no longer the same.
+    """
+    found = reopen_loaded(run, places)
+    if not isinstance(found.transform, TokenTransform):
+        raise InputError(f"{found.spec} has no tokenizer any more: expected the run's network")
+    return found.model, found.transform.as_recorded(run.about["transform"])
 
 
 def load_as(

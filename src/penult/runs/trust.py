@@ -6,6 +6,7 @@ A run folder is data, and may come from anybody. The rule: of what a run names, 
    plain options), data sets of the Hugging Face hub (`hf:NAME`), and its own demo;
 2. a function of a Python file that this user has named in a penult command on this computer, with
    the same options, where neither the file nor what it imports from its folder has changed since;
+   likewise `hf:FOLDER` with the same settings and tokenizer in the folder, of which none is code;
 3. anything, with `--trust-run`.
 
 What is named on the command line itself (`--network`, `--data`, `--eval`) is the user's own word.
@@ -32,6 +33,7 @@ class UntrustedError(InputError):
     """A run names code that is not to be run."""
 
 
+SETTINGS = (".json", ".txt", ".model", ".py", ".jinja")
 OWN = frozenset({"penult.demo:DigitsCNN"})
 _NAMES = {
     "torchvision": re.compile(r"\w+"),
@@ -48,12 +50,14 @@ _named: dict[str, list[str]] = {}
 
 
 def remember(spec: str, options: Sequence[str] = ()) -> None:
-    """Keep in mind that the user has named `file.py:name` with these `--set` options."""
-    if not is_file_spec(spec):
+    """Keep in mind that the user has named this code or folder with these `--set` options."""
+    if is_file_spec(spec):
+        file, _, name = spec.rpartition(":")
+        place, key = str(Path(file).resolve()), _key(name, options, code_digest(spec))
+    elif (folder := _network_folder(spec)) is not None:
+        place, key = str(folder.resolve()), _key("hf:", options, _settings_digest(folder))
+    else:
         return
-    file, _, name = spec.rpartition(":")
-    place = str(Path(file).resolve())
-    key = _key(name, options, code_digest(spec))
     known = _places(key)
     if place in known:
         return
@@ -103,6 +107,10 @@ def require_trusted(
             why = "you have not named this file in a penult command on this computer"
         else:
             return spec
+    elif what == "network" and (folder := _network_folder(spec)) is not None:
+        if str(folder.resolve()) in _places(_key("hf:", options, _settings_digest(folder))):
+            return spec
+        why = "you have not named this folder, as it is now, in a penult command on this computer"
     shown = " ".join(["", *(f"--set {option}" for option in options)]) if options else ""
     raise UntrustedError(
         f"the {what} of {run} is the code {spec}{shown}, which is not run: {why}; name it yourself "
@@ -133,6 +141,22 @@ def _on_the_hub(spec: str) -> bool:
     name, _, split = rest.partition(":")
     plain = _NAMES["hf"].fullmatch(name) and re.fullmatch(r"[\w.\-]*", split)
     return library == "hf" and bool(plain) and not Path(name).exists()
+
+
+def _network_folder(spec: str) -> Path | None:
+    """The folder of a network of `transformers` on this computer, `hf:FOLDER`."""
+    library, _, name = spec.partition(":")
+    return Path(name) if library == "hf" and name and Path(name).is_dir() else None
+
+
+def _settings_digest(folder: Path) -> str:
+    """Hash of a network's settings and tokenizer; its weights are compared when they are read."""
+    digest = hashlib.blake2b(digest_size=16)
+    for file in sorted(folder.iterdir()):
+        if file.is_file() and file.suffix in SETTINGS:
+            content = hashlib.blake2b(file.read_bytes(), digest_size=16).digest()
+            digest.update(file.name.encode("utf-8", "surrogateescape") + b"\0" + content)
+    return digest.hexdigest()
 
 
 def _places(key: str) -> list[str]:

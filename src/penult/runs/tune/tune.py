@@ -25,7 +25,13 @@ from penult.features.features import Features
 from penult.heads.refit.softmax import refit_softmax
 from penult.heads.sparse_head import SparseHead, accuracies
 from penult.network.replace import Replacement, replace_head
-from penult.runs.reopen import Chosen, Places, reopen_images, reopen_network
+from penult.runs.reopen import (
+    Chosen,
+    Places,
+    holds_texts,
+    reopen_images,
+    reopen_network,
+)
 from penult.runs.run import Run
 from penult.runs.tune.folder import Tuned, claim_tuned, hash_of, selection, tuned_folder
 from penult.runs.tune.training import Images, Training, TrainingPlan, correct
@@ -133,6 +139,11 @@ class _Job:
         }
 
     def whole(self, sparse: SparseHead, sources: Places) -> dict[str, Any]:
+        if holds_texts(self.run):
+            raise InputError(
+                f"{self.run.folder} is a run of texts, and only networks of images are trained "
+                "whole: give --head-only to fit the head"
+            )
         images = self._images(reopen_images(self.run, "data", sources))
         shown = self._images(reopen_images(self.run, "evaluation", sources))
         model = reopen_network(self.run, sources)
