@@ -143,7 +143,9 @@ def test_composed_and_decomposed_names_are_the_same(kind: str, tmp_path: Path) -
         files = {f"{name}/é{form[:0]}.png": picture(), "zoo/1.png": picture()}
         files = {unicodedata.normalize(form, key): value for key, value in files.items()}
         data = open_data(write(kind, tmp_path / form, files))
-        assert data.load(0).size == (4, 3)
+        image = data.load(0)
+        assert isinstance(image, Image.Image)
+        assert image.size == (4, 3)
         found.append((data.class_names, data.id(0), data.id(1), data.fingerprint))
     assert found[0] == found[1]
 

@@ -342,7 +342,7 @@ def test_torchvision_with_weights_from_a_file(tmp_path: Path) -> None:
     loaded = load_model(name, weights=tmp_path / "a.safetensors", options={"num_classes": "5"})
     assert_same(loaded, trained)
     assert loaded.class_names is None
-    assert loaded.transform is not None
+    assert isinstance(loaded.transform, Transform)
     assert (loaded.transform.resize, loaded.transform.crop) == (256, 224)
     assert_one_line(
         "the file has 5 classes, the network 1000: --set num_classes=5$",
@@ -407,7 +407,7 @@ def test_torchvision_weights_by_name(
     monkeypatch.setattr(models.WeightsEnum, "get_state_dict", get_state_dict)
     loaded = load_model("torchvision:mobilenet_v2", **how)
     assert asked == [enum[weights]]
-    assert loaded.transform is not None
+    assert isinstance(loaded.transform, Transform)
     assert loaded.transform.resize == {"IMAGENET1K_V1": 256, "IMAGENET1K_V2": 232}[weights]
     assert loaded.class_names is not None
 
@@ -483,7 +483,7 @@ def test_timm_with_weights_from_a_file(tmp_path: Path) -> None:
     )
     assert_same(loaded, trained)
     assert loaded.class_names is None
-    assert loaded.transform is not None
+    assert isinstance(loaded.transform, Transform)
     assert loaded.transform.source == "timm"
     assert loaded.transform.crop == (160, 160)
 
@@ -541,7 +541,7 @@ def test_another_input_size_of_the_network_is_that_of_its_images(
     options: dict[str, str], crop: Any, resize: int
 ) -> None:
     loaded = load_model("timm:vit_tiny_patch16_224", weights="random", options=options)
-    assert loaded.transform is not None
+    assert isinstance(loaded.transform, Transform)
     assert (loaded.transform.crop, loaded.transform.resize) == (crop, resize)
     height, width = crop if isinstance(crop, tuple) else (crop, crop)
     loaded.model(torch.zeros(1, 3, height, width))
@@ -549,7 +549,7 @@ def test_another_input_size_of_the_network_is_that_of_its_images(
 
 def test_a_network_for_grey_images_reads_grey_images() -> None:
     loaded = load_model("timm:test_resnet", weights="random", options={"in_chans": "1"})
-    assert loaded.transform is not None
+    assert isinstance(loaded.transform, Transform)
     assert loaded.transform.channels == 1
     assert loaded.transform.mean == pytest.approx((0.449,), abs=0.1)
 
@@ -574,7 +574,7 @@ def test_a_factory_that_returns_a_timm_network_has_its_transform(here: Path) -> 
         "import timm\ndef mine():\n    return timm.create_model('test_resnet', num_classes=3)\n"
     )
     loaded = load_model("mine.py:mine")
-    assert loaded.transform is not None
+    assert isinstance(loaded.transform, Transform)
     assert loaded.transform.source == "timm"
 
 
@@ -624,7 +624,7 @@ def test_hf_from_a_folder(vit: tuple[Path, nn.Module]) -> None:
     loaded = load_model(f"hf:{folder}")
     assert_same(loaded, trained)
     assert loaded.class_names == ("cat", "dog", "newt")
-    assert loaded.transform is not None
+    assert isinstance(loaded.transform, Transform)
     assert loaded.transform.resize == (32, 32)
     assert loaded.transform.mean == (0.5, 0.5, 0.5)
 

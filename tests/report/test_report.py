@@ -70,7 +70,7 @@ class Shallow(nn.Module):
 
 def trained(source: ImageSource, seed: int = 0) -> Shallow:
     batches = list(source.batches(0))
-    images = torch.cat([source.inputs(batch, torch.device("cpu")) for batch in batches])
+    images = torch.cat([TRANSFORM.normalise(batch.images) for batch in batches])
     labels = torch.cat([batch.labels for batch in batches])
     torch.manual_seed(seed)
     network = Shallow()

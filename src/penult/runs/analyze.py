@@ -15,6 +15,7 @@ from penult.data.classes import distinct
 from penult.data.open import ImageData
 from penult.data.source import ImageSource, Pass
 from penult.data.tokens import Preparation
+from penult.data.transform import Transform
 from penult.errors import InputError
 from penult.features.collect import Progress, features_shards, network_shards
 from penult.features.features import Features
@@ -132,13 +133,16 @@ def analyze_network(
         "transform": transform.to_json(),
     }
     predicted = replace(how, labels="predicted")
+    views = None
+    if options.views:
+        if not isinstance(transform, Transform):
+            raise InputError("--views are images cropped and mirrored, and these are texts")
+        views = Views(options.views, model, head, data, transform, how, options.seed, progress)
     parts = Parts(
         part(data, "train", how),
         part(evaluation, "eval", how) if evaluation is not None else None,
         part(also, "also", predicted) if also is not None else None,
-        Views(options.views, model, head, data, transform, how, options.seed, progress)
-        if options.views
-        else None,
+        views,
     )
 
     def still(run: Run) -> None:

@@ -41,7 +41,9 @@ class ViewSource(ImageSource):
         text = f"{self.seed} {batch.ids[0]}".encode("utf-8", "surrogateescape")
         drawn = int.from_bytes(hashlib.blake2b(text, digest_size=7).digest(), "little")
         generator = torch.Generator().manual_seed(drawn)
-        return augmented(super().inputs(batch, device), self.kinds, generator)
+        images = super().inputs(batch, device)
+        assert isinstance(images, Tensor)
+        return augmented(images, self.kinds, generator)
 
 
 @dataclass(frozen=True)
