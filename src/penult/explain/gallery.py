@@ -21,9 +21,10 @@ from penult.explain.survey import ShownSample
 from penult.explain.thumbnails import SIDE, coarser, picture_of
 from penult.features.collect import Progress, autocast
 from penult.network.calling import evaluating
-from penult.runs.reopen import Places, dtype_of_run, images_of, reopen_network
+from penult.runs.reopen import Places, dtype_of_run, holds_texts, images_of, reopen_network
 from penult.runs.run import Run
 from penult.storage import read_json, read_tensors, write_folder, write_json, write_tensors
+from penult.text import one_line
 
 FORMAT = "penult-examples/1"
 MAPS_FORMAT = "penult-maps/1"
@@ -33,6 +34,12 @@ EXAMPLES = 16  # images that tell what size the network takes
 MOST_ATTRIBUTED = 200
 MOST_EXACT = 2000  # pictures from which tiny ones are compressed too
 TOLERANCE = 0.02  # of the largest feature: half-precision runs round as coarsely
+
+LONGEST_TEXT = 240  # characters of a text that are shown
+TEXTS = (
+    "The samples are texts, of which the beginnings are shown; penult explain RUN eval:NUMBER "
+    "marks the words that count."
+)
 
 THERE, MISSING, CHANGED = "there", "missing", "changed"
 
@@ -48,12 +55,14 @@ class Picture:
         sample: what it shows.
         state: "there"; "missing" (with `file` empty); or "changed": the network sees something
             else in it than when it was analysed, so that it has no heat maps.
-        data: the small picture, WebP or PNG; empty where missing.
+        data: the small picture, WebP or PNG; empty where missing, and of a text.
+        text: the beginning of a text; empty for an image.
     """
 
     sample: ShownSample
     state: str
     data: bytes = b""
+    text: str = ""
 
 
 @dataclass(eq=False)
@@ -206,6 +215,8 @@ def take_pictures(
     maps = options.maps
     if not wishes or "transform" not in run.about or not any(wish.sample.id for wish in wishes):
         return Gallery(None, "The run was made from features: there are no images to show.")
+    if holds_texts(run):
+        return _texts(run, wishes, options)
     identity = _identity(run, wishes, maps)
     found = Gallery.load(run.examples_folder, identity)
     whole = found is not None and found.count(THERE) == len(wishes) and (found.kind or not maps)
@@ -223,6 +234,24 @@ def take_pictures(
     except (InputError, OSError) as error:
         # They only save time; the folder may well be one that is not to be written.
         warnings.warn(f"the pictures are not kept in the run: {error}", stacklevel=2)
+    return made
+
+
+def _texts(run: Run, wishes: Sequence[Wish], options: PictureOptions) -> Gallery:
+    """The beginnings of texts in place of pictures; they are read anew each time."""
+    sources = options.sources or Places()
+    data = {
+        part: _ByName(images_of(run, name, sources))
+        for part, name in (("train", "data"), ("eval", "evaluation"))
+    }
+    made = Gallery(None, TEXTS)
+    for n, wish in enumerate(wishes, 1):
+        found, index = data[wish.key[0]].find(wish.sample)
+        text = "" if found is None else found.load(index)
+        shown = one_line(" ".join(text.split()), LONGEST_TEXT) if isinstance(text, str) else ""
+        made.pictures[wish.key] = Picture(wish.sample, THERE if shown else MISSING, text=shown)
+        if options.progress is not None:
+            options.progress(n, len(wishes))
     return made
 
 

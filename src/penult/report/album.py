@@ -119,6 +119,7 @@ class Shots:
                 "class": picture.sample.label,
                 "predicted": picture.sample.predicted,
                 "src": f"data:image/{kind};base64,{text}" if picture.data else None,
+                **({"text": picture.text} if picture.text else {}),
             }
 
     def of(self, place: Place) -> list[list[Any]]:

@@ -53,6 +53,11 @@ function tint(data, at, value) {
 function picture(index, map, name) {
   const image = item("image", index);
   const frame = el("span", { class: "frame" });
+  if (image?.text) {
+    frame.classList.add("words");
+    frame.append(el("bdi", null, image.text));
+    return frame;
+  }
   if (!image || !image.src) {
     frame.classList.add("missing");
     frame.append(el("span", null, el("bdi", null, image?.id || name || "no image")));
