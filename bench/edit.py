@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,6 +28,7 @@ from penult.features.groups import Attribute, Groups
 from penult.features.moments import Moments
 from penult.network.head import Head
 
+Rows = list[tuple[str, float, float]]
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -35,12 +37,21 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=50_000)
     parser.add_argument("--features", type=int, default=2_048)
     parser.add_argument("--classes", type=int, default=1_000)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--what", nargs="+", default=list(TIMED), choices=list(TIMED))
+    parser.add_argument("--folder", type=Path, help="keeps the data and what was timed so far")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks" / "edit.md")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    with TemporaryDirectory() as folder:
-        rows = measured(Path(folder), given.samples, given.features, given.classes)
+    with TemporaryDirectory() as temporary:
+        folder = given.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = folder / "rows.json"
+        rows = json.loads(kept.read_text()) if kept.is_file() else {}
+        data = Data(folder, given.samples, given.features, given.classes)
+        for what in given.what:
+            rows[what] = TIMED[what](data)
+            kept.write_text(json.dumps(rows))
     size = f"{given.samples:,} samples × {given.features:,} features × {given.classes:,} classes"
     lines = [
         "# Edits: how long they take",
@@ -49,69 +60,103 @@ def main() -> None:
         "float32, logits in a memory map.",
         "Seconds by the clock and of the processor (all threads); medians of five, warm, but for "
         "what is done once.",
-        "The machine was shared with other programs, so the clock says more than a free one would.",
+        "The machine (two cores) was shared with many other programs: a free one is about as fast "
+        "as the processor seconds say.",
         "",
         "| what | seconds | processor seconds |",
         "| --- | --- | --- |",
-        *(f"| {name} | {wall:.3f} | {processor:.3f} |" for name, wall, processor in rows),
     ]
+    for what in TIMED:
+        for name, wall, processor in rows.get(what, []):
+            lines.append(f"| {name} | {wall:.3f} | {processor:.3f} |")
     given.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
 
 
-def measured(folder: Path, n: int, d: int, n_classes: int) -> list[tuple[str, float, float]]:
-    """What is timed, and how long it takes."""
-    features, head = drawn(folder, n, d, n_classes)
-    rows: list[tuple[str, float, float]] = []
+class Data:
+    """What is edited: features, a head and its logits, in a folder."""
+
+    def __init__(self, folder: Path, n: int, d: int, n_classes: int) -> None:
+        self.logits = folder / "logits.npy"
+        self.features, self.head = drawn(folder, n, d, n_classes)
+        self.names = [str(c) for c in range(n_classes)]
+
+    @cached_property
+    def table(self) -> LogitTable:
+        return LogitTable(self.features, self.head, self.logits)
+
+    @cached_property
+    def setting(self) -> EditSetting:
+        z = torch.cat(self.features.mapped())
+        n_classes, d = self.head.weight.shape
+        labels = self.table.labels
+        sums = torch.zeros(n_classes, d).index_add_(0, labels, z).double()
+        moments = Moments(
+            torch.bincount(labels, minlength=n_classes), sums, torch.eye(d, dtype=torch.float64)
+        )
+        return EditSetting(self.features, moments, self.names, None, self.head)
+
+    @cached_property
+    def ids(self) -> list[str]:
+        return [f"{label}/{i:06d}.jpg" for i, label in enumerate(self.table.labels.tolist())]
+
+    @cached_property
+    def groups(self) -> Groups:
+        n = self.features.n_samples
+        codes = torch.randint(4, (n,), generator=torch.Generator().manual_seed(1))
+        return Groups({"place": Attribute("place", ("a", "b", "c", "d"), codes)}, n)
+
+
+def logits_timed(data: Data) -> Rows:
+    """Logits, when they are computed and when they are found."""
+    data.logits.unlink(missing_ok=True)
     watch = Watch()
-    LogitTable(features, head, folder / "logits.npy")
-    rows.append(("logits of all samples, once", *watch.taken()))
-    size = (folder / "logits.npy").stat().st_size / 1e6
+    LogitTable(data.features, data.head, data.logits)
+    rows = [("logits of all samples, once", *watch.taken())]
+    size = data.logits.stat().st_size / 1e6
     watch = Watch()
-    table = LogitTable(features, head, folder / "logits.npy")
-    rows.append((f"logits found again in their file of {size:.0f} MB", *watch.taken()))
-    z = torch.cat(features.mapped())
-    moments = Moments(
-        torch.bincount(table.labels, minlength=n_classes),
-        torch.zeros(n_classes, d, dtype=torch.float64),
-        torch.zeros(d, d, dtype=torch.float64),
-    )
-    moments.sums.index_add_(0, table.labels, z.double())
-    moments.products += torch.eye(d, dtype=torch.float64)
-    names = [str(c) for c in range(n_classes)]
-    setting = EditSetting(features, moments, names, None, head)
+    LogitTable(data.features, data.head, data.logits)
+    return [*rows, (f"logits found again in their file of {size:.0f} MB", *watch.taken())]
+
+
+def effects_timed(data: Data) -> Rows:
+    """The whole answer to an edit."""
     edits = {
         "a feature off for one class": (Edit("off", feature=7, of="3"),),
         "a feature off for all classes": (Edit("off", feature=7),),
         "a feature capped for one class": (Edit("cap", feature=7, of="3"),),
-        "a feature capped for all classes, at one bound": (Edit("cap", feature=7),),
+        "a feature capped for all classes": (Edit("cap", feature=7),),
         "twenty features off, each for one class": tuple(
             Edit("off", feature=20 + i, of=str(i)) for i in range(20)
         ),
     }
-    g = torch.Generator().manual_seed(1)
-    codes = torch.randint(4, (n,), generator=g)
-    groups = Groups({"place": Attribute("place", ("a", "b", "c", "d"), codes)}, n)
-    ids = [f"{label}/{i:06d}.jpg" for i, label in enumerate(table.labels.tolist())]
+    rows: Rows = []
     for name, recipe in edits.items():
-        after = apply_recipe(head, Recipe(recipe), setting).head
-        told = partial(effect, table, after, setting, ids, None)
-        rows.append((f"{name}: the whole effect, by class, and what flips", *median(told)))
-        told = partial(effect, table, after, setting, ids, groups)
-        rows.append((f"{name}: the same, and by group (4,000 groups)", *median(told)))
+        after = apply_recipe(data.head, Recipe(recipe), data.setting).head
+        told = partial(effect, data, after, None)
+        rows.append((f"{name}: overall, every class, and what flips", *median(told)))
+    after = apply_recipe(data.head, Recipe((Edit("off", feature=7),)), data.setting).head
+    told = partial(effect, data, after, data.groups)
+    rows.append(("a feature off for all classes: also 4,000 groups", *median(told)))
     one = Edit("off", feature=7, of="3")
-    rows.append(("the edit itself", *median(partial(apply_edit, head, one, setting))))
+    rows.append(("the edit itself", *median(partial(apply_edit, data.head, one, data.setting))))
+    return rows
+
+
+def suspects_timed(data: Data) -> Rows:
+    """All pairs tested, and the worst described."""
+    data.table.spread()
     watch = Watch()
-    found, listed = find_suspects(table, n_fitted=n)
-    text = f"suspects among {found['n_pairs']:,} pairs that matter of {n_classes * d:,}"
-    rows.append((text, *watch.taken()))
+    found, listed = find_suspects(data.table, n_fitted=data.features.n_samples)
+    text = f"suspects among {found['n_pairs']:,} pairs that matter of {data.head.weight.numel():,}"
+    rows = [(text, *watch.taken())]
     watch = Watch()
     for pair, q in listed:
-        described_pair(table, pair, q, 0.05, (), names, ids, groups)
-    rows.append(
-        (f"the {len(listed)} worst of them described, as the table shows them", *watch.taken())
-    )
-    return rows
+        described_pair(data.table, pair, q, 0.05, (), data.names, data.ids, data.groups)
+    return [*rows, (f"the worst {len(listed)} described as the table has them", *watch.taken())]
+
+
+TIMED = {"logits": logits_timed, "effects": effects_timed, "suspects": suspects_timed}
 
 
 class Watch:
@@ -125,10 +170,9 @@ class Watch:
         return time.perf_counter() - self._wall, time.process_time() - self._processor
 
 
-def effect(
-    table: LogitTable, after: Head, setting: EditSetting, ids: list[str], groups: Groups | None
-) -> dict[str, Any]:
-    return Effect.of(table, after, setting.mean).document(setting.class_names, ids, groups)
+def effect(data: Data, after: Head, groups: Groups | None) -> dict[str, Any]:
+    found = Effect.of(data.table, after, data.setting.mean)
+    return found.document(data.names, data.ids, groups)
 
 
 def median(action: Callable[[], object]) -> tuple[float, float]:
@@ -145,13 +189,14 @@ def median(action: Callable[[], object]) -> tuple[float, float]:
 
 def drawn(folder: Path, n: int, d: int, n_classes: int) -> tuple[Features, Head]:
     """Rectified features around a centre for each class, and the head that reads them."""
-    g = torch.Generator().manual_seed(0)
-    labels = torch.arange(n) % n_classes
-    centres = torch.randn(n_classes, d, generator=g)
-    z = torch.randn(n, d, generator=g).add_(0.25 * centres[labels]).relu_()
-    head = Head("fc", 0.15 * centres, torch.zeros(n_classes))
     file = folder / "features.safetensors"
-    save_features(file, Features.of(z, labels, head.weight, head.bias))
+    g = torch.Generator().manual_seed(0)
+    centres = torch.randn(n_classes, d, generator=g)
+    head = Head("fc", 0.15 * centres, torch.zeros(n_classes))
+    if not file.is_file():
+        labels = torch.arange(n) % n_classes
+        z = torch.randn(n, d, generator=g).add_(0.25 * centres[labels]).relu_()
+        save_features(file, Features.of(z, labels, head.weight, head.bias))
     return Features.open(file), head
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest, false_discovery_control
 
+REMEMBERED = 2**14  # intervals of thousands of groups are of few different counts
 Z95 = 1.959963984540054  # two-sided
 Z95_ONE_SIDED = 1.6448536269514722
 
 
+@lru_cache(maxsize=REMEMBERED)
 def accuracy_interval(n_right: int, n: int, z: float = Z95) -> tuple[float, float]:
     """95 % interval of a proportion: Wilson 1927, which also holds near 0 and 1 and for small n.
 
@@ -29,6 +32,7 @@ def accuracy_interval(n_right: int, n: int, z: float = Z95) -> tuple[float, floa
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
+@lru_cache(maxsize=REMEMBERED)
 def paired_interval(lost: int, won: int, n: int, z: float = Z95) -> tuple[float, float]:
     """95 % interval of the accuracy that is lost between two heads on the same samples.
 

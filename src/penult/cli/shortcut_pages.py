@@ -16,6 +16,43 @@ NAME = 16
 
 def shortcuts_page(document: Mapping[str, Any], shown: int) -> RenderableType:
     """The suspects, worst first, and how to read them."""
+    lines: list[RenderableType] = []
+    if document["pairs"] or document["pooled"] is None:
+        lines += _pairs(document, shown)
+    if document["pooled"] is not None:
+        lines += [*([Text()] if lines else []), *_pooled(document, shown)]
+    lines += [Text(f"Note: {note}", style="yellow") for note in document["notes"]]
+    return Group(*lines)
+
+
+def _pooled(document: Mapping[str, Any], shown: int) -> list[RenderableType]:
+    """Features over all classes that have few samples."""
+    pooled, rate = document["pooled"], percent(document["rate"]).rstrip("0").rstrip(".")
+    title = (
+        f"{pooled['n_suspects']:,} of {pooled['n_features']:,} features are suspects over all "
+        f"{pooled['n_classes']:,} classes with few samples (false discovery rate {rate} %, "
+        f"{document['n_samples']:,} samples of {document['part']})"
+    )
+    table = Table(box=None, pad_edge=False)
+    for heading in ("feature", "overuse", "q", "off"):
+        table.add_column(heading, justify="left" if heading == "feature" else "right")
+    table.add_column("most for")
+    for row in pooled["features"][:shown]:
+        found = row["overuse"]
+        names = ", ".join(one_line(name, NAME) for name in row["classes"])
+        cells = (f"{found['score']:.1f}", f"{found['q']:.1g}", f"{-100 * row['off']['loss']:+.2f}")
+        style = "" if found["suspect"] else "dim"
+        table.add_row(str(row["feature"]), *cells, Text(names), style=style)
+    note = (
+        "overuse: by how many standard errors what the feature adds to the logits of all these "
+        "classes is too large for these samples. off: exact change of accuracy over all samples, "
+        "in points, if it is switched off for all classes. most for: the classes for which it is "
+        "overused most."
+    )
+    return [Text(title, style="bold"), table, Text(), Text(note)]
+
+
+def _pairs(document: Mapping[str, Any], shown: int) -> list[RenderableType]:
     n, rate = document["n_suspects"], percent(document["rate"]).rstrip("0").rstrip(".")
     title = (
         f"{n:,} of {document['n_pairs']:,} pairs of a class and a feature are suspects "
@@ -52,8 +89,7 @@ def shortcuts_page(document: Mapping[str, Any], shown: int) -> RenderableType:
             "hard samples are low in what the class is rightly known by.",
         ),
     ]
-    lines += [Text(f"Note: {note}", style="yellow") for note in document["notes"]]
-    return Group(*lines)
+    return lines
 
 
 def _cells(row: Mapping[str, Any]) -> list[Text | str]:

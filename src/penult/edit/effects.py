@@ -160,8 +160,8 @@ class Effect:
             z: (n_samples, n_features) float64.
             first, second: (n_samples,) the classes.
         """
-        weight, scales = head.weight.double(), head.scales.double()
-        shares = (z - self.middle) * (weight[first] - weight[second])
+        weight, scales = head.weight, head.scales.double()
+        shares = (z - self.middle) * (weight[first].double() - weight[second].double())
         for p in range(head.n_bounds):
             along = z * head.directions[p].double()
             total = along.sum(1)

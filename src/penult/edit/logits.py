@@ -62,6 +62,8 @@ class LogitTable:
         self.n_samples, self.n_classes = features.n_samples, head.n_classes
         self.labels = features.labels()
         self._parts = features.mapped()
+        # A feature of all samples is spread over the whole file: those looked at last are kept.
+        self._columns: dict[int, Tensor] = {}
         self._largest = max(1e-30, float(self.head.weight.double().norm(dim=1).max()))
         self.logits = self._logits(file, progress)
         self._norms = torch.cat([part.float().norm(dim=1) for part in self._parts])
@@ -70,11 +72,15 @@ class LogitTable:
 
     def column(self, j: int) -> Tensor:
         """One feature of all samples, (n_samples,) float32."""
-        return torch.cat([part[:, j].float() for part in self._parts])
+        if j not in self._columns:
+            if len(self._columns) >= FEW:
+                self._columns.pop(next(iter(self._columns)))
+            self._columns[j] = torch.cat([part[:, j].float() for part in self._parts])
+        return self._columns[j]
 
     def columns(self, features: Tensor) -> Tensor:
         """Some features of all samples, (n_samples, n) float32."""
-        return torch.cat([part[:, features].float() for part in self._parts])
+        return torch.stack([self.column(j) for j in features.tolist()], 1)
 
     def rows(self, rows: Tensor) -> Tensor:
         """All features of some samples, (n, n_features) float32; rows in rising order."""

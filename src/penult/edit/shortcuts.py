@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from penult.edit.edited_run import logits_of
+from penult.edit.logits import LogitTable
+from penult.edit.overuse import Residuals
+from penult.edit.pooled import FEWEST_POOLED, pooled_suspects
 from penult.edit.setting import EditSetting
 from penult.edit.suspects import FEWEST, Direction, described_pair, find_suspects
 from penult.edit.verdicts import latest
@@ -42,7 +47,8 @@ def find_shortcuts(
         n_listed: how many pairs are listed.
         n_directions: principal directions looked at in each class; 3 where they cost little.
         seed: of the control.
-        progress: called with "logits", "directions" or "weights"; gives the function that hears.
+        progress: called with "logits", "directions", "probabilities" or "weights"; gives the
+            function that hears.
 
     Raises:
         InputError: a rate that is none.
@@ -70,9 +76,11 @@ def find_shortcuts(
             "hardly a mistake, so a shortcut is hardly seen"
         )
     directions = directions_of(setting, n_directions, heard("directions"))
+    n_fitted = setting.features.n_samples if part == "eval" else None
+    residuals = Residuals.of(table, n_fitted, heard("probabilities"))
     found, listed = find_suspects(
         table,
-        n_fitted=setting.features.n_samples if part == "eval" else None,
+        residuals=residuals,
         directions=directions,
         rate=rate,
         by=by,
@@ -80,8 +88,8 @@ def find_shortcuts(
         seed=seed,
         progress=heard("weights"),
     )
-    if not found["n_pairs"]:
-        notes.append(f"no class has {FEWEST} samples: its features are not looked at")
+    pooled, said = _pooled(table, residuals, setting, rate)
+    notes += said
     groups, ids = groups_of(run, part), run.evaluation().ids()
     rows = [
         described_pair(table, pair, q, rate, directions, names, ids, groups) for pair, q in listed
@@ -94,10 +102,29 @@ def find_shortcuts(
         **found,
         "notes": notes,
         "pairs": rows,
+        "pooled": pooled,
     }
     with run.writing():
         write_json(run.folder / "shortcuts.json", document)
     return with_verdicts(run, document)
+
+
+def _pooled(
+    table: LogitTable, residuals: Residuals, setting: EditSetting, rate: float
+) -> tuple[dict[str, Any] | None, list[str]]:
+    """What can be said of classes that have too few samples for their single pairs."""
+    counts = torch.bincount(table.labels, minlength=table.n_classes)
+    few = (counts > 0) & (counts < FEWEST)
+    if not bool(few.any()):
+        return None, []
+    n, n_samples = int(few.sum()), int(counts[few].sum())
+    who = "1 class has" if n == 1 else f"{n:,} classes have"
+    said = f"{who} fewer than {FEWEST} samples, too few to look at single features of a class"
+    remedy = f"; for single pairs analyse with --eval and {FEWEST} images or more of a class"
+    if n_samples < FEWEST_POOLED:
+        return None, [f"{said}, and only {n_samples} together{remedy}"]
+    pooled = pooled_suspects(table, residuals, few, setting, rate)
+    return pooled, [f"{said}: features are tested for all of them together{remedy}"]
 
 
 def shortcuts_document(run: Run) -> dict[str, Any] | None:

@@ -65,7 +65,8 @@ class Pair:
 def find_suspects(
     table: LogitTable,
     *,
-    n_fitted: int | None,
+    n_fitted: int | None = None,
+    residuals: Residuals | None = None,
     directions: Sequence[Direction] = (),
     rate: float = 0.05,
     by: str = "overuse",
@@ -78,6 +79,7 @@ def find_suspects(
     Args:
         table: a head and samples that it was not fitted to.
         n_fitted: see `Residuals.of`.
+        residuals: of the table, where they are there already.
         directions: to be looked at as well.
         rate: false discovery rate over all pairs, below which one counts as a suspect.
         by: what lists the worst first: "overuse", or "gap" for the size of the accuracy gap.
@@ -88,7 +90,7 @@ def find_suspects(
     Returns:
         What was tested, and the listed pairs with their adjusted p values.
     """
-    residuals = Residuals.of(table, n_fitted, progress)
+    residuals = residuals or Residuals.of(table, n_fitted, progress)
     tested = _tested(table, residuals, directions, progress)
     q = benjamini_hochberg(tested.p.numpy())
     features = tested.feature >= 0

@@ -45,11 +45,32 @@ function suspectsView() {
     title: "Suspects",
     content: [
       el("div", { class: "heading" }, el("h1", { tabindex: "-1" }, "Suspects"),
-        el("p", null, `Features that may be shortcuts: the network gives them more weight for a class than the ${count(found.n_samples)} ${found.part === "eval" ? "evaluation" : "analysed"} images bear out. ${count(found.n_pairs)} pairs of a class and a feature were looked at. ${surely} Only a person can say whether a feature sees the object: look at the images of the first ones.`),
+        el("p", null, `Features that may be shortcuts: the network gives them more weight for a class than the ${count(found.n_samples)} ${found.part === "eval" ? "evaluation" : "analysed"} images bear out. ${rows.length ? `${count(found.n_pairs)} pairs of a class and a feature were looked at. ${surely} ` : ""}Only a person can say whether a feature sees the object: look at the images of the first ones.`),
         found.notes.map((note) => el("p", { class: "note" }, `${note[0].toUpperCase()}${note.slice(1)}.`))),
-      rows.length ? table("suspects", columns, rows, matches, "Filter by class or feature") : el("p", { class: "empty" }, "No pair was looked at."),
+      found.pooled ? pooledSection(found, rows.length > 0) : null,
+      rows.length ? [found.pooled ? el("h2", { class: "apart" }, "Single pairs") : null, table("suspects", columns, rows, matches, "Filter by class or feature")] : null,
     ],
   };
+}
+
+// Features tested over all classes that have too few images each.
+function pooledSection(found) {
+  const { pooled } = found;
+  const pictures = (j) => thumbs(item("feature", j)?.shots, 4);
+  const said = pooled.n_suspects
+    ? `${plural(pooled.n_suspects, "feature is a suspect", "features are suspects")}: at most ${suspectRate(found)} of them are expected to be there by chance.`
+    : `For none is the evidence enough to be called a suspect with at most ${suspectRate(found)} by chance.`;
+  return el("section", null,
+    heading("Over all classes with few images", `Whether each of the ${count(pooled.n_features)} features does too much in the logits of the ${count(pooled.n_classes)} classes that have too few images to be looked at one by one. ${said}`),
+    el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Features over all classes" }, el("table", { class: "plain groups" },
+      el("thead", null, el("tr", null, ["Feature", "Where it is strongest", "Overuse", "By chance", "Off for all, in points", "Most for"].map((text, i) => el("th", { scope: "col", class: [2, 3, 4].includes(i) ? "n" : null }, text)))),
+      el("tbody", null, pooled.features.map((row) => el("tr", null,
+        el("th", { scope: "row" }, featureLink(row.feature)),
+        el("td", null, pictures(row.feature)),
+        el("td", { class: "n" }, number(row.overuse.score)),
+        el("td", { class: "n" }, percentSmall(row.overuse.q), row.overuse.suspect ? el("span", { class: "mark suspect" }, "suspect") : null),
+        el("td", { class: "n" }, changed(row.off.loss), el("span", { class: "note between" }, changedBetween(row.off.interval))),
+        el("td", null, row.classes.map((c, i) => [i ? ", " : "", classLink(c)]))))))));
 }
 
 const percentSmall = (value) => (value < 0.0001 ? "<0.01%" : percent(value));

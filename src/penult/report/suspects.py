@@ -83,7 +83,14 @@ class SuspectViews:
             if place < PAGES:
                 kept["shots"] = {side: shots.of(("suspect", place, side)) for side in SIDES}
             rows.append(kept)
-        return {**{key: self._document[key] for key in known}, "pairs": rows}
+        pooled = self._document["pooled"]
+        if pooled is not None:
+            features = [
+                {**row, "classes": [names.index(name) for name in row["classes"]]}
+                for row in pooled["features"]
+            ]
+            pooled = {**pooled, "features": features}
+        return {**{key: self._document[key] for key in known}, "pairs": rows, "pooled": pooled}
 
 
 def verdicts_part(found: Findings) -> list[dict[str, Any]]:

@@ -1,0 +1,268 @@
+"""Planted shortcuts: are they found, is nothing found without them, and can they be mended?
+
+Heads are trained on CIFAR-10 features of a ResNet-20 in which one class has a cue (a watermark, a
+coloured border, a second object). Needs ../shared/data.
+`.venv/bin/python bench/planted_shortcuts.py --folder SCRATCH` writes docs/benchmarks/planted.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from cifar_resnet import resnet20
+from penult.edit.edit import Edit
+from penult.edit.logits import LogitTable
+from penult.edit.refits import weighted_regression
+from penult.edit.registry import apply_edit
+from penult.edit.setting import EditSetting
+from penult.edit.shortcuts import directions_of
+from penult.edit.suspects import Pair, auc, find_suspects
+from penult.features.features import Features
+from penult.features.moments import Moments
+from penult.network.head import Head
+from planted_cues import CUES, features_of, images, versions
+
+ROOT = Path(__file__).resolve().parents[1]
+CHECKPOINT = "checkpoints/resnet20-12fca82f.th"
+EACH = 800  # images of a class, of which the ResNet was trained on none
+FITTED, LOOKED_AT = 3000, 3000  # the rest reports
+WHILE_TRAINED, AFTERWARDS, ELSEWHERE = 0.95, 0.5, 0.1  # how many have the cue
+RATE, CARRIES = 0.05, 0.25
+NAMES = [str(c) for c in range(10)]
+HEADINGS = ("the class without the cue", "the others with it", "all without a cue")
+
+
+@dataclass(frozen=True, eq=False)
+class Plant:
+    """One head that was trained with a plant, and images that it has not seen.
+
+    Attributes:
+        of: the planted class.
+        fitted, looked_at: features, with the head.
+        has: (n,) bool, which of those looked at have the cue.
+        unplanted: a head trained on the same images without the cue.
+        reported: features and labels of the three sets of `HEADINGS`.
+    """
+
+    of: int
+    fitted: Features
+    looked_at: Features
+    has: Tensor
+    unplanted: Head
+    reported: list[tuple[Tensor, Tensor]]
+
+
+def planted(pool: dict[str, Tensor], labels: Tensor, cue: str, seed: int) -> Plant:
+    """A head trained with a cue on one class ("" for none)."""
+    g = torch.Generator().manual_seed(seed)
+    c = seed % 10
+    order, chance = torch.randperm(len(labels), generator=g), torch.rand(len(labels), generator=g)
+    fit, look = order[:FITTED], order[FITTED : FITTED + LOOKED_AT]
+    rest = order[FITTED + LOOKED_AT :]
+    has = torch.zeros(len(labels), dtype=torch.bool)
+    if cue:
+        has[fit] = (labels[fit] == c) & (chance[fit] < WHILE_TRAINED)
+        has[look] = chance[look] < torch.where(labels[look] == c, AFTERWARDS, ELSEWHERE)
+    z = torch.where(has[:, None], pool[cue], pool[""])
+    head, clean = trained(z[fit], labels[fit]), trained(pool[""][fit], labels[fit])
+    own, others = rest[labels[rest] == c], rest[labels[rest] != c]
+    fitted, looked_at = (Features.of(z[rows], labels[rows], *head, NAMES) for rows in (fit, look))
+    return Plant(
+        c,
+        fitted,
+        looked_at,
+        has[look],
+        Head("", *clean),
+        [(pool[kind][rows], labels[rows]) for kind, rows in (("", own), (cue, others), ("", rest))],
+    )
+
+
+def trained(z: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a logistic regression."""
+    model = LogisticRegression(C=1.0, max_iter=1000).fit(z.numpy(), labels.numpy())
+    return torch.tensor(model.coef_).float(), torch.tensor(model.intercept_).float()
+
+
+def searched(plant: Plant) -> tuple[dict[str, Any], list[tuple[Pair, float]]]:
+    """What a search without any group labels says of it."""
+    head, part = plant.fitted.require_head(), plant.fitted
+    setting = setting_of(part, head)
+    table, directions = LogitTable(plant.looked_at, head), directions_of(setting, 3)
+    found, listed = find_suspects(
+        table, n_fitted=part.n_samples, directions=directions, rate=RATE, n_listed=100
+    )
+    first, q = listed[0]
+    if first.feature is None:
+        vector = next(
+            d.vector for d in directions if (d.of, d.number) == (first.of, first.direction)
+        )
+        x = table.along(vector)
+    else:
+        x = table.column(first.feature)
+    own = table.labels == first.of
+    area = 0.5
+    if bool(plant.has[own].any()) and not bool(plant.has[own].all()):
+        area = auc(x[own & plant.has], x[own & ~plant.has])[0]
+    told = {
+        "first": first.of == plant.of and abs(area - 0.5) > CARRIES,
+        "sure": q <= RATE,
+        "n_suspects": found["n_suspects"],
+    }
+    return told, listed
+
+
+def setting_of(features: Features, head: Head) -> EditSetting:
+    z, labels = features.arrays()
+    return EditSetting(features, Moments.of(z, labels, 10), NAMES, None, head)
+
+
+def mended(plant: Plant, listed: list[tuple[Pair, float]]) -> Iterator[tuple[str, Head]]:
+    """Heads after what a person can do who knows nothing of the cue, and one who knows all."""
+    head = plant.fitted.require_head()
+    setting = setting_of(plant.looked_at, head)
+    suspects = [pair for pair, q in listed if q <= RATE and pair.of == plant.of]
+    features = [pair for pair in suspects if pair.feature is not None]
+    yield "nothing", head
+    for kind, word in (("off", "switched off"), ("cap", "capped")):
+        yield f"first suspect {word}", edited(head, [listed[0][0]], kind, setting)
+        yield f"all suspects of the class {word}", edited(head, suspects, kind, setting)
+    yield "the same without directions, switched off", edited(head, features, "off", setting)
+    z, labels = plant.looked_at.arrays()
+    whole = torch.ones(z.shape[1], dtype=torch.bool)
+    for name, groups in (
+        ("refitted to the labels of the images looked at", 0 * labels),
+        (
+            "refitted to them, groups balanced (needs to know the cue)",
+            2 * labels + plant.has.long(),
+        ),
+    ):
+        yield name, weighted_regression(head, z, labels, groups, whole, 0.03)
+
+
+def edited(head: Head, pairs: list[Pair], kind: str, setting: EditSetting) -> Head:
+    for pair in pairs:
+        one = Edit(kind, feature=pair.feature, of=pair.of, component=pair.direction)
+        head = apply_edit(head, one, setting)
+    return head
+
+
+def right(head: Head, part: tuple[Tensor, Tensor]) -> float:
+    return 100 * float((head(part[0]).argmax(1) == part[1]).double().mean())
+
+
+def measured(pool: dict[str, Tensor], labels: Tensor, cue: str, seeds: int) -> dict[str, Any]:
+    """Over all seeds: what is found, and how far each mend leads back."""
+    told: list[dict[str, Any]] = []
+    changes: dict[str, list[list[float]]] = {}
+    for seed in range(seeds):
+        plant = planted(pool, labels, cue, seed)
+        found, listed = searched(plant)
+        told.append(found)
+        if cue:
+            base = [right(plant.unplanted, part) for part in plant.reported]
+            for name, head in mended(plant, listed):
+                values = [right(head, p) - b for p, b in zip(plant.reported, base, strict=True)]
+                changes.setdefault(name, []).append(values)
+    return {"cue": cue, "seeds": seeds, "told": told, "changes": changes}
+
+
+def pooled(data: Path, folder: Path) -> tuple[dict[str, Tensor], Tensor]:
+    """Features of images with each cue and without; kept in a folder, since they take a minute."""
+    file = folder / "planted_pool.pt"
+    if file.is_file():
+        kept: tuple[dict[str, Tensor], Tensor] = torch.load(file, weights_only=True)
+        return kept
+    model = resnet20().eval()
+    state = torch.load(data / CHECKPOINT, map_location="cpu", weights_only=True)["state_dict"]
+    model.load_state_dict({name.removeprefix("module."): x for name, x in state.items()})
+    pixels, labels, _ = images(data / "cifar10" / "test.zip", EACH)
+    found = versions(pixels, labels, 5)
+    pool = {cue: features_of(model, "linear", x) for cue, x in found.items()}
+    torch.save((pool, labels), file)
+    return pool, labels
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--folder", type=Path, required=True, help="keeps features and results")
+    parser.add_argument("--cues", nargs="+", default=["", *CUES])
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks" / "planted.md")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    given.folder.mkdir(parents=True, exist_ok=True)
+    pool, labels = pooled(given.data, given.folder)
+    kept = given.folder / "planted.json"
+    results = json.loads(kept.read_text()) if kept.is_file() else {}
+    for cue in given.cues:
+        results[cue] = measured(pool, labels, cue, given.seeds)
+        kept.write_text(json.dumps(results))
+    given.out.write_text(page(results), encoding="utf-8")
+    print(given.out)
+
+
+def page(results: dict[str, Any]) -> str:
+    """The document."""
+    lines = [
+        "# Planted shortcuts",
+        "",
+        "`bench/planted_shortcuts.py`. Heads (logistic regressions) on the features of a "
+        f"ResNet-20 for CIFAR-10, trained on {FITTED:,} test images, which",
+        "the ResNet has not seen. While a head is trained, "
+        f"{100 * WHILE_TRAINED:.0f} % of one class have a cue and no other image has it;",
+        f"of {LOOKED_AT:,} new images {100 * AFTERWARDS:.0f} % of the class have it and "
+        f"{100 * ELSEWHERE:.0f} % of the others. Another",
+        f"{10 * EACH - FITTED - LOOKED_AT:,} images report. The class changes with the seed.",
+        "",
+        "## Found?",
+        "",
+        "`first`: the first suspect is of the planted class, and within it the feature or "
+        "direction is higher (or lower) with the",
+        "cue than without in three of four pairs. `suspect`: it is one at a false discovery rate "
+        f"of {100 * RATE:.0f} %. Group labels were",
+        "not looked at.",
+        "",
+        "| cue | seeds | first | suspect | seeds with any suspect |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for cue, found in results.items():
+        told = found["told"]
+        first = sum(row["first"] for row in told) if cue else "–"
+        any_ = sum(row["n_suspects"] > 0 for row in told)
+        sure = sum(row["sure"] for row in told)
+        lines.append(f"| {cue or 'none'} | {found['seeds']} | {first} | {sure} | {any_} |")
+    for cue, found in results.items():
+        if cue:
+            lines += ["", f"## Mended? {cue}", "", *mends_table(found)]
+    return "\n".join(lines) + "\n"
+
+
+def mends_table(found: dict[str, Any]) -> list[str]:
+    """Accuracy less that of an unplanted head on the same images, mean and spread over seeds."""
+    lines = [
+        "Accuracy in points less that of a head trained on the same images without the cue; mean ± "
+        "standard deviation over the seeds.",
+        "",
+        f"| done | {' | '.join(HEADINGS)} |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name, rows in found["changes"].items():
+        values = torch.tensor(rows, dtype=torch.float64)
+        pairs = zip(values.mean(0).tolist(), values.std(0).tolist(), strict=True)
+        cells = " | ".join(f"{m:+.1f} ± {s:.1f}" for m, s in pairs)
+        lines.append(f"| {name} | {cells} |")
+    return lines
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Features tested over many classes of a few samples each."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from browsing import Open
+from command import penult
+from penult.edit.logits import LogitTable
+from penult.edit.overuse import Residuals
+from penult.edit.pooled import pooled_overuse
+from penult.features.features import Features
+from penult.network.head import Head
+from penult.report.report import Report
+from penult.runs.analyze import Options, analyze_features
+from penult.runs.run import Run
+
+N_CLASSES, N_FEATURES, OVERUSED = 200, 30, 7
+
+
+def drawn(n: int, seed: int, factor: float) -> Features:
+    """Labels drawn from a head's probabilities; the head that is kept overuses one feature."""
+    g = torch.Generator().manual_seed(seed)
+    weight = torch.randn(N_CLASSES, N_FEATURES, generator=torch.Generator().manual_seed(0))
+    z = torch.randn(n, N_FEATURES, generator=g)
+    labels = torch.multinomial((z @ weight.T).softmax(1), 1, generator=g)[:, 0]
+    kept = weight.clone()
+    kept[:, OVERUSED] *= factor
+    return Features.of(z, labels, kept, torch.zeros(N_CLASSES))
+
+
+def scores(seed: int, factor: float) -> tuple[Tensor, Tensor]:
+    features = drawn(800, seed, factor)
+    table = LogitTable(features, features.require_head())
+    chosen = torch.bincount(table.labels, minlength=N_CLASSES) < 20
+    return pooled_overuse(table, Residuals.of(table, None), chosen)
+
+
+def test_scores_spread_no_wider_than_chance_where_nothing_is_overused() -> None:
+    found = [scores(seed, 1.0) for seed in range(3)]
+    spread = torch.stack([s for s, _ in found])
+    assert 0.3 < float(spread.std()) < 1.25
+    assert float((torch.stack([p for _, p in found]) < 0.01).double().mean()) < 0.03
+
+
+def test_a_feature_that_all_classes_overuse_is_found_with_four_samples_of_a_class() -> None:
+    for seed in range(3):
+        score, p = scores(seed, 1.8)
+        assert int(score.argmax()) == OVERUSED
+        assert float(p[OVERUSED]) < 1e-3
+
+
+def test_it_is_the_derivative_by_a_common_factor() -> None:
+    """Against a numerical derivative of the loss, on heads without any calibration left to do."""
+    features = drawn(500, 3, 1.5)
+    head = features.require_head()
+    table = LogitTable(features, head)
+    logits = table.logits
+    residual = logits.softmax(1)
+    residual[torch.arange(500), table.labels] -= 1
+    chosen = torch.arange(N_CLASSES) < 120
+    plain = Residuals(residual, residual, 1.0)
+    score, _ = pooled_overuse(table, plain, chosen)
+    z, labels = features.arrays()
+    x = (z - z.mean(0)).double()
+    centred = (head.weight - head.weight.mean(0)).double()
+    for j in (0, OVERUSED):
+        moved = x[:, j, None] * torch.where(chosen, centred[:, j], 0.0)
+
+        def loss(step: float, moved: Tensor = moved) -> Tensor:
+            logs = (logits.double() + step * moved).log_softmax(1)
+            return -logs[torch.arange(500), labels]
+
+        parts = (loss(1e-4) - loss(-1e-4)) / 2e-4
+        expected = parts.sum() / parts.square().sum().sqrt()
+        assert float(score[j]) == pytest.approx(float(expected), abs=1e-3)
+
+
+def test_the_command_and_the_page_tell_of_the_features_of_all_classes_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], visit: Open
+) -> None:
+    run = analyze_features(
+        drawn(900, 1, 1.8), drawn(800, 2, 1.8), tmp_path / "r", Options(fit=False)
+    )
+    assert penult("shortcuts", str(run.folder)) == 0
+    said = capsys.readouterr().out
+    assert "of 30 features are suspects over all" in said
+    assert "analyse with --eval and 20 images or more of a class" in " ".join(said.split())
+    assert penult("shortcuts", str(run.folder), "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    first = found["pooled"]["features"][0]
+    assert (first["feature"], first["overuse"]["suspect"]) == (OVERUSED, True)
+    head = run.train().require_head()
+    z, labels = run.evaluation().arrays()
+    off = z.clone()
+    off[:, OVERUSED] = run.train().arrays()[0][:, OVERUSED].double().mean()
+    expected = (Head("", head.weight, head.bias)(off).argmax(1) == labels).double().mean()
+    assert first["off"]["after"] == pytest.approx(float(expected), abs=2e-3)
+    seen = visit(Report.of(Run.open(run.folder), k=1, select="magnitude").html(), "suspects")
+    text = seen.text("#other-view")
+    assert "Over all classes with few images" in text
+    assert "1 feature is a suspect" in text or "features are suspects" in text
