@@ -3,7 +3,10 @@
     make demo
     python docs/pictures.py penult-demo
 
-Writes `docs/pictures/`. Needs Chromium and playwright, as the tests do.
+    python docs/pictures.py run --acting
+
+The second takes those of `edit.md`, of a run in which its commands were given. Writes
+`docs/pictures/`. Needs Chromium and playwright, as the tests do.
 """
 
 from __future__ import annotations
@@ -41,17 +44,27 @@ def shots(document: dict[str, Any]) -> dict[str, tuple[str, tuple[int, int], str
     }
 
 
+def acting(document: dict[str, Any]) -> dict[str, tuple[str, tuple[int, int], str]]:
+    """Likewise of what a person does about what is seen."""
+    return {
+        "groups": ("groups", DESKTOP, "light"),
+        "suspect": ("suspect/0", DESKTOP, "light"),
+        "mends": ("edits", DESKTOP, "light"),
+    }
+
+
 def main() -> None:
     """Take them all."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("run", type=Path)
+    options.add_argument("--acting", action="store_true", help="groups, suspects and edits")
     options.add_argument("--out", type=Path, default=Path(__file__).parent / "pictures")
     given = options.parse_args()
     run = Run.open(given.run)
     given.out.mkdir(parents=True, exist_ok=True)
     report = Report.of(run)
     report.save(run.report_file)
-    wanted = shots(report.document)
+    wanted = (acting if given.acting else shots)(report.document)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET.split())
         for name, (view, (width, height), scheme) in wanted.items():
@@ -66,6 +79,8 @@ def main() -> None:
                 taken.save(given.out / f"{name}.webp", quality=QUALITY, method=6)
             page.close()
         browser.close()
+    if given.acting:
+        return
     first = report.document["mistakes"]["rows"][0]["id"]
     save_picture(Explanation.of(run, first), given.out / "explanation.png")
 

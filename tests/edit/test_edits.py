@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -237,3 +238,21 @@ def test_heads_with_bounds_are_refitted_by_no_refit() -> None:
 
 def test_every_kind_of_edit_is_tested() -> None:
     assert {edit.kind for edit in EVERY} == set(EDITS)
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (Edit("scale", feature=1, value=float("nan")), "value: expected a number, found nan"),
+        (Edit("cap", feature=1, at=float("inf")), "at: expected a number, found inf"),
+        (Edit("set", feature=1, of="cat", value=float("-inf")), "expected a number, found -inf"),
+        (Edit("drop", value=2.0), "takes a fraction from 0 to 1, found 2"),
+        (Edit("drop", value=-0.5), "takes a fraction from 0 to 1, found -0.5"),
+        (Edit("off", direction=(0.0,) * 7), "finite numbers, not all 0"),
+        (Edit("off", direction=(float("nan"),) * 7), "finite numbers, not all 0"),
+    ],
+)
+def test_numbers_that_would_spoil_a_head_are_refused(edit: Edit, said: str) -> None:
+    features = drawn()
+    with pytest.raises(InputError, match=re.escape(said)):
+        apply_edit(features.require_head(), edit, setting_of(features))

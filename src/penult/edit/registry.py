@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -80,8 +81,24 @@ def check_edit(edit: Edit, n_features: int, class_names: Sequence[str]) -> None:
         raise InputError(
             f"a direction needs n_features = {n_features} numbers, found {len(edit.direction)}"
         )
+    _require_numbers(edit)
     if isinstance(edit.at, str) and edit.at not in ("mean", "class"):
         raise InputError(f"at: expected mean, class or a number, found {edit.at!r}")
+
+
+def _require_numbers(edit: Edit) -> None:
+    """Refuse numbers that would leave a head without meaning."""
+    for name, value in (("value", edit.value), ("at", edit.at)):
+        if isinstance(value, int | float) and not math.isfinite(value):
+            raise InputError(f"the edit {edit.kind!r}: {name}: expected a number, found {value}")
+    if edit.direction is not None:
+        length = math.hypot(*edit.direction)
+        if not (math.isfinite(length) and length > 0):
+            raise InputError(
+                f"the edit {edit.kind!r}: expected a direction of finite numbers, not all 0"
+            )
+    if edit.kind == "drop" and edit.value is not None and not 0 <= edit.value <= 1:
+        raise InputError(f"the edit 'drop' takes a fraction from 0 to 1, found {edit.value:g}")
 
 
 def apply_edit(head: Head, edit: Edit, setting: EditSetting) -> Head:

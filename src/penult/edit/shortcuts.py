@@ -51,12 +51,16 @@ def find_shortcuts(
             function that hears.
 
     Raises:
-        InputError: a rate that is none.
+        InputError: a rate or a number that is none.
     """
     if not 0 < rate < 1:
         raise InputError(f"the false discovery rate must lie in (0, 1), found {rate}")
     if by not in ("overuse", "gap"):
         raise InputError(f"expected overuse or gap, found {by!r}")
+    if n_directions is not None and n_directions < 0:
+        raise InputError(f"the number of directions must be at least 0, found {n_directions}")
+    if n_listed < 1:
+        raise InputError(f"the number of listed pairs must be at least 1, found {n_listed}")
 
     def heard(name: str) -> Progress | None:
         return progress(name) if progress else None
