@@ -213,7 +213,7 @@ def test_logits_are_kept_in_a_file_and_found_again(tmp_path: Path) -> None:
         (Edit("refit", to="balanced"), "needs an attribute"),
         (Edit("refit", to="balanced", attribute="sex"), "analysed samples have no groups"),
         (Edit("refit", to="least-spurious"), "needs pairs of a feature and a class"),
-        (Edit("drop", value=1.5), "would leave cat, dog, emu, fox without a feature"),
+        (Edit("drop", value=1.5), "takes a fraction from 0 to 1, found 1.5"),
     ],
 )
 def test_edits_that_cannot_be_made_say_why(edit: Edit, message: str) -> None:
