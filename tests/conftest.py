@@ -36,6 +36,14 @@ def one_thread() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def few_proofs() -> Iterator[None]:
+    """Reports prove the sufficient reasons of a few images, which take the longest."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("penult.report.document.REASON_SAMPLES", 20)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Nothing is remembered beyond the tests, nor found from before."""
     with pytest.MonkeyPatch.context() as patch:

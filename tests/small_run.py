@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from contextlib import chdir
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from PIL import Image
 
 from command import penult
+from penult.runs.trust import remember
 
 NET = """
 from torch import nn
@@ -31,14 +34,27 @@ def net():
 """
 
 
+_made: dict[str, Path] = {}  # by the source of the network: it is analysed once
+
+
 def images_for(net: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with images of three classes, analysed by a network into `run`."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "net.py").write_text(net)
+    if net not in _made:
+        _made[net] = tmp_path.parent / f"small_run{len(_made)}"
+        _make(net, _made[net])
+    shutil.copytree(_made[net], tmp_path, dirs_exist_ok=True)
+    remember("net.py:net")  # as naming it in a command does
+    return tmp_path
+
+
+def _make(net: str, folder: Path) -> None:
+    folder.mkdir()
+    (folder / "net.py").write_text(net)
     pixels = np.random.default_rng(0).integers(0, 256, (30, 12, 12, 3), dtype=np.uint8)
     for i, image in enumerate(pixels):
-        place = tmp_path / "data" / "abc"[i % 3] / f"{i:02d}.png"
+        place = folder / "data" / "abc"[i % 3] / f"{i:02d}.png"
         place.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(place)
-    assert penult("analyze", "net.py:net", "data", "--weights", "random", "--out", "run") == 0
-    return tmp_path
+    with chdir(folder):
+        assert penult("analyze", "net.py:net", "data", "--weights", "random", "--out", "run") == 0

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest, false_discovery_control
+from scipy.special import bdtr
 
 REMEMBERED = 2**14  # intervals of thousands of groups are of few different counts
 Z95 = 1.959963984540054  # two-sided
@@ -75,7 +75,7 @@ def sign_test(lost: int, won: int) -> float:
     McNemar's exact test: of the samples that only one head has right, each is lost or won by the
     toss of a coin.
     """
-    return float(binomtest(lost, lost + won).pvalue) if lost + won else 1.0
+    return min(1.0, 2 * float(bdtr(min(lost, won), lost + won, 0.5))) if lost + won else 1.0
 
 
 def benjamini_hochberg(p_values: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
@@ -85,5 +85,7 @@ def benjamini_hochberg(p_values: Sequence[float] | NDArray[np.float64]) -> NDArr
     """
     if not len(p_values):
         return np.zeros(0)
+    from scipy.stats import false_discovery_control  # slow to import
+
     adjusted: NDArray[np.float64] = false_discovery_control(p_values)
     return adjusted

@@ -146,6 +146,7 @@ def test_what_differs_is_named(here: Path, capsys: pytest.CaptureFixture[str]) -
     Path("data/ant/0.png").unlink()
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_the_same_command_ends_with_the_same_bytes(here: Path) -> None:
     pictures(Path("many"), n=1500)
     command = [sys.executable, "-m", "penult", "analyze", "net.py:net", "many", "--eval", "eval"]
@@ -493,7 +494,7 @@ def test_demo_runs_offline(here: Path, capsys: pytest.CaptureFixture[str]) -> No
     frequency, random = (summary["influence"][name]["3"] for name in ("frequency", "random"))
     assert frequency["accuracy"] > random["accuracy"] + 0.2
     data = ["penult.demo:DigitsCNN", "digits:train", "--eval", "digits:test"]
-    arguments = ["--weights", "demo/network.safetensors", "--out", "again", "--json"]
+    arguments = ["--weights", "demo/network.safetensors", "--out", "again", "--no-fit", "--json"]
     assert penult("analyze", *data, *arguments) == 0
     assert json.loads(capsys.readouterr().out)["influence"] == summary["influence"]
 

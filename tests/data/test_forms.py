@@ -458,6 +458,7 @@ def examples(repository: Path) -> list[str]:
     return re.findall(r"^penult analyze.*$", text, re.M)
 
 
+@pytest.mark.slow
 def test_every_example_of_the_page_on_data_runs(
     repository: Path,
     tmp_path: Path,

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from scipy.stats import norm
+from scipy.special import ndtr
 from torch import Tensor
 
 from penult.edit.logits import LogitTable
@@ -104,7 +104,7 @@ class Residuals:
             size = float((residual.square() @ moved.square()).sqrt())
             value = sign * float(residual @ moved) / size if size > 0 else 0.0
             scores.append(value / self.inflation)
-        return scores[0], max(float(norm.sf(score)) for score in scores)
+        return scores[0], max(float(ndtr(-score)) for score in scores)
 
 
 def overuse(table: LogitTable, residuals: Residuals, progress: Progress | None = None) -> Overuse:
@@ -134,7 +134,7 @@ def overuse(table: LogitTable, residuals: Residuals, progress: Progress | None =
         size = variance.sqrt() * residuals.inflation
         scores.append(torch.where(size > 0, sign * gradient / size.clamp_min(1e-300), 0.0))
     worst = torch.minimum(*scores)
-    return Overuse(scores[0], torch.from_numpy(norm.sf(worst.numpy())))
+    return Overuse(scores[0], torch.from_numpy(ndtr(-worst.numpy())))
 
 
 def calibration(logits: Tensor, labels: Tensor, by_class: bool) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from scipy.stats import rankdata
 from torch import Tensor
 
 from penult.edit.gaps import all_gaps, one_gap, within_classes
@@ -257,6 +256,8 @@ def auc(first: Tensor, second: Tensor) -> tuple[float, list[float] | None]:
 
     The variance is that of DeLong, DeLong and Clarke-Pearson 1988, the interval on the logit scale.
     """
+    from scipy.stats import rankdata  # slow to import
+
     m, n = len(first), len(second)
     both = rankdata(torch.cat([first, second]).double().numpy())
     own, other = rankdata(first.double().numpy()), rankdata(second.double().numpy())

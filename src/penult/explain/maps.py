@@ -253,6 +253,11 @@ class _Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.n_operators = 0
         self._see = see
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: torch would import its compiler, which takes seconds, though nothing is compiled."""
+        return False
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:

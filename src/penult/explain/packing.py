@@ -21,7 +21,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import Bounds, LinearConstraint, milp
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -256,6 +255,8 @@ def _search(loads: Floats, weights: Floats, target: int, deadline: float) -> Boo
 
 def _programme(loads: Floats, free: Bools, most: int, deadline: float) -> tuple[Bools, int]:
     """The same by branch and cut, until the deadline: choice (n_features,) and bound."""
+    from scipy.optimize import Bounds, LinearConstraint, milp  # slow to import, and seldom needed
+
     n_features = len(loads)
     seconds = deadline - time.monotonic()
     if seconds <= 0:

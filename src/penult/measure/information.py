@@ -7,7 +7,6 @@ from math import log
 from typing import Any
 
 import torch
-from scipy.stats import rankdata
 from torch import Tensor
 
 from penult.features.features import Features
@@ -114,6 +113,8 @@ def mantel(first: Tensor, second: Tensor, seed: int, n_permutations: int = PERMU
         {"rank_correlation", "p", "n_pairs"}; the numbers NaN where one matrix is constant, or of
         fewer than six classes.
     """
+    from scipy.stats import rankdata  # slow to import
+
     n = len(first)
     i, j = torch.triu_indices(n, n, 1)
     ranks_a = torch.from_numpy(rankdata(first[i, j].numpy())).double()
