@@ -157,7 +157,7 @@ def resnet_cases(shared: Path, work: Path) -> Iterator[Case]:
 
 
 def mobilenet_cases(shared: Path, work: Path) -> Iterator[Case]:
-    """MobileNetV2 on 1,000 classes: half of the fit samples, the other half unlabelled; views."""
+    """MobileNetV2 on 1,000 classes: half of the fit samples, and the other half unlabelled."""
     fit = Features.open(shared / "features" / "mobilenet_v2_fit.safetensors")
     evaluation = Features.open(shared / "features" / "mobilenet_v2_eval.safetensors")
     half = torch.arange(fit.n_samples) % 2 == 0
@@ -167,22 +167,6 @@ def mobilenet_cases(shared: Path, work: Path) -> Iterator[Case]:
     also = fit.subset(~half)
     more = f"and {also.n_samples:,} unlabelled images (`--also`)"
     yield Case(name, more, few, evaluation, also)
-    images = open_data(shared / "imagenet" / "fit.zip")
-    passes = Passes(
-        f"{shared / 'imagenet' / 'networks.py'}:mobilenet_v2",
-        None,
-        images,
-        torch.arange(len(images)),
-        None,
-        work / "mobilenet_v2",
-    )
-    name, few = f"MobileNetV2, 1,000 classes, {len(images):,} images", passes.plain()
-    yield Case(name, f"{few.n_samples:,} images alone", few, evaluation)
-    for n in (1, 2):
-        views = [passes.view(i) for i in range(1, n + 1)]
-        yield Case(
-            name, f"and {n} view{'s' * (n > 1)} (`--views {n}`)", few, evaluation, views=views
-        )
 
 
 def page(rows: dict[str, list[list[str]]], dense: dict[str, float]) -> str:

@@ -13,11 +13,12 @@ from penult.data.classes import align_classes
 from penult.data.open import open_data
 from penult.data.source import ImageSource, Pass
 from penult.data.transform import Transform
+from penult.errors import InputError
 from penult.features.collect import Progress, usable_head
 from penult.network.load import fingerprint
 from penult.runs.analyze import Options, analyze_network
 from penult.runs.run import Run
-from penult.storage import write_tensors
+from penult.storage import read_tensors, write_tensors
 
 TRANSFORM = Transform(mean=(0.5,), std=(0.5,), source="demo")
 EPOCHS = 12
@@ -79,9 +80,22 @@ def demo(
         progress=progress,
     )
     file = run.folder / "network.safetensors"
-    with run.adding(file):
-        write_tensors(file, network.state_dict(), {"format": "pt"})
+    if not _holds(file, network):  # a finished run that is not to be written stays as it is
+        with run.adding(file):
+            write_tensors(file, network.state_dict(), {"format": "pt"})
     return run
+
+
+def _holds(file: Path, network: nn.Module) -> bool:
+    """Whether a file holds the weights of a network."""
+    if not file.is_file():
+        return False
+    try:
+        found, _ = read_tensors(file, "pt", ())
+    except InputError:
+        return False
+    state = network.state_dict()
+    return found.keys() == state.keys() and all(torch.equal(found[n], state[n]) for n in found)
 
 
 def _block(n_in: int, n_out: int) -> nn.Sequential:

@@ -33,7 +33,7 @@ from penult.cli.subject import open_subject
 from penult.cli.values import DTYPES, device_of, seconds_of, top_of, workers_of
 from penult.data.augmentation import augmentations_of
 from penult.demo import demo as run_demo
-from penult.errors import InputError
+from penult.errors import InputError, NotWrittenError
 from penult.explain.gallery import PictureOptions
 from penult.features.features import Features
 from penult.features.unlabelled import open_unlabelled
@@ -92,10 +92,9 @@ def demo(
     with progress_bars() as heard:
         run = run_demo(out, overwrite=overwrite, progress=heard)
         page = Report.of(run, pictures=PictureOptions(progress=heard("images")))
-        with run.writing():
-            page.save(run.report_file)
+        written = _report_kept(run, page)
     _print_run(run, as_json)
-    if not as_json:
+    if not as_json and written:
         print(f"Report: {run.report_file}")
 
 
@@ -269,6 +268,20 @@ def main() -> None:
         _fail(error.format_message())
     except typer.Exit as error:
         sys.exit(error.exit_code)
+
+
+def _report_kept(run: Run, page: Report) -> bool:
+    """Write the report into its run, if that can be written."""
+    try:
+        with run.writing():
+            page.save(run.report_file)
+    except NotWrittenError as error:
+        warn(
+            f"the report is not kept in the run: {error}; penult report {run.folder} --out PAGE "
+            "writes it elsewhere"
+        )
+        return False
+    return True
 
 
 @contextmanager

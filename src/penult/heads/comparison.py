@@ -242,10 +242,18 @@ def paired_counts(
     features: Features,
     *,
     divergence: bool = False,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[PairedCounts]:
-    """The counts of `compare_heads` alone, in memory that does not grow with the samples."""
+    """The counts of `compare_heads` alone, in memory that does not grow with the samples.
+
+    `progress` is called with (samples done, samples in all).
+    """
     found = [PairedCounts(0, 0, 0, 0, 0, 0.0 if divergence else None)] * len(heads)
+    done = 0
     for block in _compared(before, heads, features, divergence):
+        done += len(block.labels)
+        if progress is not None:
+            progress(done, features.n_samples)
         found = [
             counts
             + PairedCounts.of(block.labels, block.before, classes, off if divergence else None)

@@ -96,15 +96,17 @@ def fit_heads(
             found.update(z, labels)
         return found
 
+    # What comes first is begun last: a log names the stage that was begun last.
+    finished = pace.phase("heads", len(ks))
+    passes = pace.phase("passes", 10 * len(ks))
     search = Search(
         samples,
         evidence,
         moments,
         plan.limits(),
         tick=pace.phase("class turns", 20 * ks[-1]),
-        fit_tick=pace.phase("passes", 10 * len(ks)),
+        fit_tick=passes,
     )
-    finished = pace.phase("heads", len(ks))
     selection = SELECTIONS[plan.select]
     shared = (time.perf_counter() - start) / len(ks)
     start = time.perf_counter()

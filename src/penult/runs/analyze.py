@@ -196,7 +196,17 @@ def analyze_features(
 
     def part(found: Features, name: str) -> Part:
         about = {"kind": "features", "n_samples": found.n_samples}
-        return Part(about, found.fingerprint(), found.n_samples, features_shards(found))
+
+        def begun(n_shards: int) -> Any:
+            heard = progress(name) if progress else lambda done, total: None
+            heard(0, found.n_samples)
+            done = 0
+            for block, faults in features_shards(found)(n_shards):
+                yield block, faults
+                done += len(block.labels)
+                heard(done, found.n_samples)
+
+        return Part(about, found.fingerprint(), found.n_samples, begun)
 
     parts = Parts(
         part(features, "train"),
@@ -258,7 +268,7 @@ def _analyze(
         said = _warnings(found.calls, class_names, evidence.moments.counts)
         evidence.moments.save(run.moments_file)
         judge = judge_of(run.train(), run.held_out())
-        _finish(run, head, class_names, found, judge, said)
+        _finish(run, head, class_names, found, judge, said, progress)
     return run
 
 
@@ -329,12 +339,14 @@ def _finish(
     filled: Filled,
     judge: Judge,
     said: list[str],
+    progress: Callable[[str], Progress] | None,
 ) -> None:
     """Score, restrict the dense weights, measure, and write all of it."""
     evidence, calls, faults = filled.evidence, filled.calls, filled.faults
-    restricted = Restricted.of(evidence, head)
+    restricted = Restricted.of(evidence, head, progress("scores") if progress else None)
     write_tensors(run.influence_file, restricted.scores, {"format": "penult-influence/1"})
-    measured = restricted.measured(run.train(), run.held_out(), evidence, judge)
+    heard = progress("measuring the scores") if progress else None
+    measured = restricted.measured(run.train(), run.held_out(), evidence, judge, heard)
     dense = calls["eval" if "eval" in calls else "train"].document(list(class_names))
     for (name, k), sparse in restricted.heads.items():
         notes = {

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from penult.features.collect import Progress
 from penult.features.features import Features
 from penult.features.influence import SCORES, Evidence, influence, sizes_within
 from penult.heads.comparison import PairedCounts, paired_counts
@@ -31,16 +32,19 @@ class Restricted:
     heads: dict[tuple[str, int], SparseHead]
 
     @classmethod
-    def of(cls, evidence: Evidence, head: Head) -> Restricted:
-        """From the sums of one pass."""
+    def of(cls, evidence: Evidence, head: Head, progress: Progress | None = None) -> Restricted:
+        """From the sums of one pass; `progress` hears of (subspaces done, subspaces in all)."""
+        sizes = sizes_within(head.n_features)
         scores: dict[str, Tensor] = {}
         subspaces: dict[tuple[str, int], Subspaces] = {}
         for name in SCORES:
-            for k in sizes_within(head.n_features):
+            for k in sizes:
                 found = influence(name, evidence, k)
                 key = f"{name}@{k}" if name == "frequency" and evidence.top is None else name
                 scores[key] = found.float()
                 subspaces[name, k] = top_k(found, k)
+                if progress is not None:
+                    progress(len(subspaces), len(SCORES) * len(sizes))
         heads = {
             key: SparseHead.from_dense(head.weight, head.bias, kept, head.name)
             for key, kept in subspaces.items()
@@ -48,7 +52,12 @@ class Restricted:
         return cls(scores, subspaces, heads)
 
     def measured(
-        self, train: Features, evaluation: Features | None, evidence: Evidence, judge: Judge
+        self,
+        train: Features,
+        evaluation: Features | None,
+        evidence: Evidence,
+        judge: Judge,
+        progress: Progress | None = None,
     ) -> dict[tuple[str, int], PairedCounts]:
         """Each head against the dense one.
 
@@ -57,10 +66,11 @@ class Restricted:
             evaluation: other samples, or None.
             evidence: of the analysed samples.
             judge: says which samples judge; a cross-fit selects anew without each fold.
+            progress: called with (samples done, samples in all), or folds.
         """
         head, heads = train.require_head(), list(self.heads.values())
         if judge.kind != CROSS_FIT:
-            found = paired_counts(head, heads, evaluation or train)
+            found = paired_counts(head, heads, evaluation or train, progress=progress)
         else:
 
             def again(part: Features) -> Sequence[SparseHead]:
@@ -70,7 +80,7 @@ class Restricted:
                     sums.update(z, labels)
                 return list(Restricted.of(sums, head).heads.values())
 
-            found = cross_fit(train, again, judge.n_folds, evidence.seed)
+            found = cross_fit(train, again, judge.n_folds, evidence.seed, progress)
         return dict(zip(self.heads, found, strict=True))
 
 

@@ -31,6 +31,9 @@ WRITTEN = (
     "report.html",
     "network.safetensors",
 )
+# What to do about a run that cannot be read: for commands that make runs, and for all others.
+REPLACE = "choose another --out, or --overwrite to make the run again"
+MAKE_ANEW = "make the run again, by the command that made it and --overwrite"
 HELD = 1 << 28  # bytes of features up to which they are read once and kept in memory
 _HEAD_NAME = re.compile(r"\w[\w-]*")
 
@@ -72,7 +75,7 @@ class Run:
         folder = Path(folder)
         if not (folder / "run.json").is_file():
             raise InputError(f"{folder} is no run folder: it has no run.json")
-        run = cls(folder, _read(folder))
+        run = cls(folder, _read(folder, MAKE_ANEW))
         if not run.complete:
             raise InputError(
                 f"{folder} is unfinished: run the command that writes it again, it goes on where "
@@ -228,7 +231,7 @@ class Run:
         """
         busy = f"another process is writing {self.folder}: wait for it to end, then repeat this"
         with locked(self.folder, busy, wait=wait):
-            now = _read(self.folder)
+            now = _read(self.folder, MAKE_ANEW)
             if now["identity"] != self.about["identity"] or not now["complete"]:
                 raise InputError(
                     f"{self.folder} was made anew while this command ran: repeat the command"
@@ -333,7 +336,7 @@ def _finished(folder: Path, identity: dict[str, Any]) -> Run | None:
     return run if run.about["identity"] == identity and run.complete and run.is_whole() else None
 
 
-def _read(folder: Path) -> dict[str, Any]:
+def _read(folder: Path, remedy: str = REPLACE) -> dict[str, Any]:
     try:
         found = read_json(folder / "run.json", FORMAT)
         if "identity" in found and "complete" in found:
@@ -341,7 +344,7 @@ def _read(folder: Path) -> dict[str, Any]:
         why = f"{folder / 'run.json'} is damaged"
     except InputError as error:
         why = str(error)
-    raise InputError(f"{why}: choose another --out, or --overwrite to make the run again")
+    raise InputError(f"{why}: {remedy}")
 
 
 def _claimed(folder: Path, identity: dict[str, Any], about: dict[str, Any], overwrite: bool) -> Run:
