@@ -24,6 +24,15 @@ def test_what_a_person_reads_about_is_imported_from_penult(name: str) -> None:
     assert name in PUBLIC
 
 
+def test_a_room_gives_its_part_of_the_public_names() -> None:
+    from penult import features, heads
+
+    assert features.Features is penult.Features
+    assert heads.fit_path is penult.fit_path
+    with pytest.raises(AttributeError, match=r"'penult\.features' has no attribute 'fit_path'"):
+        features.fit_path  # noqa: B018
+
+
 def test_every_public_name_is_there_and_documented() -> None:
     assert set(PUBLIC) <= set(dir(penult))
     for name in PUBLIC:
@@ -41,9 +50,8 @@ def test_no_public_name_hides_a_room(repository: Path) -> None:
 
 
 def test_the_import_loads_nothing_until_a_name_is_asked_for() -> None:
-    code = (
-        "import sys, penult; print([m for m in ('torch', 'sklearn', 'numpy') if m in sys.modules])"
-    )
+    heavy = "('torch', 'sklearn', 'numpy')"
+    code = f"import sys, penult.features; print([m for m in {heavy} if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
 

@@ -271,3 +271,28 @@ def test_a_class_is_a_factory(here: Path) -> None:
     assert call_object("net.py:Net", "factory", {"width": 5}).width == 5
     with pytest.raises(InputError, match=r"net.py:Net has no parameter depth: .* are width$"):
         call_object("net.py:Net", "factory", {"depth": 5})
+
+
+@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline_"])
+@pytest.mark.parametrize("where", ["outside", "inside", "in the function"])
+def test_a_backend_that_is_not_there_breaks_neither_the_users_code_nor_plots(
+    backend: str, where: str, tmp_path: Path
+) -> None:
+    first = f"import os; os.environ['MPLBACKEND'] = {backend!r}\n" if where != "outside" else ""
+    plot, late = "import matplotlib.pyplot as plt", where == "in the function"
+    make = f"def make():\n    {plot if late else 'pass'}\n    return 1\n"
+    (tmp_path / "net.py").write_text(f"{first}{'' if late else plot}\n{make}")
+    code = (
+        "from pathlib import Path\n"
+        "from penult.plotting import new_figure, plain_style, save_figure\n"
+        "from penult.user_code import call_object\n"
+        "assert call_object('net.py:make', 'factory') == 1\n"
+        "with plain_style():\n    figure = new_figure(1, 1)\n"
+        "save_figure(figure, Path('x.png'))\n"
+    )
+    environment = {**os.environ, **({"MPLBACKEND": backend} if where == "outside" else {})}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "x.png").stat().st_size > 0

@@ -1,12 +1,15 @@
 """penult: which few penultimate features decide each class of a trained image classifier.
 
 The public names and the modules in which they live are listed in `__init__.pyi`; a module is
-imported when the first of its names is asked for, so that `import penult` costs nothing.
+imported when the first of its names is asked for, so that `import penult` costs nothing. A room
+gives its own part of them too: `penult.features.Features` is `penult.Features`.
 """
 
 import ast
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 _HOMES = {
     alias.name: statement.module
@@ -22,6 +25,17 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module 'penult' has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(_HOMES[name]), name)
     return value
+
+
+def names_of(room: str) -> Callable[[str], Any]:
+    """The `__getattr__` by which a room, such as `penult.features`, gives its public names."""
+
+    def get(name: str) -> Any:
+        if not _HOMES.get(name, "").startswith(f"{room}."):
+            raise AttributeError(f"module {room!r} has no attribute {name!r}")
+        return __getattr__(name)
+
+    return get
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,7 @@
 # The public names: one line for each module that has some. `penult/__init__.py` reads this file.
+import collections.abc
+import typing
+
 from penult.data.open import open_data as open_data
 from penult.data.source import Pass as Pass
 from penult.data.transform import Transform as Transform
@@ -50,3 +53,5 @@ from penult.runs.tune.folder import Tuned as Tuned
 from penult.runs.tune.tune import tune as tune
 
 __all__: list[str]
+
+def names_of(room: str) -> collections.abc.Callable[[str], typing.Any]: ...

@@ -11,11 +11,11 @@ import importlib
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from penult.errors import InputError
 from penult.storage import write_atomically
@@ -39,6 +39,7 @@ _SETTINGS: dict[str, Any] = {
 _UNDATED: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
 
 Figure = Any
+T = TypeVar("T")
 
 
 def require_picture(path: Path) -> str:
@@ -184,6 +185,9 @@ def import_matplotlib() -> Any:
     if "matplotlib" in sys.modules:
         return sys.modules["matplotlib"]
     backend = os.environ.pop("MPLBACKEND", None)
+    # What an import that failed has left behind would break the next one.
+    for name in [name for name in sys.modules if name.startswith("matplotlib.")]:
+        del sys.modules[name]
     try:
         mpl = importlib.import_module("matplotlib")
     finally:
@@ -193,3 +197,27 @@ def import_matplotlib() -> Any:
         with suppress(ValueError):  # for the user's own plots, as importing it would have done
             mpl.rcParams["backend"] = backend
     return mpl
+
+
+def with_matplotlib(action: Callable[[], T]) -> T:
+    """Run `action`, and once more with matplotlib imported if it died of `MPLBACKEND`.
+
+    Lets a user's file import matplotlib as it likes, at no cost for those that do not. `action` may
+    run twice, so it must leave nothing behind when it fails.
+    """
+    try:
+        return action()
+    except Exception as error:
+        if "matplotlib" in sys.modules or not _refuses_backend(error):
+            raise
+    import_matplotlib()
+    return action()
+
+
+def _refuses_backend(error: BaseException | None) -> bool:
+    """Whether matplotlib's refusal of a backend stands behind `error`."""
+    while error is not None:
+        if isinstance(error, ValueError) and "Key backend" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -14,15 +14,17 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
-from penult import extras
+from penult import extras, plotting
 from penult.errors import InputError
 from penult.extras import with_torchvision
+from penult.plotting import with_matplotlib
 from penult.text import described, some
 
 # Frames of these files are penult's, not the user's.
-_OWN = (__file__, extras.__file__)
+_OWN = (__file__, extras.__file__, plotting.__file__)
+T = TypeVar("T")
 LIBRARIES = ("torchvision", "timm", "hf")  # what is before the colon in the name of a network
 MOST_FILES = 1000  # of a user's code that are hashed
 MOST_SOURCE = 10 << 20  # bytes of one of them
@@ -50,7 +52,7 @@ def load_object(spec: str, kind: str) -> Any:
         )
     with _importable(_folder(where)):
         load = _load_file if _is_file(where) else _load_package
-        module = with_torchvision(lambda: load(where))
+        module = _cured(lambda: load(where))
     try:
         return getattr(module, name)
     except AttributeError:
@@ -72,12 +74,17 @@ def call_object(spec: str, kind: str, arguments: Mapping[str, object] | None = N
     where = spec.rpartition(":")[0]
     with _importable(_folder(where)):
         try:
-            return with_torchvision(lambda: function(**given))
+            return _cured(lambda: function(**given))
         except InputError:
             raise
         # A user's file may fail in any way; SystemExit is what a script's option parsing ends in.
         except (Exception, SystemExit) as error:
             raise InputError(f"{spec} failed{_place(error, where)}: {described(error)}") from error
+
+
+def _cured(action: Callable[[], T]) -> T:
+    """Run the user's code, again if what failed was a library that penult can cure."""
+    return with_matplotlib(lambda: with_torchvision(action))
 
 
 def is_file_spec(spec: str) -> bool:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -267,3 +269,76 @@ def test_features_at_hand_fill_a_folder(tmp_path: Path) -> None:
     other = ShardFolder(tmp_path / "f", features.require_head(), None, torch.float32, {"a": 2})
     with pytest.raises(InputError, match=r"holds the analysis of another a \(1; now 2\)"):
         other.fill(features_shards(features))
+
+
+class Reshaping(nn.Module):
+    """A network that refuses batches of some sizes."""
+
+    def __init__(self, accepts: Callable[[int], bool]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc = nn.Linear(4, 3)
+        self._accepts = accepts
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self._accepts(len(x)):
+            raise RuntimeError(f"shape '[4, -1]' is invalid for input of size {len(x)}")
+        logits: Tensor = self.fc(x.flatten(1)[:, :4])
+        return logits
+
+
+def test_a_last_batch_that_the_network_refuses_is_filled_up() -> None:
+    data = images(9)
+    model = Reshaping(lambda n: n != 1)
+    expected = collect(Reshaping(lambda _: True), data, transform=GREY, how=Pass(batch_size=3))
+    found = collect(model, data, transform=GREY, how=Pass(batch_size=4))
+    a, b = (torch.cat([block.features for block in one.blocks()]) for one in (found, expected))
+    assert torch.allclose(a, b)
+    assert found.n_samples == 9
+
+
+def test_a_batch_that_the_network_refuses_ends_in_one_line() -> None:
+    model = Reshaping(lambda n: n <= 4)
+    with pytest.raises(
+        InputError, match="does not run on a batch of float32 .16, 1, 8, 8.: Runtim"
+    ):
+        collect(
+            model,
+            images(40),
+            find_head(model, torch.rand(4, 1, 8, 8)),
+            transform=GREY,
+            how=Pass(batch_size=16),
+        )
+
+
+@pytest.mark.parametrize(("factor", "warned"), [(1.0, False), (1e-6, True)])
+def test_float16_that_rounds_the_logits_away_is_said(
+    net: Net, factor: float, warned: bool, tmp_path: Path
+) -> None:
+    with torch.no_grad():
+        for parameter in net.body.parameters():
+            parameter.mul_(factor)
+        net.fc.weight.div_(factor)
+    how = Pass(batch_size=16, store=torch.float16)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        collect(net, images(), transform=GREY, how=how, out=tmp_path / "out")
+    assert any("too coarsely" in str(one.message) for one in said) == warned
+
+
+def test_a_feature_beyond_float16_is_named_with_the_way_out(net: Net, tmp_path: Path) -> None:
+    with torch.no_grad():
+        for parameter in net.body.parameters():
+            parameter.mul_(1e6)
+    how = Pass(batch_size=16, store=torch.float16)
+    with pytest.raises(InputError, match=r"feature \d of sample \d+ is .*--store float32"):
+        collect(net, images(), transform=GREY, how=how, out=tmp_path / "out")
+
+
+def test_batch_dependence_is_said_before_the_pass(net: Net) -> None:
+    net.body[1] = nn.BatchNorm2d(6, track_running_stats=False)
+    with pytest.warns(UserWarning, match="depend on the other images of its batch .BatchNorm2d"):
+        collect(net.eval(), images(), transform=GREY)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        collect(net, images(), transform=GREY, how=Pass(batch_size=1))

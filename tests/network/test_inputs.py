@@ -93,3 +93,20 @@ def test_a_network_that_never_runs_is_said_as_it_says_it() -> None:
 
     with pytest.raises(InputError, match=r"does not run on the example .*: OSError: no such luck$"):
         fitted_transform(Broken(), data(), Transform())
+
+
+@pytest.mark.parametrize("size", [16, 2, 100])
+def test_a_network_for_one_size_of_batches_is_refused_with_the_way_out(size: int) -> None:
+    class Fixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(192, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = self.fc(x.view(size, -1))
+            if x.numel() != size * 192:
+                raise RuntimeError("shape is invalid")
+            return logits
+
+    with pytest.raises(InputError, match=rf"runs on {size} images at once.*x\.flatten\(1\)"):
+        fitted_transform(Fixed(), data(), Transform(crop=8))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -30,9 +31,11 @@ from penult.data.image import (
 from penult.data.inputs import Inputs, changed
 from penult.data.tokens import Preparation, TokenIds, TokenTransform
 from penult.data.transform import Transform
+from penult.data.workers import as_it_is, read_by, roomy, through_pipe
 from penult.errors import InputError
 
 CHECKED_IMAGES = 32
+TEXT_BYTES = 1 << 15  # of a long text: a thousand tokens, each with three or four numbers
 
 
 @dataclass(frozen=True)
@@ -163,7 +166,7 @@ class Batches:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch in self._loader:
+        for batch in read_by(self._loader):
             if self._strict and batch.faults:
                 fault = batch.faults[0]
                 raise ImageFaultError(fault.id, fault.reason)
@@ -203,19 +206,20 @@ def batches(
         raise InputError(f"batch_size must be at least 1, found {batch_size}")
     reader = _Reader(data, transform, batch_size)
     n_batches = -(-len(data) // batch_size)
-    return Batches(
-        DataLoader(
+    with warnings.catch_warnings():
+        # How many workers there are is the user's choice, and torch counts cores on each call.
+        warnings.filterwarnings("ignore", message="This DataLoader will create")
+        loader: DataLoader[Batch] = DataLoader(
             reader,
             batch_size=None,
             sampler=range(start_batch, n_batches),
             num_workers=workers,
-            collate_fn=_as_it_is,
+            collate_fn=as_it_is if roomy(reader.n_bytes, workers) else through_pipe,
             pin_memory=pin_memory,
             # Otherwise every iteration draws from, and so changes, torch's global generator.
             generator=torch.Generator(),
-        ),
-        strict,
-    )
+        )
+    return Batches(loader, strict)
 
 
 def check_data(data: ImageData, transform: Preparation) -> None:
@@ -265,6 +269,11 @@ class _Reader(Dataset[Batch]):
         self._transform = transform
         self._batch_size = batch_size
         self._first, self._layout = _first_usable(data, transform)
+        if isinstance(transform, TokenTransform):
+            self.n_bytes = batch_size * TEXT_BYTES
+        else:
+            dtype, shape = self._layout
+            self.n_bytes = batch_size * math.prod(shape) * dtype.itemsize
 
     def __getitem__(self, number: int) -> Batch:
         start = number * self._batch_size
@@ -347,7 +356,3 @@ def _shown(layout: tuple[Any, ...]) -> str:
     if dtype == torch.uint8:
         return f"{shape[0]} × {shape[1]} pixels (height × width)"
     return f"a float tensor of shape {shape}"
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch

@@ -28,10 +28,14 @@ def first(inputs: Inputs, n: int) -> Inputs:
     return changed(inputs, lambda values: values[:n])
 
 
+def n_samples_of(inputs: Inputs) -> int:
+    """How many samples a batch has."""
+    return len(inputs if isinstance(inputs, Tensor) else next(iter(inputs.values())))
+
+
 def one_by_one(inputs: Inputs) -> list[Inputs]:
     """Each sample of a batch as a batch of its own."""
-    some = inputs if isinstance(inputs, Tensor) else next(iter(inputs.values()))
-    return [_sample(inputs, i) for i in range(len(some))]
+    return [_sample(inputs, i) for i in range(n_samples_of(inputs))]
 
 
 def _sample(inputs: Inputs, i: int) -> Inputs:

@@ -19,8 +19,8 @@ from penult.errors import InputError
 from penult.explain.maps import Maps, open_maps
 from penult.explain.survey import ShownSample
 from penult.explain.thumbnails import SIDE, coarser, picture_of
-from penult.features.collect import Progress, autocast
-from penult.network.calling import evaluating
+from penult.features.collect import Progress
+from penult.network.calling import autocast, evaluating
 from penult.runs.reopen import Places, dtype_of_run, holds_texts, images_of, reopen_network
 from penult.runs.run import Run
 from penult.storage import read_json, read_tensors, write_folder, write_json, write_tensors
@@ -308,6 +308,12 @@ class _Taking:
 
     def _open(self, sources: Places) -> None:
         """The network and how its maps are made; without it, `note` says why."""
+        if "batch" in self.run_.summary().get("doubts", {}):
+            self.note = (
+                "There are no heat maps: the network's features of an image depend on the other "
+                "images of its batch."
+            )
+            return
         try:
             model = reopen_network(self.run_, sources).to(self.device)
             example = self._example()

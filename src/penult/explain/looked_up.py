@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from penult.data.dataset import CHANGES
 from penult.data.image import open_image
 from penult.data.inputs import Inputs
 from penult.data.open import DatasetImages, ImageData, read
@@ -20,9 +21,8 @@ from penult.errors import InputError
 from penult.explain.gallery import TOLERANCE
 from penult.explain.maps import Maps, open_maps
 from penult.explain.thumbnails import image_of
-from penult.features.collect import autocast
 from penult.features.shards import Block
-from penult.network.calling import evaluating, kind_of
+from penult.network.calling import autocast, evaluating, kind_of
 from penult.network.find import FeatureTap
 from penult.network.head import Head
 from penult.network.watch import run_hooked
@@ -121,9 +121,7 @@ def look_up(
     head = run.train().require_head()
     z = features_of(model, head, inputs, dtype, device)
     if stored is not None and (z - stored.features[0]).abs().max() > TOLERANCE * z.abs().max():
-        raise InputError(
-            f"{name} is no longer the image that was analysed: the network gives it other features"
-        )
+        return _changed(run, name, label, picture, stored)
     made = LookedUp(name, label, picture, z, "The heat maps were left out.")
     if maps:
         try:
@@ -133,6 +131,27 @@ def look_up(
             made._without_maps(error)
         made._inputs, made._context = inputs, (model, dtype)
     return made
+
+
+def _changed(
+    run: Run, name: str, label: int | None, picture: Image.Image, stored: Block
+) -> LookedUp:
+    """An image to which the network gives other features by itself: those of the run, without maps.
+
+    Raises:
+        InputError: no batch can be the reason; the image is another one.
+    """
+    if "batch" in run.summary().get("doubts", {}):
+        note = (
+            "The network's features of an image depend on the other images of its batch. These are "
+            "the features that the run holds; there are no heat maps."
+        )
+        return LookedUp(name, label, picture, stored.features[0], note)
+    notes = {note for of in run.summary()["notes"].values() for note in of}
+    raise InputError(
+        f"{name} is no longer the image that was analysed: the network gives it other features"
+        + (f"; {CHANGES}" if CHANGES in notes else "")
+    )
 
 
 def features_of(

@@ -19,8 +19,7 @@ from penult.explain.gallery import TOLERANCE
 from penult.explain.looked_up import by_name, features_of
 from penult.explain.terms import Terms
 from penult.explain.words import NOTE, WordAttribution, WordEffects
-from penult.features.collect import autocast
-from penult.network.calling import evaluating, kind_of
+from penult.network.calling import autocast, evaluating, kind_of
 from penult.network.head import Head
 from penult.runs.reopen import Places, dtype_of_run, reopen_texts
 from penult.runs.run import Run

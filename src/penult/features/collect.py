@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Generator
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -12,23 +14,27 @@ from typing import Any, Protocol, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
-from penult.data.inputs import Inputs, one_by_one
+from penult.data.inputs import Inputs, changed, n_samples_of, one_by_one
 from penult.data.open import Batch
-from penult.data.source import BatchSource, Pass, examples, source_of
+from penult.data.source import BatchSource, ImageSource, Pass, examples, source_of
 from penult.data.tokens import Preparation
+from penult.data.transform import Transform
 from penult.errors import InputError
 from penult.features.features import Features
 from penult.features.shard_folder import Faults, ShardFolder, ShardsFrom
 from penult.features.shards import Block, require_finite
-from penult.network.calling import call_model, device_of, evaluating
+from penult.network.batch_dependence import batch_dependence
+from penult.network.calling import autocast, call_model, device_of, evaluating, kind_of
 from penult.network.explicit import FoundHead, find_or_make_head
 from penult.network.find import find_head
 from penult.network.head import Head, NotFiniteError
 from penult.network.load import fingerprint
+from penult.network.preparation import preparation_doubt
 from penult.network.tap import FeatureTap
-from penult.text import some
+from penult.text import described, some
 
 EXAMPLES_TRIED = 8
+FEW = 4  # images on which a network has run before, when its head was found
 
 Progress = Callable[[int, int], None]
 T = TypeVar("T")
@@ -92,6 +98,8 @@ def collect(
     source = source_of(data, transform, how)
     if head is None:
         head = usable_head(model, source)
+    for said in doubts(model, source, head, how).values():
+        warnings.warn(said, stacklevel=2)
     shards = network_shards(model, source, head, how, progress)
     if out is not None:
         identity = {
@@ -138,6 +146,30 @@ def _on_first_images(model: nn.Module, source: BatchSource, find: Callable[[Inpu
     raise InputError("the network gives NaN or infinite logits on each of the first images")
 
 
+def doubts(model: nn.Module, source: BatchSource, head: Head, how: Pass) -> dict[str, str]:
+    """What a person should know of a network and its images before the pass, by subject.
+
+    Looks at a few images only: whether their features depend on their batch ("batch"), and whether
+    they seem to be prepared as in the network's training ("preparation").
+    """
+    device, found = device_of(model), {}
+    few = source
+    if isinstance(source, ImageSource):
+        few = replace(source, how=replace(how, batch_size=min(how.batch_size, FEW), workers=0))
+    for inputs in islice(examples(few, device, FEW), 1 if how.batch_size > 1 else 0):
+        found["batch"] = batch_dependence(model, head, inputs)
+    if isinstance(source, ImageSource) and isinstance(source.transform, Transform) and how.given:
+        found["preparation"] = preparation_doubt(
+            model,
+            head,
+            source.data,
+            source.transform,
+            dtype=how.dtype,
+            batch_size=min(how.batch_size, FEW),
+        )
+    return {subject: said for subject, said in found.items() if said}
+
+
 def network_shards(
     model: nn.Module,
     source: BatchSource,
@@ -178,7 +210,7 @@ def _forward(
             if batch.ids:
                 # Not around the whole loop: these modes would leak to the consumer at each yield.
                 with torch.no_grad(), autocast(device, how.dtype):
-                    call_model(model, source.inputs(batch, device))
+                    _run(model, source.inputs(batch, device), how)
                 block, unusable = _block(tap, batch, head, how)
                 blocks.append(block)
                 faults.add(unusable)
@@ -193,16 +225,36 @@ def _forward(
         yield _join(blocks, tap), faults
 
 
-def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
-    """Context in which a float32 network computes in `dtype`."""
-    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+def _run(model: nn.Module, inputs: Inputs, how: Pass) -> None:
+    """Run a network on a batch; a smaller one that it refuses goes again, filled up by itself."""
+    try:
+        call_model(model, inputs)
+    except Exception as error:
+        n = n_samples_of(inputs)
+        if n == how.batch_size:
+            raise _does_not_run(inputs, error) from error
+        rows = torch.arange(how.batch_size) % n
+        try:
+            call_model(model, changed(inputs, lambda values: values[rows.to(values.device)]))
+        except Exception:
+            raise _does_not_run(inputs, error) from error
+
+
+def _does_not_run(inputs: Inputs, error: Exception) -> InputError:
+    if isinstance(error, InputError):
+        return error
+    what = f"the network does not run on a batch of {kind_of(inputs)}: {described(error)}"
+    if isinstance(error, torch.OutOfMemoryError) or "memory" in str(error):
+        what += "; give a smaller --batch-size"
+    return InputError(what)
 
 
 def _block(tap: Tap, batch: Batch, head: Head, how: Pass) -> tuple[Block, Faults]:
     """Features of a batch; samples with a NaN or infinite one are left out as faults."""
-    predicted = tap.logits.argmax(1).cpu()
+    n = len(batch.labels)  # the network may have been given more, see `_run`
+    predicted = tap.logits[:n].argmax(1).cpu()
     labels = batch.labels if how.given else predicted
-    block = Block(tap.features.float().cpu(), labels, predicted, batch.ids)
+    block = Block(tap.features[:n].float().cpu(), labels, predicted, batch.ids)
     if how.strict:
         require_finite(block, tap.feature)
     faults = Faults()

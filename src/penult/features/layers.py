@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from penult.data.source import Pass, examples, source_of
 from penult.data.tokens import Preparation, TokenTransform
 from penult.errors import InputError
-from penult.features.collect import Progress, network_shards, usable_head
+from penult.features.collect import Progress, doubts, network_shards, usable_head
 from penult.features.features import Features
 from penult.features.shard_folder import ShardFolder, ShardsFrom, require_space
 from penult.network.blocks import Trace, find_blocks, first_output, pools
@@ -228,6 +229,8 @@ def collect_layers(
         head = usable_head(model, source)
     (example,) = islice(examples(source, device_of(model), 2), 1)
     tap = LayerTap(model, head, find_layers(model, example, layers))
+    for said in doubts(model, source, head, how).values():
+        warnings.warn(said, stacklevel=2)
     folder.mkdir(parents=True, exist_ok=True)
     widths = [layer.n_features for layer in tap.layers]
     require_space(folder, source.n_samples, widths, how.store)

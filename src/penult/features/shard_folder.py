@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from penult.data.open import Batch
 from penult.errors import InputError
@@ -30,6 +32,7 @@ from penult.network.head import Head
 from penult.storage import difference, read_json
 
 FAULTS_NAMED = 100
+COARSE = 0.02  # of the logits, whose own size is how they differ between samples
 
 OnBlock = Callable[[Block], None]
 ShardsFrom = Callable[[int], Generator[tuple[Block, "Faults"], None, None]]
@@ -124,11 +127,34 @@ class ShardFolder:
 
     def write(self, block: Block, faults: Faults) -> None:
         """Write the next shard; leaves the block as a reader finds it (rounded to the store)."""
-        block.features = block.features.to(self._store)
+        block.features = self._stored(block)
         notes = json.dumps(faults.to_json(), ensure_ascii=False)
         write_shard(self._path(len(self._sizes)), block, {"faults": notes})
         self._add(len(block.labels), faults)
         block.features = block.features.float()
+
+    def _stored(self, block: Block) -> Tensor:
+        """The features in the store's precision, if this keeps what the head reads of them."""
+        stored = block.features.to(self._store)
+        if self._store == torch.float32 or not len(stored):
+            return stored
+        remedy = "repeat the command with --store float32 (and --overwrite, or another --out)"
+        beyond = (~stored.isfinite() & block.features.isfinite()).nonzero()
+        if len(beyond):
+            i, j = (int(x) for x in beyond[0])
+            most = torch.finfo(self._store).max
+            raise InputError(
+                f"feature {j} of sample {block.ids[i] if block.ids else i} is "
+                f"{float(block.features[i, j]):.6g}, and float16 holds numbers up to {most:,.0f}: "
+                f"{remedy}"
+            )
+        if self._head is not None and not self._sizes and _is_coarse(self._head, block, stored):
+            warnings.warn(
+                "float16 rounds these features too coarsely for the network's own logits, which "
+                f"it changes by more than {100 * COARSE:.0f} %: {remedy}",
+                stacklevel=4,
+            )
+        return stored
 
     def finish(self) -> None:
         """Mark the folder complete; refuse one without a sample."""
@@ -201,6 +227,13 @@ class ShardFolder:
                 "identity": self._identity,
             },
         )
+
+
+def _is_coarse(head: Head, block: Block, stored: Tensor) -> bool:
+    """Whether rounding changes the differences between a sample's logits noticeably."""
+    weight = head.weight.double() - head.weight.double().mean(0)
+    exact, rounded = (z.double() @ weight.T for z in (block.features, stored))
+    return bool((exact - rounded).norm() > COARSE * (exact - exact.mean(0)).norm())
 
 
 def require_space(

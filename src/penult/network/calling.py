@@ -61,6 +61,11 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module._compiled_call_impl = call
 
 
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """Context in which a float32 network computes in `dtype`."""
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+
 def device_of(model: nn.Module) -> torch.device:
     """Where a network's parameters are; the CPU where it has none."""
     return tensor_device(model) or torch.device("cpu")

@@ -164,4 +164,5 @@ def _copy(values: Tensor) -> Tensor:
 
 
 def _not_found(watch: Watch, why: str) -> HeadNotFound:
-    return HeadNotFound(f"{why}: {_HINT}; {watch.listing()}")
+    hint = f": {_HINT}" if watch.layers else ""
+    return HeadNotFound(f"{why}{hint}; {watch.listing()}")

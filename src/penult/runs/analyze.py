@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from penult.data.source import ImageSource, Pass
 from penult.data.tokens import Preparation
 from penult.data.transform import Transform
 from penult.errors import InputError
-from penult.features.collect import Progress, features_shards, network_shards
+from penult.features.collect import Progress, doubts, features_shards, network_shards
 from penult.features.features import Features
 from penult.features.influence import SCORES, Evidence, Top, check_top, sizes_within
 from penult.features.shard_folder import Faults, ShardFolder, require_space
@@ -121,6 +122,12 @@ def analyze_network(
             remember(str(about["source"]))
         return Part(about, images.fingerprint, len(images), begun)
 
+    def look() -> dict[str, str]:
+        found = doubts(model, ImageSource(data, transform, how), head, how)
+        for text in found.values():
+            warnings.warn(text, stacklevel=2)
+        return found
+
     remember(str(network["spec"]), network.get("set", ()))
     identity = {
         "network": network["fingerprint"],
@@ -150,7 +157,7 @@ def analyze_network(
             if images is not None:
                 recheck(run, name, model, head, ImageSource(images, transform, how), progress)
 
-    parts = replace(parts, still=still)
+    parts = replace(parts, still=still, look=look)
     run = _analyze(out, head, class_names, parts, identity, about, how.store, options, progress)
     for name, found in run.summary()["faults"].items():
         if how.strict and found["n_faults"]:
@@ -263,12 +270,13 @@ def _analyze(
                 parts.still(run)
             return run
         require_space(run.folder, parts.n_samples(), [head.n_features], store)
+        doubtful = parts.look()
         found = _fill(run, head, class_names, parts, whole, store, options)
         evidence = found.evidence
         said = _warnings(found.calls, class_names, evidence.moments.counts)
         evidence.moments.save(run.moments_file)
         judge = judge_of(run.train(), run.held_out())
-        _finish(run, head, class_names, found, judge, said, progress)
+        _finish(run, head, class_names, found, judge, said, progress, doubtful)
     return run
 
 
@@ -340,6 +348,7 @@ def _finish(
     judge: Judge,
     said: list[str],
     progress: Callable[[str], Progress] | None,
+    doubtful: dict[str, str],
 ) -> None:
     """Score, restrict the dense weights, measure, and write all of it."""
     evidence, calls, faults = filled.evidence, filled.calls, filled.faults
@@ -370,7 +379,8 @@ def _finish(
         "n_eval_samples": judge.n_samples,
         "judge": judge.document(),
         "dense": {**dense, "train_accuracy": calls["train"].accuracy},
-        "warnings": said,
+        "doubts": doubtful,
+        "warnings": [*doubtful.values(), *said],
         "faults": {name: found.to_json() for name, found in faults.items()},
         "notes": {
             name: (run.about[part] or {}).get("notes", [])

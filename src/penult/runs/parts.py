@@ -32,6 +32,8 @@ class Parts:
         views: likewise, made of the analysed images, or None.
         still: compares a finished run of the same identity with them, and raises an error where
             it is no longer what they give.
+        look: called before the pass; gives what a person should know of the network and the
+            images, by subject, and warns of it.
     """
 
     train: Part
@@ -39,6 +41,7 @@ class Parts:
     also: Part | None = None
     views: Views | None = None
     still: Callable[[Run], None] | None = None
+    look: Callable[[], dict[str, str]] = dict
 
     def identity(self) -> dict[str, Any]:
         """What the contents of the run depend on."""

@@ -19,8 +19,8 @@ from penult.data.augmentation import augmented
 from penult.data.batches import batches
 from penult.data.transform import Transform
 from penult.errors import InputError
-from penult.features.collect import Progress, autocast
-from penult.network.calling import call_model, evaluating, first_tensor, layer_named
+from penult.features.collect import Progress
+from penult.network.calling import autocast, call_model, evaluating, first_tensor, layer_named
 from penult.network.head import Head
 from penult.network.linear_maps import reduced, rows
 from penult.network.tap import head_axis
