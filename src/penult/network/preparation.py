@@ -29,7 +29,7 @@ IN_UNITS = 1.5  # means and deviations of images in [0, 1] lie below
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedOtherwise:
     """Images prepared in some way: what is said of it, what to do then, the network's inputs."""
 
     cause: str
@@ -134,12 +134,12 @@ def _sample(data: ImageData, transform: Transform) -> tuple[Tensor, Tensor]:
     return torch.stack([one.values for one in found]), torch.tensor([one.label for one in found])
 
 
-def _others(pixels: Tensor, transform: Transform) -> Iterator[Prepared]:
+def _others(pixels: Tensor, transform: Transform) -> Iterator[PreparedOtherwise]:
     """The same images in other usual preparations."""
     if pixels.is_floating_point():
         advice = "the data set's float images go to the network as they are; prepare them there so"
         for cause, inputs in _of_ready(pixels):
-            yield Prepared(cause, advice, inputs)
+            yield PreparedOtherwise(cause, advice, inputs)
         return
     n = transform.channels
     ways: dict[str, dict[str, Any]] = {}
@@ -162,7 +162,7 @@ def _others(pixels: Tensor, transform: Transform) -> Iterator[Prepared]:
     for cause, change in ways.items():
         other = replace(transform, **change)
         if other != transform:
-            yield Prepared(cause, f"give {_options(change)}", other.normalise(pixels))
+            yield PreparedOtherwise(cause, f"give {_options(change)}", other.normalise(pixels))
 
 
 def _of_ready(images: Tensor) -> Iterator[tuple[str, Tensor]]:
@@ -186,14 +186,14 @@ def _of_ready(images: Tensor) -> Iterator[tuple[str, Tensor]]:
 
 
 def _best(
-    judge: _Judge, right: Tensor, others: Iterator[Prepared], *, even_as_good: bool
-) -> tuple[Prepared, int] | None:
+    judge: _Judge, right: Tensor, others: Iterator[PreparedOtherwise], *, even_as_good: bool
+) -> tuple[PreparedOtherwise, int] | None:
     """The preparation with most images right, and how many.
 
     It must be far more than chance could make it, or, where it is to be `even_as_good` only, no
     fewer than with the images as they are given.
     """
-    best: tuple[Prepared, int] | None = None
+    best: tuple[PreparedOtherwise, int] | None = None
     for other in others:
         if not bool(other.inputs.isfinite().all()):
             continue
