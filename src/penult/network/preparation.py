@@ -62,15 +62,15 @@ def preparation_doubt(
     pixels, labels = _sample(data, transform)
     if not len(labels):
         return None
-    judge = _Judge(model, head, labels, dtype, batch_size)
-    right = judge.right(transform.normalise(pixels))
+    few = _FewRight(model, head, labels, dtype, batch_size)
+    right = few.right(transform.normalise(pixels))
     unlikely = _unlikely(pixels, transform)
     if bool((labels < 0).any()) or len(labels) < FEWEST:
         return unlikely
     n_right = int(right.sum())
     if n_right > (1 - GAIN) * len(right) and unlikely is None:
-        return _twice(model, judge, right, pixels, transform)
-    best = _best(judge, right, _others(pixels, transform), even_as_good=unlikely is not None)
+        return _twice(model, few, right, pixels, transform)
+    best = _best(few, right, _others(pixels, transform), even_as_good=unlikely is not None)
     if best is None:
         # Where the images fit the network better than any other preparation they are meant so.
         return unlikely if n_right < len(right) / 2 else None
@@ -80,7 +80,7 @@ def preparation_doubt(
     return f"{found}: {other.advice}" if unlikely is None else f"{unlikely} ({found})"
 
 
-class _Judge:
+class _FewRight:
     """Which images a network has right, however they are prepared."""
 
     def __init__(
@@ -186,7 +186,7 @@ def _of_ready(images: Tensor) -> Iterator[tuple[str, Tensor]]:
 
 
 def _best(
-    judge: _Judge, right: Tensor, others: Iterator[PreparedOtherwise], *, even_as_good: bool
+    few: _FewRight, right: Tensor, others: Iterator[PreparedOtherwise], *, even_as_good: bool
 ) -> tuple[PreparedOtherwise, int] | None:
     """The preparation with most images right, and how many.
 
@@ -197,10 +197,10 @@ def _best(
     for other in others:
         if not bool(other.inputs.isfinite().all()):
             continue
-        found = judge.right(other.inputs)
+        found = few.right(other.inputs)
         won, lost = int((found & ~right).sum()), int((right & ~found).sum())
-        gained = judge.balanced(found) - judge.balanced(right)
-        better = won - lost >= GAIN * len(right) and gained >= GAIN and judge.knows(found)
+        gained = few.balanced(found) - few.balanced(right)
+        better = won - lost >= GAIN * len(right) and gained >= GAIN and few.knows(found)
         if not (better and sign_test(lost, won) < CHANCE) and not (even_as_good and won >= lost):
             continue
         if best is None or int(found.sum()) > best[1]:
@@ -209,7 +209,7 @@ def _best(
 
 
 def _twice(
-    model: nn.Module, judge: _Judge, right: Tensor, pixels: Tensor, transform: Transform
+    model: nn.Module, few: _FewRight, right: Tensor, pixels: Tensor, transform: Transform
 ) -> str | None:
     """Whether the network holds the very normalisation that images already went through."""
     name = _own_normalisation(model, transform)
@@ -217,7 +217,7 @@ def _twice(
         return None
     n = transform.channels
     once: dict[str, Any] = {"mean": (0.0,) * n, "std": (1.0,) * n}
-    found = judge.right(replace(transform, **once).normalise(pixels))
+    found = few.right(replace(transform, **once).normalise(pixels))
     if int(found.sum()) < int(right.sum()):
         return None
     return (
