@@ -40,6 +40,19 @@ def test_with_all_features_it_is_the_dense_model() -> None:
     dense = LogisticRegression(max_iter=1000).fit(X, y)
     model = SparseHeadClassifier(k=12, weight=dense.coef_, bias=dense.intercept_).fit(X, y)
     np.testing.assert_allclose(model.predict_proba(X), dense.predict_proba(X), atol=0.01)
+    assert model.agreement_ > 0.98
+    assert 0 <= model.kl_ < 1e-3
+
+
+def test_it_says_how_near_it_is_to_the_dense_head() -> None:
+    X, y = data()
+    dense = LogisticRegression(max_iter=1000).fit(X, y)
+    model = SparseHeadClassifier(k=1, weight=dense.coef_, bias=dense.intercept_).fit(X, y)
+    p, q = dense.predict_proba(X), model.predict_proba(X)
+    assert model.agreement_ == pytest.approx((p.argmax(1) == q.argmax(1)).mean(), abs=0.005)
+    assert model.kl_ == pytest.approx((p * np.log(p / q)).sum(1).mean(), rel=1e-3)
+    drawn = SparseHeadClassifier(k=1, weight=dense.coef_, bias=dense.intercept_, prior=100.0)
+    assert drawn.fit(X, y).kl_ > model.kl_
 
 
 def test_it_works_in_pipelines_and_grid_searches() -> None:

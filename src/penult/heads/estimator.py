@@ -34,6 +34,8 @@ class SparseHeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         refit: how their weights are fitted, one of `penult.heads.refit.registry.REFITS`.
         weight: (n_classes, n_features) of a dense head, classes in sorted order; None to fit one.
         bias: (n_classes,) of the dense head, or None.
+        prior: how strongly the softmax refit is drawn towards the dense head, 0 or more; None for
+            a strength that follows from the parameters per sample.
         C: inverse strength of the l2 penalty of the logistic regression, > 0; unused with `weight`.
         random_state: seed of the `random` selection, a RandomState, or None.
 
@@ -43,6 +45,8 @@ class SparseHeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         subspaces_: list of one array of feature indices per class.
         coef_: (n_classes, n_features), zero where a class does not read a feature.
         intercept_: (n_classes,).
+        agreement_: fraction of the fitted samples that it classifies as the dense head does.
+        kl_: mean divergence of the dense head's probabilities from its own on them, in nats.
         n_features_in_: n_features.
     """
 
@@ -54,6 +58,7 @@ class SparseHeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         refit: str = "softmax",
         weight: Any = None,
         bias: Any = None,
+        prior: float | None = None,
         C: float = 1.0,
         random_state: Any = 0,
     ) -> None:
@@ -62,6 +67,7 @@ class SparseHeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         self.refit = refit
         self.weight = weight
         self.bias = bias
+        self.prior = prior
         self.C = C
         self.random_state = random_state
 
@@ -92,9 +98,12 @@ class SparseHeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         seed = self.random_state
         if not hasattr(seed, "__index__"):
             seed = check_random_state(seed).randint(2**31)
-        plan = Plan((min(int(self.k), X.shape[1]),), self.select, self.refit, seed=int(seed))
-        path = fit_path(Features.of(X, labels, weight, bias), None, plan)
-        self.head_ = path.steps[0].head
+        ks = (min(int(self.k), X.shape[1]),)
+        plan = Plan(ks, self.select, self.refit, seed=int(seed), prior=self.prior)
+        (step,) = fit_path(Features.of(X, labels, weight, bias), None, plan).steps
+        self.head_ = step.head
+        assert step.counts is not None
+        self.agreement_, self.kl_ = step.counts.agreement, step.counts.kl
         self.subspaces_ = [kept.numpy() for kept in self.head_.subspaces]
         self.coef_ = self.head_.dense_weight().detach().double().numpy()
         self.intercept_ = self.head_.bias.detach().double().numpy()

@@ -112,6 +112,32 @@ def test_softmax_refit_is_the_optimum(
     check_result(result, z, target, temperature)
 
 
+def test_softmax_refit_with_the_pull_is_stationary() -> None:
+    """The slope of divergence and pull together is 0 at its end, by automatic differentiation."""
+    z, labels, weight, bias = problem(15, n_samples=30)
+    samples = Samples([(z, labels)], weight, bias)
+    pull = pull_of(30, 4, UNEVEN.nnz / 4)
+    assert pull > 0.01
+    result = fit(samples, UNEVEN, tolerance=1e-5)
+    free = fit(samples, UNEVEN, tolerance=1e-5, pull=0)
+    x, dense = samples.coordinates.x.double(), samples.coordinates.weight
+    second = samples.coordinates.second_moments
+
+    def slope(head: SparseHead, pull: float) -> float:
+        own = head.dense_weight().detach().double()
+        level = head.bias.detach().double() + own @ samples.mean
+        u = torch.cat([own * samples.std, level[:, None]], 1).requires_grad_()
+        p = (dense @ x).softmax(0)
+        kl = (p * (p.log() - (u @ x).log_softmax(0))).sum(0).mean()
+        off = u - dense
+        (kl + pull / 8 * ((off @ second) * off).sum()).backward()  # type: ignore[no-untyped-call]
+        assert u.grad is not None
+        return float(torch.cat([u.grad[pairs(UNEVEN)], u.grad[:, -1]]).abs().max())
+
+    assert slope(result.head, pull) < 1e-4
+    assert slope(free.head, pull) > 1e-3
+
+
 def test_labels_instead_of_the_dense_head() -> None:
     z, labels, weight, bias = problem(1)
     labels = torch.where(torch.arange(len(labels)) % 3 == 0, labels, labels.roll(1))
