@@ -240,7 +240,8 @@ def report(found: dict[str, Any]) -> str:
         "generated data), measuring included; the machine did other work at the time. With 50 and "
         "500 samples: means of three draws. `before` and `prototype` are figures noted when the "
         "mechanism was designed: the code that it replaced (MobileNet fitted to 3,864 samples), "
-        "and its sketch. scikit-learn's l1 and glm_saga (10 steps of at most 500 epochs) are left out where they take minutes.",
+        "and its sketch. scikit-learn's l1 and glm_saga (10 steps of at most 500 epochs) are left "
+        "out where they take minutes.",
         "",
         "![divergence against features per class; time against size](sparse_heads.svg)",
         "",
