@@ -102,8 +102,10 @@ class SparseHeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         plan = Plan(ks, self.select, self.refit, seed=int(seed), prior=self.prior)
         (step,) = fit_path(Features.of(X, labels, weight, bias), None, plan).steps
         self.head_ = step.head
-        assert step.counts is not None
-        self.agreement_, self.kl_ = step.counts.agreement, step.counts.kl
+        counts = step.counts
+        assert counts is not None and counts.divergence is not None
+        self.agreement_ = counts.n_agree / counts.n_samples
+        self.kl_ = max(0.0, counts.divergence / counts.n_samples)
         self.subspaces_ = [kept.numpy() for kept in self.head_.subspaces]
         self.coef_ = self.head_.dense_weight().detach().double().numpy()
         self.intercept_ = self.head_.bias.detach().double().numpy()
