@@ -103,7 +103,8 @@ class SparseHeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         (step,) = fit_path(Features.of(X, labels, weight, bias), None, plan).steps
         self.head_ = step.head
         counts = step.counts
-        assert counts is not None and counts.divergence is not None
+        assert counts is not None
+        assert counts.divergence is not None
         self.agreement_ = counts.n_agree / counts.n_samples
         self.kl_ = max(0.0, counts.divergence / counts.n_samples)
         self.subspaces_ = [kept.numpy() for kept in self.head_.subspaces]
