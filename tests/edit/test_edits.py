@@ -18,6 +18,7 @@ from penult.edit.registry import EDITS, apply_edit
 from penult.errors import InputError
 from penult.heads.bounded_head import BoundedHead, bounded
 from penult.network.head import Head
+from penult.network.write_head import write_head
 from planted import NAMES, brute, drawn, setting_of
 
 FEATURES = drawn()
@@ -256,3 +257,39 @@ def test_numbers_that_would_spoil_a_head_are_refused(edit: Edit, said: str) -> N
     features = drawn()
     with pytest.raises(InputError, match=re.escape(said)):
         apply_edit(features.require_head(), edit, setting_of(features))
+
+
+@pytest.mark.parametrize("edit", EVERY)
+def test_a_head_of_some_of_a_layers_classes_stays_one(edit: Edit, tmp_path: Path) -> None:
+    some = replace(HEAD, kept=(1, 4, 6, 7), n_outputs=9)
+    setting = replace(SETTING, dense=some)
+    made = Edited(some).apply(edit, setting)
+    assert (made.head.kept, made.head.n_outputs) == ((1, 4, 6, 7), 9)
+    back = made.undo().head
+    assert (back.kept, back.n_outputs) == ((1, 4, 6, 7), 9)
+    assert torch.equal(back.weight, HEAD.weight)
+    if isinstance(made.head, BoundedHead):
+        made.head.save(tmp_path / "head.safetensors")
+        loaded = BoundedHead.load(tmp_path / "head.safetensors")
+        assert (loaded.kept, loaded.n_outputs) == ((1, 4, 6, 7), 9)
+        z = FEATURES.arrays()[0]
+        assert torch.equal(loaded(z), made.head(z))
+        assert torch.allclose(loaded.module()(z), made.head(z), atol=1e-4)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_only_the_kept_classes_of_a_layer_get_other_weights(transposed: bool) -> None:
+    whole, bias = torch.randn(9, 7), torch.randn(9)
+    model = torch.nn.Module()
+    model.fc = torch.nn.Module()
+    model.fc.weight = torch.nn.Parameter((whole.T if transposed else whole).clone())
+    model.fc.bias = torch.nn.Parameter(bias.clone())
+    rows = [1, 4, 6]
+    old = Head("fc", whole[rows], bias[rows], kept=tuple(rows), n_outputs=9)
+    new = replace(old, weight=old.weight + 1, bias=old.bias - 1)
+    write_head(model, old, new)
+    found = model.fc.weight.detach()
+    whole[rows] += 1
+    bias[rows] -= 1
+    assert torch.equal(found.T if transposed else found, whole)
+    assert torch.equal(model.fc.bias.detach(), bias)

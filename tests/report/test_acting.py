@@ -20,6 +20,7 @@ from penult.edit.verdicts import add_verdict
 from penult.features.features import Features
 from penult.features.groups import Attribute, Groups
 from penult.report.edits import FLIPS
+from penult.report.page import render
 from penult.report.report import Report
 from penult.runs.analyze import Options, analyze_features
 from penult.runs.groups import groups_file
@@ -205,3 +206,21 @@ def test_images_of_suspects_and_flips_have_their_maps(
         assert all((shot[2] is None) == (row["feature"] is None) for shot in shots)
     seen.go("suspect/0")
     assert seen.page.locator(".beside .shot img").count() == 24
+
+
+def test_the_table_of_mends_ends_with_what_the_second_part_chose(
+    visit: Open, run: Run, made: Report
+) -> None:
+    row = {
+        **{"name": "refit <b>", "groups_needed": False, "worst": 0.5, "worst_range": [0.4, 0.6]},
+        **{"mean": 0.8, "mean_of_groups": 0.7, "features": 12.0},
+    }
+    best = {"with_groups": {**row, "worst": 0.45}, "without_groups": {**row, "worst": 0.35}}
+    table = {"name": "m", "attribute": "<i>", "seeds": 3, "n_samples": 900, "mends": [row]}
+    document = {**made.document, "mends": [{**table, "best": best, "kept": "refit <b>"}]}
+    data = made.data
+    html = render(document, data.class_details, data.feature_details, data.images)
+    text = visit(html, "edits", width=360).text("#other-view")
+    assert "refit <b>" in text
+    assert "chosen by the second part, with groups\tyes\t45.00%" in text
+    assert "chosen by the second part, without groups\tno\t35.00%" in text

@@ -165,7 +165,7 @@ def sparse_start(run: Run, select: str, k: int) -> Head:
     """A sparse head of a run as a head with zeros."""
     head, dense = run.head(select, k), run.train().require_head()
     weight, bias = head.dense_weight().detach(), head.bias.detach()
-    return Head(dense.name, weight, bias, dense.reduce, dense.verified)
+    return replace(dense, weight=weight, bias=bias)
 
 
 def save_head(path: Path, head: Head, class_names: tuple[str, ...], sparse: bool) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -133,10 +135,7 @@ def _logit_direction(head: BoundedHead, edit: Edit, setting: EditSetting, c: int
 
 
 def _with(head: BoundedHead, weight: Tensor, bias: Tensor) -> BoundedHead:
-    return BoundedHead(
-        *(head.name, weight, bias, head.reduce, head.verified),
-        *(head.directions, head.bounds, head.scales),
-    )
+    return replace(head, weight=weight, bias=bias)
 
 
 def _bounded(head: BoundedHead, direction: Tensor, bound: float, scales: Tensor) -> BoundedHead:
@@ -147,11 +146,11 @@ def _bounded(head: BoundedHead, direction: Tensor, bound: float, scales: Tensor)
     same = (head.directions == direction).all(1) & (head.bounds == limit)
     if bool((head.scales[:, same] == scales[:, None])[scales != 0].any(1).all()):
         return head
-    return BoundedHead(
-        *(head.name, head.weight, head.bias, head.reduce, head.verified),
-        torch.cat([head.directions, direction[None]]),
-        torch.cat([head.bounds, limit]),
-        torch.cat([head.scales, scales[:, None]], 1),
+    return replace(
+        head,
+        directions=torch.cat([head.directions, direction[None]]),
+        bounds=torch.cat([head.bounds, limit]),
+        scales=torch.cat([head.scales, scales[:, None]], 1),
     )
 
 
@@ -177,9 +176,9 @@ def _bounds_moved(
             columns[p] = columns[p].clone()
             columns[p][c] = 0.0
             columns.append(own)
-    return BoundedHead(
-        *(head.name, head.weight, head.bias, head.reduce, head.verified),
-        torch.stack(directions),
-        torch.tensor(bounds, dtype=torch.float32),
-        torch.stack(columns, 1),
+    return replace(
+        head,
+        directions=torch.stack(directions),
+        bounds=torch.tensor(bounds, dtype=torch.float32),
+        scales=torch.stack(columns, 1),
     )

@@ -14,7 +14,7 @@ from penult.edit.edit import Edit, parse_edit
 from penult.edit.registry import apply_edit, check_edit
 from penult.edit.setting import EditSetting
 from penult.errors import InputError
-from penult.heads.bounded_head import BoundedHead, bounded, simplest
+from penult.heads.bounded_head import bounded, simplest
 from penult.network.head import Head
 from penult.storage import read_json, write_atomically
 
@@ -182,8 +182,14 @@ class Inverse:
         """The head before the edit."""
         weight, bias = head.weight.clone(), head.bias.clone()
         weight[self.rows], bias[self.rows] = self.weight, self.bias
-        rest = (self.directions, self.bounds, self.scales)
-        made = BoundedHead(head.name, weight, bias, head.reduce, head.verified, *rest)
+        made = replace(
+            bounded(head),
+            weight=weight,
+            bias=bias,
+            directions=self.directions,
+            bounds=self.bounds,
+            scales=self.scales,
+        )
         return simplest(made)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -15,7 +16,7 @@ from penult.edit.edit import Edit
 from penult.edit.setting import EditSetting, class_index, feature_index
 from penult.errors import InputError
 from penult.features.features import Features
-from penult.heads.bounded_head import BoundedHead, bounded
+from penult.heads.bounded_head import BoundedHead, bounded, linear_part
 from penult.heads.refit.softmax import refit_softmax
 from penult.heads.sparse_head import SparseHead
 from penult.heads.subspaces import Subspaces
@@ -193,7 +194,7 @@ def _regressions(
     absent[torch.unique(labels)] = False
     # A class without samples can be called by nothing that was fitted.
     weight[absent], bias[absent] = head.weight[absent], head.bias[absent]
-    return Head(head.name, weight, bias, head.reduce, head.verified)
+    return replace(linear_part(head), weight=weight, bias=bias)
 
 
 def _logistic(
@@ -230,13 +231,13 @@ def _softmax(head: Head, setting: EditSetting, features: Features, labels: bool)
         subspaces, features, dense.weight, dense.bias, start=start, labels=labels
     ).head
     weight = found.dense_weight().detach()
-    return Head(head.name, weight, found.bias.detach(), head.reduce, head.verified)
+    return replace(linear_part(head), weight=weight, bias=found.bias.detach())
 
 
 def _mean(head: Head, heads: list[Head]) -> Head:
     weight = torch.stack([one.weight for one in heads]).mean(0)
     bias = torch.stack([one.bias for one in heads]).mean(0)
-    return Head(head.name, weight, bias, head.reduce, head.verified)
+    return replace(linear_part(head), weight=weight, bias=bias)
 
 
 def parse_pair(text: str, n_features: int, class_names: Sequence[str]) -> tuple[int, int | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -82,6 +82,8 @@ class BoundedHead(Head):
         notes["verified"] = json.dumps(self.verified)
         if class_names is not None:
             notes["class_names"] = json.dumps(list(class_names), ensure_ascii=False)
+        if self.kept is not None:
+            notes |= {"kept": json.dumps(self.kept), "n_outputs": str(self.n_outputs)}
         names = ("weight", "bias", "directions", "bounds", "scales")
         write_tensors(Path(path), {name: getattr(self, name) for name in names}, notes)
 
@@ -94,6 +96,7 @@ class BoundedHead(Head):
         """
         names = ("weight", "bias", "directions", "bounds", "scales")
         tensors, notes = read_tensors(Path(path), FORMAT, names)
+        kept = tuple(map(int, json.loads(notes["kept"]))) if "kept" in notes else None
         return cls(
             notes.get("layer", ""),
             tensors["weight"],
@@ -101,6 +104,8 @@ class BoundedHead(Head):
             notes.get("reduce", "none"),
             json.loads(notes.get("verified", "false")),
             *(tensors[name] for name in names[2:]),
+            kept=kept,
+            n_outputs=None if kept is None else int(notes["n_outputs"]),
         )
 
 
@@ -135,6 +140,8 @@ def bounded(head: Head) -> BoundedHead:
     return BoundedHead(
         *(head.name, head.weight, head.bias, head.reduce, head.verified),
         *(none(0, head.n_features), none(0), none(head.n_classes, 0)),
+        kept=head.kept,
+        n_outputs=head.n_outputs,
     )
 
 
@@ -142,13 +149,21 @@ def simplest(head: BoundedHead) -> Head:
     """Without bounds that take nothing away; a plain `Head` where none is left."""
     used = (head.scales != 0).any(0)
     if not bool(used.any()):
-        return Head(head.name, head.weight, head.bias, head.reduce, head.verified)
+        return linear_part(head)
     if bool(used.all()):
         return head
-    return BoundedHead(
-        *(head.name, head.weight, head.bias, head.reduce, head.verified),
-        *(head.directions[used], head.bounds[used], head.scales[:, used].contiguous()),
+    return replace(
+        head,
+        directions=head.directions[used],
+        bounds=head.bounds[used],
+        scales=head.scales[:, used].contiguous(),
     )
+
+
+def linear_part(head: Head) -> Head:
+    """The head without any bounds, of the same layer and the same of its classes."""
+    given = (head.name, head.weight, head.bias, head.reduce, head.verified)
+    return Head(*given, kept=head.kept, n_outputs=head.n_outputs)
 
 
 def _layer(weight: Tensor, bias: Tensor | None) -> nn.Linear:

@@ -26,34 +26,39 @@ def write_head(model: nn.Module, old: Head, new: Head) -> None:
     """
     layer = layer_named(model, old.name)
     own = dict(layer.named_parameters(recurse=False))
-    weight = next((p for p in own.values() if _holds(p, old.weight) is not None), None)
+    weight = next((p for p in own.values() if _holds(p, old) is not None), None)
     if weight is None:
         raise InputError(
             f"layer {old.name} holds no parameter with the head's weights: put the head in its "
             "place with penult.replace_head"
         )
-    bias = next((p for p in own.values() if p.ndim == 1 and _equal(p, old.bias)), None)
+    rows = slice(None) if old.kept is None else list(old.kept)
+    biases = (p for p in own.values() if p.shape == (old.layer_classes,))
+    bias = next((p for p in biases if _equal(p[rows], old.bias)), None)
     if bias is None and bool((new.bias != 0).any()):
         raise InputError(
             f"layer {old.name} has no bias, and the new head needs one: put the head in its place "
             "with penult.replace_head"
         )
     with torch.no_grad():
-        transposed = _holds(weight, old.weight)
-        values = new.weight.T if transposed else new.weight
-        weight.copy_(values.reshape(weight.shape))
+        matrix = weight.reshape(weight.shape[:2]).clone()
+        # Of a layer of which only some classes are kept, the others' weights stay.
+        (matrix.T if _holds(weight, old) else matrix)[rows] = new.weight.to(matrix)
+        weight.copy_(matrix.reshape(weight.shape))
         if bias is not None:
-            bias.copy_(new.bias)
+            bias[rows] = new.bias.to(bias)
 
 
-def _holds(parameter: Tensor, weight: Tensor) -> bool | None:
+def _holds(parameter: Tensor, head: Head) -> bool | None:
     """Whether a parameter is a head's weight transposed (True), as it is (False), or not (None)."""
     if parameter.ndim < 2 or parameter.shape[2:].numel() != 1:
         return None
     matrix = parameter.detach().reshape(parameter.shape[:2])
-    if _equal(matrix, weight):
-        return False
-    return True if _equal(matrix.T, weight) else None
+    rows = slice(None) if head.kept is None else list(head.kept)
+    for transposed, own in ((False, matrix), (True, matrix.T)):
+        if len(own) == head.layer_classes and _equal(own[rows], head.weight):
+            return transposed
+    return None
 
 
 def _equal(parameter: Tensor, values: Tensor) -> bool:

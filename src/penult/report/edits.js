@@ -19,12 +19,18 @@ function editsView() {
   };
 }
 
+// What comes out where the second part of the images chooses the mend too.
+const chosenMends = ({ best }) => [
+  { ...best.with_groups, name: "chosen by the second part, with groups", groups_needed: true },
+  { ...best.without_groups, name: "chosen by the second part, without groups", groups_needed: false },
+];
+
 function mendsSection(found) {
   return el("section", null,
     heading(["Mends by ", el("bdi", null, found.attribute), el("span", { class: "note" }, ` (${found.name})`)], `All ways to mend the head, under one protocol: fitted on one part of the images, chosen on a second, reported on a third; means over ${plural(found.seeds, "split", "splits")} of ${count(found.n_samples)} images.`),
     el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Mends" }, el("table", { class: "plain" },
       el("thead", null, el("tr", null, ["Mend", "Needs groups", "Worst group", "its range", "Mean over the images", "Mean over the groups", "Features"].map((text, i) => el("th", { scope: "col", class: i ? "n" : null }, text)))),
-      el("tbody", null, found.mends.map((row) => el("tr", { class: row.name === found.kept ? "chosen" : null },
+      el("tbody", null, [...found.mends, ...chosenMends(found)].map((row) => el("tr", { class: row.name === found.kept ? "chosen" : null },
         el("th", { scope: "row" }, row.name),
         el("td", { class: "n" }, row.groups_needed ? "yes" : "no"),
         el("td", { class: "n" }, percent(row.worst)),
