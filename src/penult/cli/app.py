@@ -38,6 +38,7 @@ from penult.explain.gallery import PictureOptions
 from penult.features.features import Features
 from penult.features.unlabelled import open_unlabelled
 from penult.measure.groups import groups_document
+from penult.report.csv_tables import write_csv_tables
 from penult.report.report import Report
 from penult.runs.analyze import Options, analyze_features, analyze_network
 from penult.runs.fitted import left_out
@@ -174,10 +175,17 @@ def show(
     score: given.Score = None,
     k: given.K = None,
     class_: given.Classes = None,
+    csv: given.CsvFolder = None,
     as_json: given.AsJson = False,
 ) -> None:
     """Print what a run found."""
-    _print_run(Run.open(run), as_json, score, k, class_ or [])
+    opened = Run.open(run)
+    if csv is not None:
+        with progress_bars("writing tables"):
+            write_csv_tables(opened, csv)
+    _print_run(opened, as_json, score, k, class_ or [])
+    if csv is not None and not as_json:
+        print(f"Tables: {csv}")
 
 
 @app.command()

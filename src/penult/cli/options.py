@@ -169,6 +169,14 @@ K = Annotated[int | None, option("Features per class that are listed.", "-k")]
 Classes = Annotated[
     list[str] | None, option("List this class; may be given several times.", "--class")
 ]
+CsvFolder = Annotated[
+    Path | None,
+    option(
+        "Write tables to this folder: predictions.csv with a row for each image, mistakes.csv, "
+        "classes.csv and, after `penult measure`, measures.csv.",
+        "--csv",
+    ),
+]
 
 # measure
 
