@@ -157,3 +157,14 @@ def _absent(reason: str) -> NoReturn:
     if os.environ.get("PENULT_REQUIRE_REAL") == "1":
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def two_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a network for two digits in one image, its images, and `run`; not to change."""
+    from two_digits import analyse, prepare
+
+    folder = tmp_path_factory.mktemp("two-digits")
+    prepare(folder)
+    analyse(folder, folder / "run")
+    return folder

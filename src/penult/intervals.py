@@ -16,7 +16,7 @@ Z95_ONE_SIDED = 1.6448536269514722
 
 
 @lru_cache(maxsize=REMEMBERED)
-def accuracy_interval(n_right: int, n: int, z: float = Z95) -> tuple[float, float]:
+def accuracy_interval(n_right: float, n: float, z: float = Z95) -> tuple[float, float]:
     """95 % interval of a proportion: Wilson 1927, which also holds near 0 and 1 and for small n.
 
     Args:
@@ -33,7 +33,7 @@ def accuracy_interval(n_right: int, n: int, z: float = Z95) -> tuple[float, floa
 
 
 @lru_cache(maxsize=REMEMBERED)
-def paired_interval(lost: int, won: int, n: int, z: float = Z95) -> tuple[float, float]:
+def paired_interval(lost: float, won: float, n: float, z: float = Z95) -> tuple[float, float]:
     """95 % interval of the accuracy that is lost between two heads on the same samples.
 
     Agresti and Min 2005: the adjusted Wald interval of a difference of paired proportions.
@@ -50,7 +50,7 @@ def paired_interval(lost: int, won: int, n: int, z: float = Z95) -> tuple[float,
     return max(-1.0, middle - half), min(1.0, middle + half)
 
 
-def paired_bound(lost: int, won: int, n: int) -> float:
+def paired_bound(lost: float, won: float, n: float) -> float:
     """What the accuracy lost stays below with 95 % confidence: the one-sided `paired_interval`."""
     return paired_interval(lost, won, n, Z95_ONE_SIDED)[1]
 

@@ -887,7 +887,7 @@ def test_float_tensors_go_to_the_network_untouched() -> None:
         ((torch.zeros(2, 4, 4), [0, 1]), "or a float tensor .n_samples, channels, height, width"),
         ((np.zeros((0, 4, 4), np.uint8), []), r"shape \(0, 4, 4\): there are no samples"),
         ((np.zeros((2, 4, 4), np.uint8), [0]), r"labels have the shape \(1,\), expected \(2,\)"),
-        ((np.zeros((2, 4, 4), np.uint8), [[0, 1], [1, 1]]), "of sample 1 is a row with 2 ones"),
+        ((np.zeros((2, 4, 4), np.uint8), [[0, 1], [1, -1]]), "labels of sample 1 have -1, exp"),
         ((np.zeros((2, 4, 4), np.uint8), [0, -3]), "label of sample 1 is -3, expected at least 0"),
         (
             (np.zeros((2, 4, 4), np.uint8), [0, 0.5]),

@@ -478,9 +478,17 @@ def test_every_example_of_the_page_on_data_runs(
         for path, name in listed
     ]
     write_csv(tmp_path / "labels.csv", both)
+    tags = [
+        {"path": row["path"], "tags": f"{row['label']};owl" if i % 2 else row["label"]}
+        for i, row in enumerate(both)
+    ]
+    write_csv(tmp_path / "tags.csv", [{"path": r["path"], "label": r["tags"]} for r in tags])
+    columns = [{c: int(c in row["tags"].split(";")) for c in CLASSES} for row in tags]
+    found = [{"path": row["path"], **own} for row, own in zip(tags, columns, strict=True)]
+    write_csv(tmp_path / "findings.csv", found)
     write_network(tmp_path)
     shown = examples(repository)
-    assert len(shown) >= 18
+    assert len(shown) >= 20
     for i, line in enumerate(shown):
         command = shlex.split(line)[1:]
         if "digits" in line:

@@ -163,7 +163,7 @@ def test_loaders_that_do_not_fit_are_refused(net: Net) -> None:
     for data, message in (
         (TensorDataset(ready), "found float32"),
         (TensorDataset(ready, torch.rand(6)), r"found torch.float32 .*, torch.float32 \(2,\)"),
-        (TensorDataset(ready, torch.zeros(6, 3).long()), r"torch.int64 \(2, 3\)"),
+        (TensorDataset(ready, torch.full((6, 3), 2)), r"torch.int64 \(2, 3\)"),
     ):
         with pytest.raises(InputError, match=message.replace("found float32", "found torch.float")):
             collect(net, DataLoader(data, batch_size=2))

@@ -15,7 +15,15 @@ import torch
 
 from penult.cli.options import Device, EvalSpec, TrustCheckpoint
 from penult.cli.spread import OptionGroup, option
-from penult.cli.values import DTYPES, device_of, layers_of, numbers_of, pairs_of, workers_of
+from penult.cli.values import (
+    DTYPES,
+    columns_of,
+    device_of,
+    layers_of,
+    numbers_of,
+    pairs_of,
+    workers_of,
+)
 from penult.data.class_list import ClassList, class_list
 from penult.data.forms import DataOptions
 from penult.data.library_transforms import assumed_for
@@ -97,6 +105,20 @@ class ImageOptions(OptionGroup):
         str | None,
         option("Column of a table that holds the texts, if it is not found by itself."),
     ] = None
+    label_columns: Annotated[
+        str | None,
+        option(
+            "Columns of a table that hold 0 or 1, one for each class and called like it: a,b,c."
+        ),
+    ] = None
+    multi_label: Annotated[
+        bool | None,
+        option(
+            "Whether a sample may have several labels and each class is decided by itself, by a "
+            "sigmoid; by default told by the labels.",
+            "--multi-label/--single-label",
+        ),
+    ] = None
     limit: Annotated[
         int | None,
         option("Take so many samples at most: spread evenly, or the first of a stream."),
@@ -141,9 +163,16 @@ class ImageOptions(OptionGroup):
     def reading(self, data: str, texts: bool = False) -> DataOptions:
         """How DATA are read, images or texts; the columns are for tables."""
         if is_table(Path(data)) or is_pattern(data):
-            columns = (self.image_column, self.label_column, self.text_column)
-            return DataOptions(*columns, self.limit, texts)
-        return DataOptions(limit=self.limit, texts=texts)
+            return DataOptions(
+                self.image_column,
+                self.label_column,
+                self.text_column,
+                self.limit,
+                texts,
+                columns_of(self.label_columns),
+                self.multi_label,
+            )
+        return DataOptions(limit=self.limit, texts=texts, multi_label=self.multi_label)
 
     def names(self) -> ClassList | None:
         """What `--class-names` says."""

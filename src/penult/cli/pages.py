@@ -10,6 +10,14 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from penult.cli.multi_label_pages import (
+    EXPLAINED,
+    classes_table,
+    dense_lines,
+    is_multi_label,
+    ratings_table,
+    shown,
+)
 from penult.data.image import noted_lines
 from penult.errors import InputError
 from penult.heads.judge import Judge
@@ -17,6 +25,7 @@ from penult.intervals import accuracy_interval
 from penult.text import one_line, percent
 
 CLASSES_SHOWN = 20
+RATED = ("balanced_accuracy", "mean_average_precision")
 WEAKEST_SHOWN = 5
 BAR = 40
 
@@ -58,8 +67,8 @@ def summary_page(
         Text(),
         _curve(summary, score),
         Text(),
-        *_weakest(summary, only),
-        _classes_table(summary, score, k, only),
+        *(ratings_table(summary) if is_multi_label(summary) else _weakest(summary, only)),
+        (classes_table if is_multi_label(summary) else _classes_table)(summary, score, k, only),
         *_faults(summary),
     )
 
@@ -87,22 +96,29 @@ def _heading(summary: Mapping[str, Any]) -> RenderableType:
     n_classes, n_outputs = summary["n_classes"], summary["n_outputs"]
     of = "" if n_outputs == n_classes else f" of {n_outputs:,}"
     head = f"{layer}{n_classes:,}{of} classes × {summary['n_features']:,} features"
-    network, most = summary["network"], dense["commonest"]
-    analysed = f" (analysed samples: {percent(dense['train_accuracy'])} %)" if judge.vouches else ""
-    low, high = map(percent, dense["interval"])
+    network = summary["network"]
     lines = [f"[bold]Network[/]   {escape(network)}"] if network else []
     lines += [
         f"[bold]Head[/]      {head}",
         f"[bold]Samples[/]   {summary['n_samples']:,} analysed; accuracy measured on "
         + judge.samples,
         *_also_fitted(summary),
+        *(dense_lines(dense) if is_multi_label(summary) else _dense_lines(dense, judge)),
+    ]
+    lines += [f"[yellow]Warning[/]   {escape(text)}" for text in warnings_of(summary)]
+    return Text.from_markup("\n".join(lines))
+
+
+def _dense_lines(dense: Mapping[str, Any], judge: Judge) -> list[str]:
+    most = dense["commonest"]
+    analysed = f" (analysed samples: {percent(dense['train_accuracy'])} %)" if judge.vouches else ""
+    low, high = map(percent, dense["interval"])
+    return [
         f"[bold]Dense[/]     {percent(dense['accuracy'])} % right, 95 % interval {low} to {high}"
         + analysed,
         f"[bold]Baseline[/]  {percent(most['accuracy'])} % right by always saying "
         f"{escape(one_line(most['class'], 40))}",
     ]
-    lines += [f"[yellow]Warning[/]   {escape(text)}" for text in warnings_of(summary)]
-    return Text.from_markup("\n".join(lines))
 
 
 def _also_fitted(summary: Mapping[str, Any]) -> list[str]:
@@ -230,7 +246,7 @@ def path_page(document: Mapping[str, Any]) -> RenderableType:
     steps = document["path"]
     title = f"Sparse heads ({steps[0]['select']}, refit {steps[0]['refit']})"
     lines: list[RenderableType] = [Text(title, style="bold"), _heads_table(steps)]
-    lines += _judged(document["dense"]["accuracy"], Judge.read(document["judge"]))
+    lines += _judged(document["dense"], Judge.read(document["judge"]))
     if (pick := document.get("pick")) and pick["k"] is not None:
         lines.append(Text(f"picked: {pick['why']}", style="green" if pick["vouched"] else "yellow"))
     return Group(*lines)
@@ -242,7 +258,7 @@ def added_page(summary: Mapping[str, Any], new: Sequence[int]) -> RenderableType
     lines: list[RenderableType] = [Text(said, style="green" if new else "")]
     if summary["path"]:
         lines.append(_heads_table(summary["path"], new))
-    return Group(*lines, *_judged(summary["dense"]["accuracy"], Judge.read(summary["judge"])))
+    return Group(*lines, *_judged(summary["dense"], Judge.read(summary["judge"])))
 
 
 def _heads_table(steps: Sequence[Mapping[str, Any]], marked: Sequence[int] = ()) -> Table:
@@ -250,7 +266,9 @@ def _heads_table(steps: Sequence[Mapping[str, Any]], marked: Sequence[int] = ())
     table = Table(box=None, pad_edge=False)
     names = ["k", "accuracy", "loss", "95 % interval", "agreement", "KL", "features", "weights"]
     timed = all("seconds" in step for step in steps)
-    for name in [*names, *(["seconds"] if timed else [])]:
+    several = any(RATED[0] in step for step in steps)
+    more = ["balanced", "average precision"] if several else []
+    for name in [*names, *(["seconds"] if timed else []), *more]:
         table.add_column(name, justify="right")
     for step in steps:
         table.add_row(
@@ -263,19 +281,25 @@ def _heads_table(steps: Sequence[Mapping[str, Any]], marked: Sequence[int] = ())
             f"{step['n_features_used']:,}",
             f"{step['nnz']:,}",
             *([f"{step['seconds']:.2f}"] if timed else []),
+            *(f"{shown(step.get(name))} %" for name in RATED if several),
             style="green" if step["k"] in marked else "",
         )
     return table
 
 
-def _judged(dense: float, judge: Judge) -> list[RenderableType]:
+def _judged(dense: Mapping[str, Any], judge: Judge) -> list[RenderableType]:
     """On what heads were measured, and what the columns mean."""
     explained = (
         "agreement: samples that a head classifies as the network does; KL: mean divergence of its "
         "probabilities from the network's, 0 where they are equal"
     )
+    rated = ""
+    if RATED[0] in dense:
+        balanced, precision = (shown(dense[name]) for name in RATED)
+        rated = f" (balanced {balanced} %, mean average precision {precision} %)"
+        explained = f"{EXPLAINED}; agreement and KL: of these decisions"
     return [
-        Text(f"dense head: {percent(dense)} %; measured on {judge.samples}"),
+        Text(f"dense head: {percent(dense['accuracy'])} %{rated}; measured on {judge.samples}"),
         Text(explained, style="dim"),
     ]
 

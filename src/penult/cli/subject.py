@@ -14,12 +14,14 @@ from penult.cli.values import device_of
 from penult.data.chosen_classes import ClassImages, chosen_classes
 from penult.data.classes import align_classes
 from penult.data.dataset import CHANGES
+from penult.data.multi_hot_images import alike
 from penult.data.open import check_data, open_data
 from penult.data.source import ImageSource, Pass
 from penult.data.tokens import Preparation, TokenTransform
 from penult.features.collect import usable_network
 from penult.network.head import Head
 from penult.network.inputs import fitted_transform
+from penult.network.link import SIGMOID
 from penult.network.text_inputs import fitted_tokens
 
 
@@ -84,6 +86,7 @@ def open_subject(
         held_out = None
         if eval_ is not None:
             held_out = open_data(eval_, labelled=how.given, options=images.reading(eval_, texts))
+        opened, held_out = alike(opened, held_out)
         more = None
         if also is not None:
             more = open_data(also, labelled=False, options=images.reading(also, texts))
@@ -108,6 +111,8 @@ def open_subject(
         head = found.head
         if not head.verified:
             warn(f"the logits are taken from {head.name}, whatever becomes of them later")
+        if opened.multi_label or (read.multi_label and not how.given):
+            head = replace(head, link=SIGMOID)
         places = align_classes(head.n_classes, opened, held_out, names, loaded.class_names)
         aligned = places.names
         if images.classes is not None:

@@ -113,3 +113,8 @@ def numbers_of(option: str, text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise InputError(f"{option}: expected numbers like 0.5,0.5,0.5, found {text!r}") from None
+
+
+def columns_of(text: str | None) -> tuple[str, ...] | None:
+    """The columns of `--label-columns a,b,c`."""
+    return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())

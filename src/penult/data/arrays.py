@@ -11,6 +11,7 @@ from torch import Tensor
 
 from penult.data.image import ImageData, Loaded, described_as, digest_of
 from penult.data.labels import labels_of
+from penult.data.multi_hot import several_notes
 from penult.errors import InputError
 
 CHANNELS = (1, 3, 4)
@@ -29,6 +30,7 @@ class ArrayImages(ImageData):
         ids: the samples' names; by default their numbers.
         kind: what `describe` calls it.
         spec: the `file.py:function` that returned them, by which they are opened again.
+        multi_label: whether samples may have several labels; None to tell by the labels.
 
     Raises:
         InputError: shapes or dtypes do not fit, or a label is out of range.
@@ -42,6 +44,7 @@ class ArrayImages(ImageData):
         ids: list[str] | None = None,
         kind: str = "arrays",
         spec: str | None = None,
+        multi_label: bool | None = None,
     ) -> None:
         images = _ready(images)
         self._spec = spec
@@ -50,7 +53,11 @@ class ArrayImages(ImageData):
         self.labelled = labels is not None
         self.labels = None
         if labels is not None:
-            self.labels, self.class_names = labels_of(labels, len(images), class_names)
+            found = labels_of(labels, len(images), class_names, multi_label)
+            self.labels, self.class_names = found
+            self.multi_label = self.labels.ndim == 2
+            self.notes = several_notes(self.labels)
+        self._said = multi_label
         self._images = images
         self._ids = ids
         values = images.cpu().contiguous().numpy() if isinstance(images, Tensor) else images
@@ -74,6 +81,8 @@ class ArrayImages(ImageData):
     def describe(self) -> dict[str, Any]:
         """Kind, where it comes from if known, numbers and fingerprint."""
         found = described_as(self.kind, self)
+        if self._said is not None:
+            found["options"] = {"multi_label": self._said}
         return found if self._spec is None else {**found, "source": self._spec}
 
 

@@ -22,6 +22,7 @@ from penult.data.image import (
     TURNED,
     ImageData,
     ImageFaultError,
+    Label,
     Loaded,
     conversion,
     damaged_reason,
@@ -54,7 +55,8 @@ class Batch:
         inputs: images, uint8 (n_samples, height, width, channels) for `Transform.normalise`, or
             float32 (n_samples, channels, height, width) as the data set gave them, ready; of texts
             int64 (n_samples, n_tokens) by the name of the input.
-        labels: (n_samples,) int64, -1 where unlabelled.
+        labels: (n_samples,) int64, -1 where unlabelled; (n_samples, n_classes) bool where
+            multi-label.
         ids: the samples' names.
         faults: the images left out.
         converted: how many images had to be converted, by kind ("greyscale", "palette",
@@ -89,7 +91,7 @@ class Pixels:
     """
 
     values: Tensor
-    label: int
+    label: Label
     noted: tuple[str, ...] = ()
 
     @property
@@ -292,7 +294,7 @@ class _Reader(Dataset[Batch]):
                     positions.append(index)
         return Batch(
             inputs=self._joined(found),
-            labels=torch.tensor([one.label for one in found], dtype=torch.int64),
+            labels=_labels([one.label for one in found]),
             ids=[self._data.id(index) for index in positions],
             faults=faults,
             converted=dict(Counter(kind for one in found for kind in one.noted)),
@@ -356,3 +358,10 @@ def _shown(layout: tuple[Any, ...]) -> str:
     if dtype == torch.uint8:
         return f"{shape[0]} × {shape[1]} pixels (height × width)"
     return f"a float tensor of shape {shape}"
+
+
+def _labels(labels: list[Label]) -> Tensor:
+    """As `Batch` has them."""
+    if labels and isinstance(labels[0], np.ndarray):
+        return torch.from_numpy(np.stack(labels))
+    return torch.tensor(labels, dtype=torch.int64)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from penult.data.class_list import class_list
 from penult.data.classes import ClassPlaces
-from penult.data.image import UNLABELLED, ImageData, ImageFaultError, Loaded
+from penult.data.image import UNLABELLED, ImageData, ImageFaultError, Label, Loaded
 from penult.errors import InputError
 from penult.text import some
 
@@ -42,6 +42,8 @@ def chosen_classes(asked: str, places: ClassPlaces, *data: ImageData | None) -> 
 class ClassImages(ImageData):
     """The images of some classes, which are counted anew from 0.
 
+    Where samples can have several, all of them stay, and are asked about these classes only.
+
     Args:
         data: the images, aligned with the network.
         kept: which of the network's classes.
@@ -54,9 +56,13 @@ class ClassImages(ImageData):
         self._numbers = {number: i for i, number in enumerate(kept)}
         self.labelled = data.labelled
         self.class_names = tuple(names[i] for i in kept) if data.labelled else None
-        self.labels: NDArray[np.int64] | None = None
+        self.labels: NDArray[Any] | None = None
+        self.multi_label = data.multi_label
+        self._kept = list(kept)
         self._positions = np.arange(len(data))
-        if data.labels is not None:
+        if data.labels is not None and data.multi_label:
+            self.labels = data.labels[:, self._kept]
+        elif data.labels is not None:
             self._positions = np.flatnonzero(np.isin(data.labels, kept))
             self.labels = np.searchsorted(kept, data.labels[self._positions]).astype(np.int64)
         self.fingerprint = data.fingerprint
@@ -77,9 +83,11 @@ class ClassImages(ImageData):
         """The sample's image."""
         return self._data.load(int(self._positions[index]))
 
-    def sample(self, index: int) -> tuple[Loaded, int]:
+    def sample(self, index: int) -> tuple[Loaded, Label]:
         """The image of a sample and its label among these classes."""
         image, label = self._data.sample(int(self._positions[index]))
+        if isinstance(label, np.ndarray):
+            return image, label[self._kept]
         if label == UNLABELLED:
             return image, label
         if label not in self._numbers:
@@ -99,6 +107,8 @@ def _present(images: ImageData) -> set[int]:
             "--classes present needs images whose labels are known: folders of classes, or a data "
             "set with a list `targets`; or name the classes: --classes A,B"
         )
+    if images.multi_label:
+        return set(map(int, np.flatnonzero(images.labels.any(0))))
     return set(map(int, np.unique(images.labels)))
 
 

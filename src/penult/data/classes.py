@@ -48,7 +48,9 @@ def align_classes(
         if images is None:
             continue
         if images.class_names is None:
-            if images.labels is not None:
+            if images.labels is not None and images.multi_label:
+                _widen(images, n_classes, places.names)
+            elif images.labels is not None:
                 checked_labels(images.labels, len(images), n_classes)
             continue
         present = _present(images)
@@ -62,6 +64,18 @@ def align_classes(
         place = np.array([-1 if i is None else i for i in numbers], dtype=np.int64)
         images.align(place, places.names)
     return places
+
+
+def _widen(images: ImageData, n_classes: int, names: tuple[str, ...]) -> None:
+    """Give multi-hot labels without class names a column for each class of the network."""
+    assert images.labels is not None
+    found = images.labels.shape[1]
+    if found > n_classes:
+        raise InputError(
+            f"the data has labels of {found} classes and the network only {n_classes}: give a "
+            "network for these classes, or data with fewer"
+        )
+    images.align(np.arange(found), names)
 
 
 class ClassPlaces:
@@ -137,7 +151,10 @@ def _present(images: ImageData) -> list[str]:
     names = images.class_names or ()
     if images.labels is None:
         return list(names)
-    counts = np.bincount(images.labels, minlength=len(names))
+    if images.multi_label:
+        counts = images.labels.sum(0)
+    else:
+        counts = np.bincount(images.labels, minlength=len(names))
     return [name for name, n in zip(names, counts, strict=True) if n]
 
 

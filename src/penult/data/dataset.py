@@ -21,13 +21,21 @@ from penult.data.image import (
     UNLABELLED,
     ImageData,
     ImageFaultError,
+    Label,
     Loaded,
     described_as,
     digest_of,
+    placed,
 )
 from penult.data.items import ItemLayout, layout_of
 from penult.data.labels import NoLabelError, label_of, label_range, labels_of
 from penult.data.limit import first_of, is_stream
+from penult.data.multi_hot import (
+    SeveralLabelsError,
+    multi_hot_labels,
+    row_of,
+    several_notes,
+)
 from penult.errors import InputError
 from penult.text import described as one_line
 from penult.text import some
@@ -54,6 +62,11 @@ class DatasetImages(ImageData):
         spec: the `file.py:function` that returned it, by which another process opens it again.
         limit: how many samples were taken of what it returned, if that is a stream.
         texts: whether items hold a text in place of an image.
+        multi_label: whether samples may have several labels, as vectors of 0 and 1 or as lists of
+            classes; None to tell by the list of labels, or by the samples looked at.
+
+    Raises:
+        InputError: samples list their classes, and nothing says how many there are.
     """
 
     def __init__(
@@ -63,7 +76,9 @@ class DatasetImages(ImageData):
         spec: str | None = None,
         limit: int | None = None,
         texts: bool = False,
+        multi_label: bool | None = None,
     ) -> None:
+        self._n_classes: int | None = None
         self._dataset = dataset
         self._holds_texts = texts
         self._spec = spec
@@ -73,15 +88,19 @@ class DatasetImages(ImageData):
         self.labelled = labelled
         self.labels = self.class_names = None
         self._layout = _layout(dataset, labelled, texts)
-        listed: NDArray[np.int64] | None = None
+        listed: NDArray[Any] | None = None
         if labelled:
             own = _class_names(dataset, self._layout.label)
-            listed, self.class_names = _listed(dataset, self._layout.label, own)
+            listed, self.class_names = _listed(dataset, self._layout.label, own, multi_label)
+            self.multi_label = self._is_multi_label(listed, multi_label)
+        self._said = multi_label if self.multi_label else None
         self._know(self.class_names)
+        if self.multi_label:
+            self._n_classes = self._width(listed)
         seen, contents, changes = self._look()
         notes = [self._layout.note, CHANGES if changes else None]
         if listed is not None:
-            wrong = [i for i, label in seen.items() if label != listed[i]]
+            wrong = [i for i, label in seen.items() if not np.array_equal(label, listed[i])]
             if not wrong:
                 self.labels = listed
             else:
@@ -90,6 +109,9 @@ class DatasetImages(ImageData):
                     f"the data set's own list of labels differs from what its samples say (sample "
                     f"{wrong[0]}: {listed[wrong[0]]} and {seen[wrong[0]]}): the samples count"
                 )
+        if self.multi_label:
+            rows = np.stack([*seen.values()]) if self.labels is None and seen else self.labels
+            notes += several_notes(rows)
         self.notes = tuple(note for note in notes if note)
         origin = type(dataset) if spec is None else load_object(spec, "function")
         name = getattr(origin, "__qualname__", type(origin).__qualname__)
@@ -121,7 +143,7 @@ class DatasetImages(ImageData):
         """The image of a sample."""
         return self.sample(index)[0]
 
-    def sample(self, index: int) -> tuple[Loaded, int]:
+    def sample(self, index: int) -> tuple[Loaded, Label]:
         """The image of a sample and its label, -1 where unlabelled."""
         id, item = self.id(index), self._item(index)
         if not self.labelled:
@@ -138,15 +160,17 @@ class DatasetImages(ImageData):
     def describe(self) -> dict[str, Any]:
         """Kind, where it comes from, numbers and fingerprint."""
         found = described_as("dataset", self)
-        if self._limit is not None or self._holds_texts:
-            texts = {"texts": True} if self._holds_texts else {}
-            found["options"] = {"limit": self._limit, **texts}
+        options = {"limit": self._limit, "multi_label": self._said}
+        options["texts"] = self._holds_texts or None
+        if options := {key: value for key, value in options.items() if value is not None}:
+            found["options"] = options
         return {**found, "source": self._spec or type(self._dataset).__qualname__}
 
     def align(self, place: NDArray[np.int64], names: tuple[str, ...]) -> None:
         """Count the classes as the network does."""
         super().align(place, names)
         self._place = place if self._place is None else place[self._place]
+        self._n_aligned = len(names)
 
     def _know(self, class_names: tuple[str, ...] | None) -> None:
         self.class_names = class_names
@@ -161,7 +185,47 @@ class DatasetImages(ImageData):
                 self.id(index), f"cannot be loaded ({one_line(error)})"
             ) from error
 
-    def _label(self, id: str, label: Any) -> int:
+    def _is_multi_label(self, listed: NDArray[Any] | None, said: bool | None) -> bool:
+        """By what the user says, the list of labels, or the labels of the first samples."""
+        if listed is not None:
+            return listed.ndim == 2
+        if said is not None:
+            return said
+        for index in np.unique(np.linspace(0, len(self) - 1, LOOKED_AT).astype(int)).tolist():
+            with suppress(ImageFaultError):
+                label = self._layout.label_of(self._item(index), self.id(index))
+                if multi_hot_labels([label], 1, None, None) is not None:
+                    return True
+        return False
+
+    def _width(self, listed: NDArray[Any] | None) -> int:
+        """How many classes a row has."""
+        if self.class_names is not None:
+            return len(self.class_names)
+        if listed is not None:
+            return int(listed.shape[1])
+        for index in range(min(len(self), LOOKED_AT)):
+            with suppress(ImageFaultError):
+                label = self._layout.label_of(self._item(index), self.id(index))
+                if isinstance(label, np.ndarray | Tensor) and len(label) > 1:
+                    return len(label)
+        raise InputError(
+            "the samples list their classes, and nothing says how many there are: give the data "
+            "set an attribute `classes`, the names in the order of their numbers, or vectors of 0 "
+            "and 1 as labels"
+        )
+
+    def _row(self, id: str, label: Any) -> NDArray[np.bool_]:
+        assert self._n_classes is not None
+        try:
+            row = row_of(label, self._numbers, self._n_classes)
+        except SeveralLabelsError as error:
+            raise ImageFaultError(id, f"has the labels {error}") from None
+        return row if self._place is None else placed(row, self._place, self._n_aligned)
+
+    def _label(self, id: str, label: Any) -> Label:
+        if self.multi_label:
+            return self._row(id, label)
         try:
             number = label_of(label, self._numbers or None)
         except NoLabelError as error:
@@ -171,9 +235,9 @@ class DatasetImages(ImageData):
             raise ImageFaultError(id, f"has the label {number}, expected {label_range(end)}")
         return number if self._place is None else int(self._place[number])
 
-    def _look(self) -> tuple[dict[int, int], str, bool]:
+    def _look(self) -> tuple[dict[int, Label], str, bool]:
         """Labels of some samples, a hash of these, and whether they change from look to look."""
-        labels: dict[int, int] = {}
+        labels: dict[int, Label] = {}
         spread = np.unique(np.linspace(0, len(self) - 1, LOOKED_AT).astype(int)).tolist()
         seen: list[bytes] = []
         for index in spread:
@@ -276,22 +340,26 @@ def _class_names(dataset: Any, label: int | str | None) -> tuple[str, ...] | Non
     if not isinstance(names, list | tuple | np.ndarray):
         features = getattr(dataset, "features", None)
         feature = features.get(label) if isinstance(features, Mapping) else None
-        names = getattr(feature, "names", None)
+        inner = getattr(feature, "feature", feature)  # of a list of classes
+        names = getattr(inner, "names", None)
     if not isinstance(names, list | tuple | np.ndarray) or not len(names):
         return None
     return tuple(map(first_name, names))
 
 
 def _listed(
-    dataset: Any, label: int | str | None, class_names: Sequence[str] | None
-) -> tuple[NDArray[np.int64] | None, tuple[str, ...] | None]:
+    dataset: Any,
+    label: int | str | None,
+    class_names: Sequence[str] | None,
+    multi_label: bool | None,
+) -> tuple[NDArray[Any] | None, tuple[str, ...] | None]:
     """All labels, where the data set lists them without loading its images, and their names."""
     labels = _list_of_labels(dataset, label)
     names = None if class_names is None else tuple(class_names)
     if labels is None:
         return None, names
     try:
-        return labels_of(labels, len(dataset), names)
+        return labels_of(labels, len(dataset), names, multi_label)
     except InputError:
         # Raw labels that the samples turn into others; these are what counts.
         return None, names

@@ -41,6 +41,8 @@ class DataOptions:
         image_column, label_column, text_column: of a table; found by names and contents where None.
         limit: how many samples to take at most; all where None.
         texts: whether the network takes texts, not images.
+        label_columns: columns of a table that hold 0 or 1 each, one for every class.
+        multi_label: whether samples may have several labels; None to tell by the labels.
     """
 
     image_column: str | None = None
@@ -48,6 +50,8 @@ class DataOptions:
     text_column: str | None = None
     limit: int | None = None
     texts: bool = False
+    label_columns: tuple[str, ...] | None = None
+    multi_label: bool | None = None
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
@@ -55,12 +59,18 @@ class DataOptions:
         name, kind = ("image_column", "texts") if self.texts else ("text_column", "images")
         if getattr(self, name) is not None:
             raise InputError(f"--{name.replace('_', '-')}: the network takes {kind}")
+        if self.label_columns is not None:
+            if self.label_column is not None:
+                raise InputError("--label-column and --label-columns exclude each other")
+            if len(set(self.label_columns)) < max(2, len(self.label_columns)):
+                raise InputError("--label-columns needs two different columns at least: a,b,c")
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> DataOptions:
         """As a run records them."""
-        known = asdict(cls())
-        return cls(**{key: found.get(key, default) for key, default in known.items()})
+        known = {key: found.get(key, default) for key, default in asdict(cls()).items()}
+        columns = known["label_columns"]
+        return cls(**{**known, "label_columns": None if columns is None else tuple(columns)})
 
 
 @dataclass(frozen=True)
@@ -85,7 +95,7 @@ def form_of(spec: str) -> DataForm | None:
 
 def require_no_columns(spec: str, options: DataOptions) -> None:
     """Refuse columns for data that are no table."""
-    for name in ("image_column", "text_column", "label_column"):
+    for name in ("image_column", "text_column", "label_column", "label_columns"):
         if getattr(options, name) is not None:
             option = f"--{name.replace('_', '-')}"
             raise InputError(f"{option} is for tables, and {spec} is none")
@@ -134,12 +144,12 @@ def call_plugin(spec: str, plugin: EntryPoint) -> Any:
         raise InputError(f"{spec}: {package} failed: {described(error)}") from error
 
 
-def _open_archive(path: Path, labelled: bool, inside: str = "") -> ImageData:
+def _open_archive(path: Path, labelled: bool, options: DataOptions, inside: str = "") -> ImageData:
     if not is_tar(path):
         return ZipImages(path, labelled, inside)
     archive = TarFile(path)
     if not inside and holds_samples(archive):
-        return ShardImages([archive], labelled, str(path))
+        return ShardImages([archive], labelled, str(path), options.multi_label)
     return TarImages(archive, labelled, inside)
 
 
@@ -154,7 +164,8 @@ def _open_pattern(spec: str, labelled: bool, options: DataOptions) -> ImageData:
     if others:
         raise InputError(f"{spec}: expected tar archives or tables, found {others[0]}")
     require_no_columns(spec, options)
-    return ShardImages([TarFile(path) for path in paths], labelled, spec)
+    shards = [TarFile(path) for path in paths]
+    return ShardImages(shards, labelled, spec, options.multi_label)
 
 
 def _open_table(spec: str, labelled: bool, options: DataOptions) -> ImageData:
@@ -162,23 +173,24 @@ def _open_table(spec: str, labelled: bool, options: DataOptions) -> ImageData:
 
 
 def _samples_in(table: Table, labelled: bool, options: DataOptions) -> ImageData:
+    labels = options.label_column, options.label_columns, options.multi_label
     if options.texts:
-        return TableTexts(table, labelled, options.text_column, options.label_column)
-    return TableImages(table, labelled, options.image_column, options.label_column)
+        return TableTexts(table, labelled, options.text_column, *labels)
+    return TableImages(table, labelled, options.image_column, *labels)
 
 
 def _open_inside(spec: str, labelled: bool, options: DataOptions) -> ImageData:
     path = Path(spec)
     archive = archive_of(path)
     assert archive is not None
-    return _open_archive(archive, labelled, path.relative_to(archive).as_posix())
+    return _open_archive(archive, labelled, options, path.relative_to(archive).as_posix())
 
 
 # The first that fits counts.
 FORMS: tuple[DataForm, ...] = (
     DataForm(
         lambda spec: is_saved_dataset(Path(spec)),
-        lambda spec, labelled, options: open_saved(Path(spec), labelled, options.texts),
+        lambda spec, labelled, how: open_saved(Path(spec), labelled, how.texts, how.multi_label),
         texts=True,
     ),
     DataForm(
@@ -188,17 +200,17 @@ FORMS: tuple[DataForm, ...] = (
     DataForm(lambda spec: Path(spec).is_file() and is_table(Path(spec)), _open_table, texts=True),
     DataForm(
         lambda spec: Path(spec).exists(),
-        lambda spec, labelled, _: _open_archive(Path(spec), labelled),
+        lambda spec, labelled, how: _open_archive(Path(spec), labelled, how),
     ),
     DataForm(lambda spec: archive_of(Path(spec)) is not None, _open_inside),
     DataForm(
         lambda spec: spec.startswith("hf:"),
-        lambda spec, labelled, options: open_hub(spec, labelled, options.texts),
+        lambda spec, labelled, how: open_hub(spec, labelled, how.texts, how.multi_label),
         texts=True,
     ),
     DataForm(
         lambda spec: spec.startswith("torchvision:"),
-        lambda spec, labelled, _: open_torchvision(spec, labelled),
+        lambda spec, labelled, how: open_torchvision(spec, labelled, how.multi_label),
     ),
     DataForm(is_pattern, _open_pattern, texts=True),
 )

@@ -22,6 +22,8 @@ Loaded = Image.Image | NDArray[np.uint8] | Tensor | str
 
 MAX_PIXELS = 100_000_000
 UNLABELLED = -1
+# A class, or a row with a bool for each class.
+Label = int | NDArray[np.bool_]
 
 TURNED = "EXIF orientation applied"
 NOT_TURNED = "EXIF orientation not applied"
@@ -69,8 +71,9 @@ class ImageData(ABC):
 
     Attributes:
         labelled: whether every sample has a label.
-        labels: (n_samples,) int64 in [0, n_classes); None where unlabelled, and where only loading
-            a sample tells its label.
+        multi_label: whether a sample may have several labels, or none of the classes.
+        labels: (n_samples,) int64 in [0, n_classes), or (n_samples, n_classes) bool where
+            multi-label; None where unlabelled, and where only loading a sample tells its label.
         class_names: their names in the order of the labels; None where unknown.
         fingerprint: hash that changes with the samples or their labels.
         named_by_folders: whether the classes are folders, whose order is the alphabet's.
@@ -79,8 +82,9 @@ class ImageData(ABC):
 
     named_by_folders = False
     notes: tuple[str, ...] = ()
+    multi_label = False
     labelled: bool
-    labels: NDArray[np.int64] | None
+    labels: NDArray[Any] | None
     class_names: tuple[str, ...] | None
     fingerprint: str
 
@@ -111,12 +115,30 @@ class ImageData(ABC):
             names: the network's classes, in the order of its logits.
         """
         if self.labels is not None:
-            self.labels = place[self.labels]
+            self.labels = placed(self.labels, place, len(names))
         self.class_names = names
 
-    def sample(self, index: int) -> tuple[Loaded, int]:
+    def sample(self, index: int) -> tuple[Loaded, Label]:
         """An image and its label, -1 where unlabelled."""
-        return self.load(index), UNLABELLED if self.labels is None else int(self.labels[index])
+        if self.labels is None:
+            return self.load(index), UNLABELLED
+        label = self.labels[index]
+        return self.load(index), label if self.multi_label else int(label)
+
+
+def placed(labels: NDArray[Any], place: NDArray[np.int64], n_classes: int) -> NDArray[Any]:
+    """Labels with the classes counted anew: what was class i becomes class place[i].
+
+    Args:
+        labels: (n_samples,) int64, or (..., n_classes of the data) bool.
+        place: -1 for a class without samples.
+        n_classes: how many there are then.
+    """
+    if labels.dtype != bool:
+        return np.asarray(place[labels])
+    found = np.zeros((*labels.shape[:-1], n_classes), dtype=bool)
+    found[..., place[place >= 0]] = labels[..., place >= 0]
+    return found
 
 
 def open_image(raw: bytes, id: str) -> Image.Image:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from penult.data.listing import nfc
+from penult.data.multi_hot import multi_hot_labels
 from penult.errors import InputError
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -60,19 +61,29 @@ def label_of(value: Any, numbers: Mapping[str, int] | None = None) -> int:
 
 
 def labels_of(
-    labels: Any, n_samples: int, class_names: Sequence[str] | None
-) -> tuple[NDArray[np.int64], tuple[str, ...] | None]:
+    labels: Any,
+    n_samples: int,
+    class_names: Sequence[str] | None,
+    multi_label: bool | None = False,
+) -> tuple[NDArray[Any], tuple[str, ...] | None]:
     """All labels as (n_samples,) int64, and the classes' names where they are known.
+
+    Where samples have several classes, labels are (n_samples, n_classes) bool.
 
     Args:
         labels: (n_samples,) or (n_samples, 1) integers or words, or (n_samples, n_classes) with a
             single 1 in each row; a list, an array, a tensor or a column of a table.
         n_samples: how many there must be.
         class_names: the classes' names; where None, words are the names, in alphabetical order.
+        multi_label: whether a sample may have several classes, see `multi_hot_labels`; None to tell
+            by the labels.
 
     Raises:
         InputError: wrong shape, or a label that is none; names the sample.
     """
+    several = multi_hot_labels(labels, n_samples, class_names, multi_label)
+    if several is not None:
+        return several
     words = list(labels) if not isinstance(labels, Tensor) else []
     if words and all(isinstance(word, str) for word in words):
         names = tuple(class_names or sorted({nfc(word) for word in words}))

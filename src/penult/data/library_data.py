@@ -26,13 +26,19 @@ class LibraryImages(DatasetImages):
         labelled: False passes over labels.
         about: what `describe` adds: "path" of a saved one, or "source", what the user named.
         texts: whether the samples are texts.
+        multi_label: see `DatasetImages`.
     """
 
     def __init__(
-        self, dataset: Any, labelled: bool, about: dict[str, Any], texts: bool = False
+        self,
+        dataset: Any,
+        labelled: bool,
+        about: dict[str, Any],
+        texts: bool = False,
+        multi_label: bool | None = None,
     ) -> None:
         self._about = about
-        super().__init__(dataset, labelled, texts=texts)
+        super().__init__(dataset, labelled, texts=texts, multi_label=multi_label)
 
     def describe(self) -> dict[str, Any]:
         """Kind, where it comes from, numbers and fingerprint."""
@@ -46,7 +52,9 @@ def is_saved_dataset(path: Path) -> bool:
     return any((path / name).is_file() for name in (SAVED, SAVED_PARTS))
 
 
-def open_saved(path: Path, labelled: bool, texts: bool = False) -> LibraryImages:
+def open_saved(
+    path: Path, labelled: bool, texts: bool = False, multi_label: bool | None = None
+) -> LibraryImages:
     """A Hugging Face data set in the folder where it was saved.
 
     Raises:
@@ -65,10 +73,13 @@ def open_saved(path: Path, labelled: bool, texts: bool = False) -> LibraryImages
         found = datasets.load_from_disk(os.fspath(path))
     except Exception as error:  # the library raises whatever a damaged file leads it to
         raise InputError(f"{path} cannot be read as a saved data set: {described(error)}") from None
-    return LibraryImages(map_style(found, str(path)), labelled, {"path": str(path)}, texts)
+    about = {"path": str(path)}
+    return LibraryImages(map_style(found, str(path)), labelled, about, texts, multi_label)
 
 
-def open_hub(spec: str, labelled: bool, texts: bool = False) -> LibraryImages:
+def open_hub(
+    spec: str, labelled: bool, texts: bool = False, multi_label: bool | None = None
+) -> LibraryImages:
     """`hf:NAME[:SPLIT]`, a data set of the Hugging Face hub; the split `train` where none is named.
 
     Raises:
@@ -78,16 +89,17 @@ def open_hub(spec: str, labelled: bool, texts: bool = False) -> LibraryImages:
     if not name:
         raise InputError(f"{spec!r} names no data set: expected hf:NAME or hf:NAME:SPLIT")
     if is_saved_dataset(Path(name)):
-        return open_saved(Path(name) / split if split else Path(name), labelled, texts)
+        place = Path(name) / split if split else Path(name)
+        return open_saved(place, labelled, texts, multi_label)
     datasets = import_extra("datasets", "hf")
     try:
         found = datasets.load_dataset(name, split=split or "train")
     except Exception as error:  # the library raises whatever the hub or a file leads it to
         raise InputError(f"{spec} cannot be opened: {described(error)}") from None
-    return LibraryImages(map_style(found, spec), labelled, {"source": spec}, texts)
+    return LibraryImages(map_style(found, spec), labelled, {"source": spec}, texts, multi_label)
 
 
-def open_torchvision(spec: str, labelled: bool) -> LibraryImages:
+def open_torchvision(spec: str, labelled: bool, multi_label: bool | None = None) -> LibraryImages:
     """`torchvision:NAME:ROOT[:SPLIT]`, a data set of torchvision that lies below a folder.
 
     Nothing is downloaded. SPLIT is given to the argument that the data set has for it (`train`,
@@ -126,7 +138,8 @@ def open_torchvision(spec: str, labelled: bool) -> LibraryImages:
             f"torchvision's {name} cannot be opened in {root}, split {split}: {described(error)}; "
             "its files must be there: nothing is downloaded"
         ) from None
-    return LibraryImages(map_style(found, spec), labelled, {"source": spec})
+    about = {"source": spec}
+    return LibraryImages(map_style(found, spec), labelled, about, multi_label=multi_label)
 
 
 def _parts(path: Path) -> list[str]:

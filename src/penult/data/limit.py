@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, IterableDataset
 
-from penult.data.image import ImageData, Loaded
+from penult.data.image import ImageData, Label, Loaded
 from penult.errors import InputError
 
 
@@ -28,6 +28,7 @@ class LimitedImages(ImageData):
         self._positions = np.unique(np.linspace(0, len(data) - 1, limit).astype(int))
         self.named_by_folders = data.named_by_folders
         self.labelled = data.labelled
+        self.multi_label = data.multi_label
         self.class_names = data.class_names
         self.labels = None if data.labels is None else data.labels[self._positions]
         self.fingerprint = f"{data.fingerprint} limit {limit}"
@@ -45,7 +46,7 @@ class LimitedImages(ImageData):
         """The sample's image."""
         return self._data.load(int(self._positions[index]))
 
-    def sample(self, index: int) -> tuple[Loaded, int]:
+    def sample(self, index: int) -> tuple[Loaded, Label]:
         """The image of a sample and its label."""
         return self._data.sample(int(self._positions[index]))
 

@@ -28,6 +28,7 @@ from penult.data.image import ImageData, ImageFaultError
 from penult.data.items import IMAGE_KEYS, LABEL_KEYS
 from penult.data.library_data import LibraryImages
 from penult.data.limit import is_stream, limited
+from penult.data.multi_hot_images import MultiHotImages
 from penult.data.tables import is_table
 from penult.data.tar_images import is_pattern
 from penult.errors import InputError
@@ -76,14 +77,16 @@ def open_data(spec: Any, *, labelled: bool = True, options: DataOptions | None =
               Hugging Face Dataset: PIL images, paths, uint8 arrays or tensors (height, width) or
               with channels, all of which are decoded like files, or float tensors (channels,
               height, width), which go to the network as they are, neither resized nor normalised;
-              labels are integers from 0, vectors with a single 1, or words;
+              labels are integers from 0, vectors with a single 1, or words; for several labels per
+              sample, vectors of 0 and 1 or lists of classes;
             - a stream of such items, with a limit;
             - for texts: tables and data sets as above, a text in place of the image, or a dict of
               lists;
             - arrays (images, labels), n_samples first, or a dict of them;
             - `NAME:REST` where another package has an entry point NAME in the group `penult.data`.
         labelled: False takes images without labels, in any tree of folders; labels are passed over.
-        options: the columns of a table, how many samples to take, and whether they are texts.
+        options: the columns of a table, how many samples to take, whether they are texts, and
+            whether they may have several labels.
 
     Raises:
         InputError: nothing is there, or not what it should be; one line says what was found.
@@ -95,6 +98,8 @@ def open_data(spec: Any, *, labelled: bool = True, options: DataOptions | None =
         found = _open_named(os.fspath(spec), labelled, options)
     else:
         found = _open_object(spec, labelled, options)
+    if options.multi_label and labelled and not found.multi_label:
+        found = MultiHotImages(found)
     return limited(found, options.limit)
 
 
@@ -121,7 +126,8 @@ def _open_named(spec: str, labelled: bool, options: DataOptions) -> ImageData:
             return found
         if is_stream(found) or not isinstance(found, Mapping | np.ndarray | Tensor | tuple):
             found = map_style(found, f"what {plugin.value} returned", options.limit)
-            return LibraryImages(found, labelled, {"source": spec}, options.texts)
+            about = {"source": spec}
+            return LibraryImages(found, labelled, about, options.texts, options.multi_label)
         return _open_object(found, labelled, options, spec)
     if _FUNCTION.fullmatch(spec):
         return _open_object(call_object(spec, "function"), labelled, options, spec)
@@ -151,10 +157,11 @@ def _open_object(
             )
         return ArrayImages(found, spec=spec)
     if isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], np.ndarray | Tensor):
-        return ArrayImages(found[0], found[1] if labelled else None, spec=spec)
+        labels = found[1] if labelled else None
+        return ArrayImages(found[0], labels, spec=spec, multi_label=options.multi_label)
     limit = options.limit if is_stream(found) else None
     whole = map_style(found, what, options.limit)
-    return DatasetImages(whole, labelled, spec, limit, options.texts)
+    return DatasetImages(whole, labelled, spec, limit, options.texts, options.multi_label)
 
 
 def _items_of(found: Mapping[str, Any], what: str) -> list[dict[str, Any]] | None:

@@ -89,6 +89,10 @@ class BatchSource(Protocol):
     def fingerprint(self) -> str:
         """Hash of the data and of how it is prepared."""
 
+    @property
+    def multi_label(self) -> bool:
+        """Whether a sample may have several labels."""
+
     def batches(self, start: int) -> Iterator[Batch]:
         """The batches from number `start` on."""
 
@@ -119,6 +123,11 @@ class ImageSource:
         """The data's and the transform's."""
         return f"{self.data.fingerprint} {self.transform.fingerprint}"
 
+    @property
+    def multi_label(self) -> bool:
+        """Whether a sample may have several labels."""
+        return self.data.multi_label
+
     def batches(self, start: int) -> Iterator[Batch]:
         """Decoded batches."""
         how = self.how
@@ -145,6 +154,11 @@ class LoaderSource:
     loader: DataLoader[Any]
     how: Pass
     class_names: tuple[str, ...] | None = None
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether labels are multi-hot rows, by the first batch."""
+        return any(batch.labels.ndim == 2 for batch in islice(self.batches(0), 1))
 
     @property
     def n_samples(self) -> int:
@@ -187,13 +201,21 @@ class LoaderSource:
             and not labels.is_floating_point()
         ):
             return images, labels.long()
+        if (
+            isinstance(images, Tensor)
+            and isinstance(labels, Tensor)
+            and labels.ndim == 2
+            and len(labels) == len(images)
+            and bool(((labels == 0) | (labels == 1)).all())
+        ):
+            return images, labels == 1
         found = [
             f"{x.dtype} {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
             for x in pair
         ]
         raise InputError(
             "expected batches (images, labels) of the DataLoader, labels integers of shape "
-            f"(n_samples,); found {', '.join(found)}"
+            f"(n_samples,), or 0 and 1 of shape (n_samples, n_classes); found {', '.join(found)}"
         )
 
 

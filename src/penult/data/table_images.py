@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from penult.data.files import SAMPLED_BYTES, SAMPLED_FILES, WHOLE_BYTES, WHOLE_FILES
 from penult.data.image import (
@@ -26,8 +25,8 @@ from penult.data.image import (
     printable,
 )
 from penult.data.items import IMAGE_KEYS, LABEL_KEYS, TEXT_KEYS, is_image, opened
-from penult.data.labels import labels_of, meant_as_numbers
 from penult.data.listing import nfc
+from penult.data.table_labels import from_column, from_columns
 from penult.data.tables import JoinedTable, Table, text_of
 from penult.errors import InputError
 from penult.text import some
@@ -63,6 +62,8 @@ class TableImages(ImageData):
         table: from `read_table`.
         labelled: False passes over labels.
         image_column, label_column: by default found.
+        label_columns: instead, columns of 0 and 1, one for each class.
+        multi_label: whether rows may have several classes; None to tell by the labels.
 
     Raises:
         InputError: no such column, or none or several that could be meant; two rows of one image;
@@ -75,6 +76,8 @@ class TableImages(ImageData):
         labelled: bool = True,
         image_column: str | None = None,
         label_column: str | None = None,
+        label_columns: Sequence[str] | None = None,
+        multi_label: bool | None = None,
     ) -> None:
         self._table = table
         self.path = table.path
@@ -83,17 +86,30 @@ class TableImages(ImageData):
                 f"{table.path}: the first line holds {printable(nameless[0])} and no names of "
                 "columns: write a line such as path,label above it"
             )
-        self._column = _image_column(table, image_column, label_column)
+        own = label_columns or ([] if label_column is None else [label_column])
+        self._column = _image_column(table, image_column, [table.require(name) for name in own])
         self.labelled = labelled
         self.labels = self.class_names = None
         self.label_column: str | None = None
         self._rows = np.arange(table.n_rows)
         notes = [f"the images are in the column {self._column!r}"]
         if labelled:
-            self.label_column = label_column_of(table, self._column, label_column)
-            notes[0] += f" and the labels in {self.label_column!r}"
-            self._rows, self.labels, self.class_names, found = labels_in(table, self.label_column)
-            notes += found
+            if label_columns:
+                notes[0] += f" and the labels in {some([*map(repr, label_columns)])}"
+                found = from_columns(table, label_columns, multi_label)
+            else:
+                self.label_column = label_column_of(table, self._column, label_column)
+                notes[0] += f" and the labels in {self.label_column!r}"
+                found = from_column(table, self.label_column, multi_label)
+            self.labels, self.class_names = found.labels, found.class_names
+            self.multi_label, self._rows = found.labels.ndim == 2, found.rows
+            notes += found.notes
+        self._options = {
+            "image_column": self._column,
+            "label_column": self.label_column,
+            **({"label_columns": list(label_columns)} if label_columns else {}),
+            **({} if multi_label is None else {"multi_label": multi_label}),
+        }
         values = _texts(table, self._column)
         self._paths = None if values is None else [values[row] for row in self._rows]
         self._ids = self._names()
@@ -101,8 +117,8 @@ class TableImages(ImageData):
         sizes = np.zeros(0, np.int64)
         self._place = ("", "")
         if self._paths is not None:
-            sizes, found = self._sizes(self._paths)
-            notes += found
+            sizes, said = self._sizes(self._paths)
+            notes += said
         self.notes = tuple(notes)
         self.fingerprint = self._digest(sizes)
 
@@ -125,9 +141,8 @@ class TableImages(ImageData):
 
     def describe(self) -> dict[str, Any]:
         """Kind, path, columns, numbers and fingerprint."""
-        columns = {"image_column": self._column, "label_column": self.label_column}
         where = "shards" if isinstance(self._table, JoinedTable) else "path"
-        about = {where: str(self.path), "options": columns}
+        about = {where: str(self.path), "options": self._options}
         return {**described_as("table", self), **about}
 
     def _names(self) -> list[str]:
@@ -199,11 +214,12 @@ class TableImages(ImageData):
             return b""
 
 
-def _image_column(table: Table, given: str | None, label: str | None) -> str:
+def _image_column(table: Table, given: str | None, labels: Sequence[str]) -> str:
     if given is not None:
         return table.require(given)
-    likely = [name for name in table.names if name != label and holds_images(table, name)]
-    by_name = [name for name in columns_named(table, (*IMAGE_KEYS, *PATH_KEYS)) if name != label]
+    likely = [name for name in table.names if name not in labels and holds_images(table, name)]
+    by_name = columns_named(table, (*IMAGE_KEYS, *PATH_KEYS))
+    by_name = [name for name in by_name if name not in labels]
     best = [name for name in by_name if name in likely] or likely
     if not best:  # names without an ending, whose files have one
         best = [name for name in by_name if _holds_names(table, name)]
@@ -253,37 +269,6 @@ def label_column_of(
         f"{which}: give it with --label-column, or use the network's own predictions as labels "
         "with --labels predicted"
     )
-
-
-def labels_in(
-    table: Table, name: str
-) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[str, ...] | None, list[str]]:
-    """The rows that have a label, their labels, the classes' names, and what is to be said of it.
-
-    Raises:
-        InputError: labels that are none, or no row has one.
-    """
-    values = list(table.column(name))
-    empty = [row for row, value in enumerate(values) if value is None or value == ""]
-    rows = np.delete(np.arange(table.n_rows), empty)
-    if not len(rows):
-        raise InputError(f"{table.path}: no row has a label in the column {name!r}")
-    kept = [values[row] for row in rows]
-    odd = next((i for i, value in enumerate(kept) if isinstance(value, Mapping)), None)
-    if odd is not None:
-        raise InputError(
-            f"{table.path}, column {name!r}: row {int(rows[odd]) + 1} holds an object of "
-            f"{some(list(map(str, kept[odd])))}, expected a word or a number"
-        )
-    try:
-        labels, class_names = labels_of(meant_as_numbers(kept), len(kept), None)
-    except InputError as error:
-        raise InputError(f"{table.path}, column {name!r}: {error}") from None
-    if not empty:
-        return rows, labels, class_names, []
-    have = "row has no label and is" if len(empty) == 1 else "rows have no label and are"
-    said = f"{len(empty):,} {have} left out, the first is row {empty[0] + 1}"
-    return rows, labels, class_names, [said]
 
 
 def columns_named(table: Table, wanted: Sequence[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,8 @@ from penult.data.table_images import (
     columns_named,
     holds_images,
     label_column_of,
-    labels_in,
 )
+from penult.data.table_labels import from_column, from_columns
 from penult.data.tables import JoinedTable, Table, text_of
 from penult.errors import InputError
 from penult.text import some
@@ -37,6 +38,7 @@ class TableTexts(ImageData):
         table: from `read_table`.
         labelled: False passes over labels.
         text_column, label_column: by default found.
+        label_columns, multi_label: see `TableImages`.
 
     Raises:
         InputError: no such column, or none or several that could be meant; labels that are none.
@@ -48,6 +50,8 @@ class TableTexts(ImageData):
         labelled: bool = True,
         text_column: str | None = None,
         label_column: str | None = None,
+        label_columns: Sequence[str] | None = None,
+        multi_label: bool | None = None,
     ) -> None:
         self.path = table.path
         self.labelled = labelled
@@ -58,12 +62,25 @@ class TableTexts(ImageData):
         rows = np.arange(table.n_rows)
         notes = [f"the texts are in the column {self._column!r}"]
         if labelled:
-            self._label_column = label_column_of(
-                table, self._column, label_column, "texts", TEXT_LABELS
-            )
-            notes[0] += f" and the labels in {self._label_column!r}"
-            rows, self.labels, self.class_names, found = labels_in(table, self._label_column)
-            notes += found
+            if label_columns:
+                found = from_columns(table, label_columns, multi_label)
+                notes[0] += f" and the labels in {some([*map(repr, label_columns)])}"
+            else:
+                self._label_column = label_column_of(
+                    table, self._column, label_column, "texts", TEXT_LABELS
+                )
+                found = from_column(table, self._label_column, multi_label)
+                notes[0] += f" and the labels in {self._label_column!r}"
+            rows, self.labels, self.class_names = found.rows, found.labels, found.class_names
+            self.multi_label = found.labels.ndim == 2
+            notes += found.notes
+        self._options = {
+            "text_column": self._column,
+            "label_column": self._label_column,
+            "texts": True,
+            **({"label_columns": list(label_columns)} if label_columns else {}),
+            **({} if multi_label is None else {"multi_label": multi_label}),
+        }
         values = table.column(self._column)
         self._texts = [_whole(values[int(row)]) for row in rows]
         self._ids = self._names(table, rows)
@@ -83,9 +100,8 @@ class TableTexts(ImageData):
 
     def describe(self) -> dict[str, Any]:
         """Kind, path, columns, numbers and fingerprint."""
-        columns = {"text_column": self._column, "label_column": self._label_column, "texts": True}
         where = "shards" if self._joined else "path"
-        return {**described_as("texts", self), where: str(self.path), "options": columns}
+        return {**described_as("texts", self), where: str(self.path), "options": self._options}
 
     def _names(self, table: Table, rows: Any) -> list[str]:
         for key in columns_named(table, ID_NAMES):

@@ -26,6 +26,7 @@ from penult.data.image import (
 from penult.data.items import LABEL_KEYS
 from penult.data.labels import labels_of, meant_as_numbers
 from penult.data.listing import Listing, nfc
+from penult.data.multi_hot import is_several, several_notes
 from penult.data.tars import Member, TarFile
 from penult.errors import InputError
 from penult.text import described, some
@@ -83,12 +84,19 @@ class ShardImages(ImageData):
         archives: the shards.
         labelled: False passes over labels.
         spec: what the user named them by.
+        multi_label: whether samples may have several labels; None to tell by the labels.
 
     Raises:
         InputError: no samples, one without an image or without a label, two of the same key.
     """
 
-    def __init__(self, archives: Sequence[TarFile], labelled: bool, spec: str) -> None:
+    def __init__(
+        self,
+        archives: Sequence[TarFile],
+        labelled: bool,
+        spec: str,
+        multi_label: bool | None = None,
+    ) -> None:
         self._archives = list(archives)
         self._spec = spec
         self.labelled = labelled
@@ -114,11 +122,18 @@ class ShardImages(ImageData):
         if labelled:
             labels = [self._label(*samples[i]) for i in kept]
             try:
+                several = any(map(is_several, labels))
                 self.labels, self.class_names = labels_of(
-                    meant_as_numbers(labels), len(labels), None
+                    labels if several else meant_as_numbers(labels),
+                    len(labels),
+                    None,
+                    multi_label if several else False,
                 )
             except InputError as error:
                 raise InputError(f"{spec}: {error}") from None
+            self.multi_label = self.labels.ndim == 2
+            self.notes = several_notes(self.labels)
+        self._said = multi_label if self.multi_label else None
         self.fingerprint = self._digest()
 
     def __len__(self) -> int:
@@ -146,7 +161,9 @@ class ShardImages(ImageData):
 
     def describe(self) -> dict[str, Any]:
         """Kind, what names the shards, numbers and fingerprint."""
-        about = {"shards": self._spec, "n_shards": len(self._archives)}
+        about: dict[str, Any] = {"shards": self._spec, "n_shards": len(self._archives)}
+        if self._said is not None:
+            about["options"] = {"multi_label": self._said}
         return {**described_as("shards", self), **about}
 
     def _label(self, number: int, key: str, found: Mapping[str, Member]) -> Any:

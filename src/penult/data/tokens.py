@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from penult.data.image import CUT, ImageFaultError
+from penult.data.image import CUT, ImageFaultError, Label
 from penult.data.inputs import Inputs
 from penult.data.transform import Transform
 from penult.errors import InputError
@@ -49,7 +49,7 @@ class TokenIds:
     """
 
     values: Mapping[str, list[int]]
-    label: int
+    label: Label
     noted: tuple[str, ...] = ()
 
     layout: ClassVar[tuple[str, ...]] = (KIND,)
@@ -129,7 +129,7 @@ class TokenTransform:
             raise InputError("the tokenizer is no longer the one that the run was made with")
         return made
 
-    def read(self, text: Any, label: int, id: str) -> TokenIds:
+    def read(self, text: Any, label: Label, id: str) -> TokenIds:
         """The tokens of one text.
 
         Raises:

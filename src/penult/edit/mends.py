@@ -195,6 +195,7 @@ def compare_mends(
     if seeds < 1:
         raise InputError(f"seeds must be at least 1, found {seeds}")
     features, head = run.evaluation(), run.train().require_head()
+    features.require_one_label("a comparison of mends")
     found = require_groups(run).attribute(attribute)
     groups = found.groups(features.labels())
     sizes = torch.bincount(groups[groups >= 0])

@@ -41,6 +41,7 @@ class EditSetting:
     def of(cls, run: Run) -> EditSetting:
         """The setting of a run."""
         features = parts_of(run)["train"]
+        features.require_one_label("an edit, or a search for shortcuts,")
         names = run.summary()["class_names"]
         return cls(features, run.moments(), names, groups_of(run, "train"), features.require_head())
 

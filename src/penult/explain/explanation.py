@@ -79,6 +79,7 @@ class Explanation(Decision):
         """
         run = run if isinstance(run, Run) else Run.open(run)
         train = run.train()
+        train.require_one_label("an explanation")
         names = run.summary()["class_names"]
         dense_head = train.require_head()
         found: HeadChoice | None = None if dense else choose_head(run, k, select)

@@ -28,6 +28,7 @@ from penult.network.calling import autocast, call_model, device_of, evaluating, 
 from penult.network.explicit import FoundHead, find_or_make_head
 from penult.network.find import find_head
 from penult.network.head import Head, NotFiniteError
+from penult.network.link import SIGMOID, decided
 from penult.network.load import fingerprint
 from penult.network.preparation import preparation_doubt
 from penult.network.tap import FeatureTap
@@ -98,6 +99,8 @@ def collect(
     source = source_of(data, transform, how)
     if head is None:
         head = usable_head(model, source)
+    if source.multi_label:
+        head = replace(head, link=SIGMOID)
     for said in doubts(model, source, head, how).values():
         warnings.warn(said, stacklevel=2)
     shards = network_shards(model, source, head, how, progress)
@@ -158,7 +161,8 @@ def doubts(model: nn.Module, source: BatchSource, head: Head, how: Pass) -> dict
         few = replace(source, how=replace(how, batch_size=min(how.batch_size, FEW), workers=0))
     for inputs in islice(examples(few, device, FEW), 1 if how.batch_size > 1 else 0):
         found["batch"] = batch_dependence(model, head, inputs)
-    if isinstance(source, ImageSource) and isinstance(source.transform, Transform) and how.given:
+    one_label = how.given and not source.multi_label
+    if isinstance(source, ImageSource) and isinstance(source.transform, Transform) and one_label:
         found["preparation"] = preparation_doubt(
             model,
             head,
@@ -219,10 +223,10 @@ def _forward(
             if progress is not None:
                 progress(done, source.n_samples)
             if number % how.batches_per_shard == 0:
-                yield _join(blocks, tap), faults
+                yield _join(blocks, tap, head), faults
                 blocks, faults = [], Faults()
     if blocks or faults.n_faults:
-        yield _join(blocks, tap), faults
+        yield _join(blocks, tap, head), faults
 
 
 def _run(model: nn.Module, inputs: Inputs, how: Pass) -> None:
@@ -252,7 +256,7 @@ def _does_not_run(inputs: Inputs, error: Exception) -> InputError:
 def _block(tap: Tap, batch: Batch, head: Head, how: Pass) -> tuple[Block, Faults]:
     """Features of a batch; samples with a NaN or infinite one are left out as faults."""
     n = len(batch.labels)  # the network may have been given more, see `_run`
-    predicted = tap.logits[:n].argmax(1).cpu()
+    predicted = decided(tap.logits[:n], head.link).cpu()
     labels = batch.labels if how.given else predicted
     block = Block(tap.features[:n].float().cpu(), labels, predicted, batch.ids)
     if how.strict:
@@ -262,6 +266,14 @@ def _block(tap: Tap, batch: Batch, head: Head, how: Pass) -> tuple[Block, Faults
     if not bool(finite.all()):
         block, faults = _without(block, finite, tap)
     labels = block.labels
+    if labels.ndim == 2 or head.multi_label:
+        if labels.shape[1:] != (head.n_classes,) or not head.multi_label:
+            raise InputError(
+                f"expected {'multi-hot labels of' if head.multi_label else 'one label of the'} "
+                f"{head.n_classes} classes for each sample, found labels of shape "
+                f"{tuple(labels.shape)}"
+            )
+        return block, faults
     bad = (labels < 0) | (labels >= head.n_classes)
     if bool(bad.any()):
         i = int(bad.nonzero()[0, 0])
@@ -283,9 +295,11 @@ def _without(block: Block, finite: Tensor, tap: Tap) -> tuple[Block, Faults]:
     return block.where(good), faults
 
 
-def _join(blocks: list[Block], tap: Tap) -> Block:
+def _join(blocks: list[Block], tap: Tap, head: Head) -> Block:
     if not blocks:
         none = torch.empty(0, dtype=torch.int64)
+        if head.multi_label:
+            none = torch.empty(0, head.n_classes, dtype=torch.bool)
         return Block(torch.empty(0, tap.n_features), none, none, [])
     return Block(
         torch.cat([b.features for b in blocks]),

@@ -6,13 +6,19 @@ import torch
 from torch import Tensor
 
 
+def strata(labels: Tensor) -> Tensor:
+    """What samples are drawn alike by, (n_samples,) int64: their class, or their set of classes."""
+    return labels if labels.ndim == 1 else torch.unique(labels, dim=0, return_inverse=True)[1]
+
+
 def ranks(labels: Tensor, seed: int) -> Tensor:
     """Place of each sample in a random order of its class, (n_samples,) int64, from 0.
 
     Args:
-        labels: (n_samples,) int64.
+        labels: (n_samples,) int64, or multi-hot.
         seed: of the order.
     """
+    labels = strata(labels)
     order, starts = _by_class(labels, seed)
     rank = torch.empty_like(order)
     rank[order] = torch.arange(len(labels)) - starts[labels[order]]
@@ -21,11 +27,13 @@ def ranks(labels: Tensor, seed: int) -> Tensor:
 
 def stratified(labels: Tensor, fraction: float, seed: int) -> Tensor:
     """Which samples stay, (n_samples,) bool: the same fraction of each class, rounded up."""
+    labels = strata(labels)
     return ranks(labels, seed) < (torch.bincount(labels) * fraction).ceil()[labels]
 
 
 def spread(labels: Tensor, n: int, seed: int = 0) -> Tensor:
     """Which samples to look at, (n_samples,) bool: n of them, as many of a class as of another."""
+    labels = strata(labels)
     order, starts = _by_class(labels, seed)
     rank = torch.arange(len(labels)) - starts[labels[order]]
     keep = torch.zeros(len(labels), dtype=torch.bool)
@@ -35,7 +43,7 @@ def spread(labels: Tensor, n: int, seed: int = 0) -> Tensor:
 
 def folds(labels: Tensor, n_folds: int, seed: int) -> Tensor:
     """Fold of each sample, (n_samples,) int64: of equal size, and each class dealt out evenly."""
-    order, _ = _by_class(labels, seed)
+    order, _ = _by_class(strata(labels), seed)
     fold = torch.empty_like(order)
     fold[order] = torch.arange(len(labels)) % n_folds
     return fold

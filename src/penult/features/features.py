@@ -11,12 +11,11 @@ from itertools import compress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from penult.data.labels import labels_of
 from penult.errors import InputError
+from penult.features.given import block_as_given, check_labels, multi_hot
 from penult.features.shards import (
     FORMAT,
     Block,
@@ -26,6 +25,7 @@ from penult.features.shards import (
     read_class_names,
     read_ids,
     read_labels,
+    read_link,
     read_shard,
     require_finite,
     require_one_each,
@@ -33,16 +33,9 @@ from penult.features.shards import (
     shard_shape,
 )
 from penult.network.head import Head, head_of
+from penult.network.link import SIGMOID, SOFTMAX
 from penult.storage import read_json, read_tensors, write_tensors
 from penult.text import some
-
-
-def _tensor(values: Any) -> Tensor:
-    """A tensor of an array, a table or a list; torch warns of arrays that are read-only."""
-    if isinstance(values, Tensor):
-        return values.detach()
-    array = np.asarray(values)
-    return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 class Features:
@@ -55,6 +48,8 @@ class Features:
         head: the dense head that reads them, or None.
         class_names: names in the order of the head's logits, or None.
         folder: of shards, where they were opened from one.
+        link: what the logits mean, see `penult.network.link`; with "sigmoid" the data are
+            multi-label and labels are (n_samples, n_classes) bool.
     """
 
     def __init__(
@@ -63,8 +58,10 @@ class Features:
         shape: tuple[int, int],
         head: Head | None,
         class_names: Sequence[str] | None,
+        link: str = SOFTMAX,
     ) -> None:
         self._parts = parts
+        self.link = link if head is None else head.link
         self.n_samples, self.n_features = shape
         self.head = head
         self.class_names = None if class_names is None else tuple(class_names)
@@ -90,52 +87,33 @@ class Features:
         bias: Any = None,
         class_names: Sequence[str] | None = None,
         ids: Sequence[Any] | None = None,
+        *,
+        multi_label: bool | None = None,
     ) -> Features:
         """Features already at hand, as arrays or tensors.
 
         Args:
             features: (n_samples, n_features), finite; arrays, tensors, or a table's columns.
             labels: (n_samples,) integers in [0, n_classes), or words: `class_names`, or in
-                alphabetical order where these are not given.
+                alphabetical order where these are not given; (n_samples, n_classes) of 0 and 1 for
+                data with several labels per sample.
             weight: (n_classes, n_features) of the dense head, or None; (1, n_features) for one
                 logit, that of the second of two classes.
             bias: (n_classes,), or None for a head without.
             class_names: n_classes names, or None.
             ids: n_samples different names of the samples, or None for their row numbers.
+            multi_label: whether each class is decided by itself, by a sigmoid; where None, if a row
+                of (n_samples, n_classes) labels has other than exactly one 1.
 
         Raises:
             InputError: shapes that do not fit, labels out of range, NaN or infinite features, ids
                 that are not one for each sample.
         """
-        try:
-            z = _tensor(features)
-            if isinstance(labels, Tensor):
-                y = labels.detach()
-            elif (words := np.asarray(labels)).dtype.kind in "OU" and len(words):
-                numbers, class_names = labels_of(list(words), len(words), class_names)
-                y = torch.from_numpy(numbers)
-            else:
-                y = _tensor(words)
-        except (TypeError, ValueError) as error:
-            kind = InputError(f"expected arrays of numbers: {error}")
-            raise error if isinstance(error, InputError) else kind from error
-        if z.ndim != 2 or not z.dtype.is_floating_point:
-            raise InputError(
-                "expected floating-point features of shape (n_samples, n_features), found "
-                f"{z.dtype} of shape {tuple(z.shape)}"
-            )
-        if y.dtype.is_floating_point or y.dtype == torch.bool or y.shape != z.shape[:1]:
-            raise InputError(
-                f"expected integer labels of shape ({len(z)},), found {y.dtype} of shape "
-                f"{tuple(y.shape)}"
-            )
-        head = None if weight is None else head_of(weight, bias)
-        z, y = z.to("cpu", torch.float32), y.to("cpu", torch.int64)
-        names = [] if ids is None else [str(name) for name in ids]
-        if ids is not None:
-            require_one_each("the features", names, len(z))
-        block = Block(z, y, None, names)
-        made = cls([block], (z.shape[0], z.shape[1]), head, class_names)
+        block, class_names = block_as_given(features, labels, class_names, ids, multi_label)
+        link = SIGMOID if block.labels.ndim == 2 else SOFTMAX
+        head = None if weight is None else head_of(weight, bias, link)
+        shape = block.features.shape[0], block.features.shape[1]
+        made = cls([block], shape, head, class_names, link)
         made._check("the features")
         require_finite(block)
         return made
@@ -162,8 +140,9 @@ class Features:
         shape = shard_shape(path)
         tensors, _ = read_tensors(path, FORMAT, (), only=("weight", "bias"))
         weight = tensors.get("weight")
-        head = None if weight is None else head_of(weight, tensors.get("bias"))
-        made = cls([path], shape, head, read_class_names(path))
+        link = read_link(path)
+        head = None if weight is None else head_of(weight, tensors.get("bias"), link)
+        made = cls([path], shape, head, read_class_names(path), link)
         made._check(str(path))
         return made
 
@@ -188,7 +167,8 @@ class Features:
         head = load_dense(folder / "dense.safetensors") if index.get("head", True) else None
         expected = n_features if head is None else head.n_features
         shapes = [shard_shape(part) for part in parts]
-        made = cls(parts, (sum(n for n, _ in shapes), expected), head, names)
+        link = str(index.get("link", SOFTMAX))
+        made = cls(parts, (sum(n for n, _ in shapes), expected), head, names, link)
         for part, (_, found) in zip(parts, shapes, strict=True):
             if found != expected:
                 where = "index.json" if head is None else "the head"
@@ -198,12 +178,31 @@ class Features:
         return made
 
     @property
+    def multi_label(self) -> bool:
+        """Whether a sample can have several labels, and each class is decided by itself."""
+        return self.link == SIGMOID
+
+    def require_one_label(self, what: str) -> None:
+        """Refuse multi-label data, which `what` is not made for.
+
+        Raises:
+            InputError: samples can have several labels; says what there is for them.
+        """
+        if self.multi_label:
+            raise InputError(
+                f"{what} is for data with one class per sample, and these are multi-label (each "
+                "class is decided by itself): see docs/data.md for what there is for them"
+            )
+
+    @property
     def n_classes(self) -> int:
         """Number of classes: of the head, else of the names, else of the labels."""
         if self.head is not None:
             return self.head.n_classes
         if self.class_names is not None:
             return len(self.class_names)
+        if self.multi_label:
+            return self.labels().shape[1]
         return 1 + max((int(block.labels.max()) for block in self.blocks()), default=-1)
 
     def names(self) -> tuple[str, ...]:
@@ -263,7 +262,7 @@ class Features:
         return _View(self, keep)
 
     def arrays(self) -> tuple[Tensor, Tensor]:
-        """All features (n_samples, n_features) float32 and labels (n_samples,) in memory."""
+        """All features (n_samples, n_features) float32 and labels in memory."""
         blocks = list(self.blocks())
         if len(blocks) == 1:
             return blocks[0].features, blocks[0].labels
@@ -280,10 +279,13 @@ class Features:
         ]
 
     def dense_accuracy(self, head: Head | None = None) -> float:
-        """Fraction of samples that the dense network has right, by its own head or another."""
+        """Fraction of samples that the dense network has right, by its own head or another.
+
+        For multi-label data the fraction of its decisions, one for each sample and class.
+        """
         head = head or self.require_head()
         n_correct = sum(int((b.dense_classes(head) == b.labels).sum()) for b in self.blocks())
-        return n_correct / self.n_samples
+        return n_correct / (self.n_samples * (self.n_classes if self.multi_label else 1))
 
     def fingerprint(self) -> str:
         """Hash of the samples: of the bytes of the files, or of the arrays."""
@@ -309,7 +311,7 @@ class Features:
         return self.head
 
     def labels(self) -> Tensor:
-        """All labels (n_samples,) int64; features in files are not read."""
+        """All labels, as `Block` has them; features in files are not read."""
         return torch.cat(
             [part.labels if isinstance(part, Block) else read_labels(part) for part in self._parts]
         )
@@ -317,7 +319,8 @@ class Features:
     def matched(self, reference: Features) -> Features:
         """These features as samples of the same network as `reference`.
 
-        Labels are put in the order of the reference's class names where both have names.
+        Labels are put in the order of the reference's class names where both have names. Where the
+        reference is multi-label, so is what is returned.
 
         Raises:
             InputError: another n_features or head, unknown class names, labels out of range.
@@ -344,8 +347,13 @@ class Features:
                 )
             position = {name: i for i, name in enumerate(known)}
             place = torch.tensor([position[name] for name in names])
-        view = _View(self, place=place)
-        view.head, view.class_names = head, known
+        if self.multi_label and not reference.multi_label:
+            raise InputError(
+                "the features for evaluation are multi-label and the features have one class per "
+                "sample: expected labels of the same kind"
+            )
+        view = _View(self, place=place, n_classes=reference.n_classes)
+        view.head, view.class_names, view.link = head, known, reference.link
         view._check("the features for evaluation")
         return view
 
@@ -360,28 +368,28 @@ class Features:
             )
         if head is not None and names is not None and head.n_classes != len(names):
             raise InputError(f"{where}: {len(names)} class names for {head.n_classes} classes")
-        labels = self.labels()
         known = head is not None or names is not None
-        bad = labels < 0 if not known else (labels < 0) | (labels >= self.n_classes)
-        if bool(bad.any()):
-            i = int(bad.nonzero()[0, 0])
-            bound = f"[0, {self.n_classes})" if known else "[0, n_classes)"
-            raise InputError(
-                f"{where}: labels must lie in {bound}, found {int(labels[i])} at sample {i}"
-            )
+        check_labels(where, self.labels(), self.n_classes if known else None)
 
 
 class _View(Features):
     """Other features seen through: some of the samples, or labels in another order."""
 
     def __init__(
-        self, whole: Features, keep: Tensor | None = None, place: Tensor | None = None
+        self,
+        whole: Features,
+        keep: Tensor | None = None,
+        place: Tensor | None = None,
+        n_classes: int = 0,
     ) -> None:
         n_samples = whole.n_samples if keep is None else int(keep.sum())
-        super().__init__((), (n_samples, whole.n_features), whole.head, whole.class_names)
+        super().__init__(
+            (), (n_samples, whole.n_features), whole.head, whole.class_names, whole.link
+        )
         self._whole = whole
         self._keep = keep
         self._place = place
+        self._n_placed = n_classes
 
     def blocks(self) -> Iterator[Block]:
         start = 0
@@ -389,9 +397,9 @@ class _View(Features):
             stop = start + len(block.labels)
             seen = block if self._keep is None else block.where(self._keep[start:stop])
             start = stop
-            if self._place is not None:
-                predicted = None if seen.predicted is None else self._place[seen.predicted]
-                seen = Block(seen.features, self._place[seen.labels], predicted, seen.ids)
+            if self._place is not None or self.link != self._whole.link:
+                predicted = None if seen.predicted is None else self._placed(seen.predicted)
+                seen = Block(seen.features, self._placed(seen.labels), predicted, seen.ids)
             if len(seen.labels):
                 yield seen
 
@@ -411,7 +419,18 @@ class _View(Features):
     def labels(self) -> Tensor:
         labels = self._whole.labels()
         labels = labels if self._keep is None else labels[self._keep]
-        return labels if self._place is None else self._place[labels]
+        return self._placed(labels)
+
+    def _placed(self, labels: Tensor) -> Tensor:
+        """Labels as the classes are counted here; multi-hot ones of single ones where asked for."""
+        if labels.ndim == 1:
+            labels = labels if self._place is None else self._place[labels]
+            return multi_hot(labels, self.n_classes) if self.multi_label else labels
+        if self._place is None:
+            return labels
+        found = labels.new_zeros(len(labels), self._n_placed)
+        found[:, self._place] = labels
+        return found
 
     def fingerprint(self) -> str:
         digest = hashlib.blake2b(self._whole.fingerprint().encode(), digest_size=16)
@@ -434,6 +453,8 @@ def save_features(path: str | Path, features: Features) -> None:
         metadata["ids"] = packed(ids)
     if features.head is not None:
         tensors |= {"weight": features.head.weight, "bias": features.head.bias}
+    if features.multi_label:
+        metadata["link"] = features.link
     if features.class_names is not None:
         metadata["class_names"] = json.dumps(features.class_names, ensure_ascii=False)
     write_tensors(Path(path), tensors, metadata)

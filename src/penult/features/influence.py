@@ -66,7 +66,13 @@ class TopCounts:
         return counts
 
     def update(self, features: Tensor, labels: Tensor) -> None:
-        """Add samples: features (n_samples, n_features), labels (n_samples,) int64."""
+        """Add samples: features (n_samples, n_features), labels (n_samples,) int64.
+
+        A sample of several classes, labels (n_samples, n_classes) bool, counts for each of them.
+        """
+        if labels.ndim == 2:
+            rows, labels = labels.nonzero().unbind(1)
+            features = features[rows]
         size = features.abs().to(self.shares.device)
         labels = labels.to(self.shares.device)
         total = size.sum(1, dtype=torch.float64, keepdim=True)

@@ -29,6 +29,7 @@ from penult.features.shards import (
     write_shard,
 )
 from penult.network.head import Head
+from penult.network.link import SOFTMAX
 from penult.storage import difference, read_json
 
 FAULTS_NAMED = 100
@@ -98,6 +99,7 @@ class ShardFolder:
         self.faults = Faults()
         self._head = head if n_features is None else None
         self._n_features = n_features or head.n_features
+        self._link = head.link
         self._names = list(class_names or map(str, range(head.n_classes)))
         self._store = store
         self._identity = dict(identity)
@@ -219,6 +221,7 @@ class ShardFolder:
                 "n_features": self._n_features,
                 "head": self._head is not None,
                 "class_names": self._names,
+                **({"link": self._link} if self._link != SOFTMAX else {}),
                 "shards": [
                     {"file": self._path(i).name, "n_samples": size}
                     for i, size in enumerate(self._sizes)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from penult.errors import InputError
 from penult.network.head import Head
+from penult.network.link import SIGMOID, SOFTMAX, check_link, decided
 from penult.storage import read_tensors, write_json, write_tensors
 from penult.text import one_line
 
@@ -29,8 +30,8 @@ class Block:
 
     Attributes:
         features: (n_samples, n_features) float32.
-        labels: (n_samples,) int64.
-        predicted: (n_samples,) int64, classes the network itself gave; None where not recorded.
+        labels: (n_samples,) int64; (n_samples, n_classes) bool where the data are multi-label.
+        predicted: what the network itself gave, likewise; None where not recorded.
         ids: name of each sample; empty where they have none.
     """
 
@@ -50,8 +51,10 @@ class Block:
         return Block(self.features[keep], self.labels[keep], predicted, ids)
 
     def dense_classes(self, head: Head) -> Tensor:
-        """Class that the dense network gives each sample: as recorded, else from its head."""
-        return head(self.features).argmax(1) if self.predicted is None else self.predicted
+        """What the dense network gives each sample: as recorded, else from its head."""
+        if self.predicted is not None:
+            return self.predicted
+        return decided(head(self.features), head.link)
 
 
 def read_shard(path: Path, rows: int | None = BLOCK_ROWS) -> Iterator[Block]:
@@ -63,18 +66,23 @@ def read_shard(path: Path, rows: int | None = BLOCK_ROWS) -> Iterator[Block]:
             predicted = file.get_slice("predicted") if "predicted" in names else None
             n = features.get_shape()[0]
             ids = _ids(path, file.metadata() or {}, n)
-            _check_predicted(path, predicted, n)
+            _check_predicted(path, predicted, tuple(labels.get_shape()))
             step = max(1, n if rows is None else rows)
             for start in range(0, max(n, 1), step):
                 part = slice(start, min(start + step, n))
                 yield Block(
                     features[part].float(),
-                    labels[part].long(),
+                    labels_as_kept(labels[part]),
                     None if predicted is None else predicted[part],
                     ids[part],
                 )
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is no readable features file: {error}") from error
+
+
+def labels_as_kept(labels: Tensor) -> Tensor:
+    """Labels of a file as a block has them."""
+    return labels != 0 if labels.ndim == 2 else labels.long()
 
 
 def map_shard(path: Path) -> Tensor:
@@ -107,6 +115,8 @@ def save_dense(path: Path, head: Head) -> None:
     metadata["verified"] = json.dumps(head.verified)
     if head.kept is not None:
         metadata |= {"kept": json.dumps(head.kept), "n_outputs": str(head.n_outputs)}
+    if head.multi_label:
+        metadata["link"] = head.link
     write_tensors(path, {"weight": head.weight, "bias": head.bias}, metadata)
 
 
@@ -117,7 +127,8 @@ def load_dense(path: Path) -> Head:
     kept = tuple(map(int, json.loads(notes["kept"]))) if "kept" in notes else None
     n_outputs = int(notes["n_outputs"]) if kept is not None else None
     given = (notes["layer"], tensors["weight"], tensors["bias"], notes["reduce"], verified)
-    return Head(*given, kept=kept, n_outputs=n_outputs)
+    link = notes.get("link", SOFTMAX)
+    return Head(*given, kept=kept, n_outputs=n_outputs, link=link)
 
 
 def write_index(folder: Path, index: Mapping[str, Any]) -> None:
@@ -152,17 +163,43 @@ def shard_shape(path: Path) -> tuple[int, int]:
             f"{path}: expected floating-point `features` of shape (n_samples, n_features), "
             f"found {dtype} of shape {shape}"
         )
-    if labels_shape != shape[:1] or labels_dtype[0] not in "IU":
+    one_each = labels_shape == shape[:1] and labels_dtype[0] in "IU"
+    multi_hot = len(labels_shape) == 2 and labels_shape[0] == shape[0]
+    if not (one_each or (multi_hot and (labels_dtype == "BOOL" or labels_dtype[0] in "IU"))):
         raise InputError(
-            f"{path}: expected integer `labels` of shape ({shape[0]},), found {labels_dtype} "
-            f"of shape {labels_shape}"
+            f"{path}: expected integer `labels` of shape ({shape[0]},), found {labels_dtype} of "
+            f"shape {labels_shape}; several per sample are ({shape[0]}, n_classes) of 0 and 1"
         )
     return shape[0], shape[1]
 
 
 def read_labels(path: Path) -> Tensor:
-    """Labels (n_samples,) int64 of a features file, its features left alone."""
-    return read_tensors(path, FORMAT, ("labels",), only=("labels",))[0]["labels"].long()
+    """Labels of a features file as `Block` has them, its features left alone."""
+    labels = read_tensors(path, FORMAT, ("labels",), only=("labels",))[0]["labels"]
+    if labels.ndim == 2 and bool(((labels != 0) & (labels != 1)).any()):
+        raise InputError(f"{path}: multi-hot `labels` must be 0 or 1")
+    return labels_as_kept(labels)
+
+
+def read_link(path: Path) -> str:
+    """What the logits of a features file mean; "sigmoid" also where its labels are multi-hot."""
+    with safe_open(path, framework="pt") as file:
+        multi_hot = len(file.get_slice("labels").get_shape()) == 2
+        link = (file.metadata() or {}).get("link")
+    if link is None and multi_hot and bool((read_labels(path).sum(1) == 1).all()):
+        raise InputError(
+            f"{path}: its multi-hot labels have exactly one 1 for each sample: expected `labels` "
+            "(n_samples,) as integers, or link = sigmoid in the metadata if each class is decided "
+            "by itself"
+        )
+    link = link or (SIGMOID if multi_hot else SOFTMAX)
+    check_link(link)
+    if multi_hot != (link == SIGMOID):
+        raise InputError(
+            f"{path}: its link is {link} and its labels have the shape of the other: expected "
+            "(n_samples, n_classes) for sigmoid and (n_samples,) for softmax"
+        )
+    return link
 
 
 def read_ids(path: Path, n_samples: int) -> list[str]:
@@ -214,11 +251,14 @@ def _strings(path: Path, what: str, text: str) -> list[str]:
     return found
 
 
-def _check_predicted(path: Path, predicted: Any, n: int) -> None:
+def _check_predicted(path: Path, predicted: Any, expected: tuple[int, ...]) -> None:
+    """Refuse recorded classes of another shape than the labels."""
     if predicted is None:
         return
     shape, dtype = tuple(predicted.get_shape()), predicted.get_dtype()
-    if shape != (n,) or dtype[0] not in "IU":
+    if shape != expected or not (dtype == "BOOL" if len(expected) == 2 else dtype[0] in "IU"):
+        kind = "bool" if len(expected) == 2 else "integer"
         raise InputError(
-            f"{path}: expected integer `predicted` of shape ({n},), found {dtype} of shape {shape}"
+            f"{path}: expected {kind} `predicted` of shape {expected}, found {dtype} of shape "
+            f"{shape}"
         )

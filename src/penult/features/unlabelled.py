@@ -13,6 +13,7 @@ from penult.errors import InputError
 from penult.features.features import Features
 from penult.features.shards import FORMAT
 from penult.network.head import Head, head_of
+from penult.network.link import decided
 from penult.storage import read_json, read_tensors
 
 # What the features of a network depend on beside the images, as a folder of shards records it.
@@ -37,9 +38,9 @@ def open_unlabelled(path: str | Path, reference: Features) -> Features:
         only = ("features", "weight", "bias")
         tensors, _ = read_tensors(path, FORMAT, ("features",), only=only)
         z, weight = tensors["features"].float(), tensors.get("weight")
-        own = None if weight is None else head_of(weight, tensors.get("bias"))
+        own = None if weight is None else head_of(weight, tensors.get("bias"), head.link)
         _check(path, z.shape[-1], own, reference)
-        return Features.of(z, head(z).argmax(1))
+        return Features.of(z, decided(head(z), head.link), multi_label=head.multi_label)
     found = Features.open(path)
     _check(path, found.n_features, found.head, reference)
     known, recorded = (_identity(folder) for folder in (reference.folder, path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from torch import Tensor
 from penult.features.features import Features
 from penult.intervals import accuracy_interval, paired_bound, paired_interval, sign_test
 from penult.network.head import Head
+from penult.network.link import decided, divergences
 
 Classifier = Callable[[Tensor], Tensor]
 CHUNK = 2**24  # numbers in the logits of one step
@@ -23,14 +25,20 @@ USUAL = 20  # features per class of the largest head that is fitted without a lo
 class PairedCounts:
     """How often two heads are right on the same samples.
 
+    A sample asks for one decision, its class. A sample of multi-label data asks for one of each
+    class, yes or no; those of one sample depend on each other, and intervals and bounds are made
+    for that: see `effective`.
+
     Attributes:
         n_samples: in all.
-        n_before: samples that the first head has right.
-        lost: samples that only the first has right.
-        won: samples that only the second has right.
-        n_agree: samples to which both give the same class.
-        divergence: sum over the samples of KL(first ‖ second) of the class probabilities, in nats;
-            None where it was not asked for.
+        n_before: decisions that the first head has right.
+        lost: decisions that only the first has right.
+        won: decisions that only the second has right.
+        n_agree: decisions that are the same by both.
+        divergence: sum over the decisions of KL(first ‖ second) of the probabilities, in nats; None
+            where it was not asked for.
+        per_sample: decisions that each sample asks for.
+        squares: sum over the samples of (lost − won)², where they ask for several.
     """
 
     n_samples: int
@@ -39,13 +47,20 @@ class PairedCounts:
     won: int
     n_agree: int
     divergence: float | None = None
+    per_sample: int = 1
+    squares: int = 0
 
     @classmethod
     def of(
         cls, labels: Tensor, before: Tensor, after: Tensor, divergence: float | None = None
     ) -> PairedCounts:
-        """Counts from labels and the classes by both heads, each (n_samples,) int64."""
+        """Counts from labels and the classes by both heads, each (n_samples,) int64.
+
+        Of multi-label data all are (n_samples, n_classes) bool.
+        """
         first, second = before == labels, after == labels
+        several = labels.ndim == 2
+        net = (first.int() - second.int()).sum(1) if several else first.new_zeros(0)
         return cls(
             len(labels),
             int(first.sum()),
@@ -53,6 +68,8 @@ class PairedCounts:
             int((second & ~first).sum()),
             int((before == after).sum()),
             divergence,
+            labels.shape[1] if several else 1,
+            int(net.square().sum()),
         )
 
     def __add__(self, other: PairedCounts) -> PairedCounts:
@@ -65,63 +82,98 @@ class PairedCounts:
             self.won + other.won,
             self.n_agree + other.n_agree,
             None if None in (mine, its) else (mine or 0.0) + (its or 0.0),
+            max(self.per_sample, other.per_sample),
+            self.squares + other.squares,
         )
 
     @property
+    def n_decisions(self) -> int:
+        """Decisions in all: of each sample one, or one for each class."""
+        return self.n_samples * self.per_sample
+
+    @property
     def n_after(self) -> int:
-        """Samples that the second head has right."""
+        """Decisions that the second head has right."""
         return self.n_before - self.lost + self.won
 
     @property
     def before(self) -> float | None:
         """Accuracy of the first head; None without samples."""
-        return self.n_before / self.n_samples if self.n_samples else None
+        return self.n_before / self.n_decisions if self.n_samples else None
 
     @property
     def after(self) -> float | None:
         """Accuracy of the second head; None without samples."""
-        return self.n_after / self.n_samples if self.n_samples else None
+        return self.n_after / self.n_decisions if self.n_samples else None
 
     @property
     def loss(self) -> float | None:
         """Accuracy of the first head less that of the second; None without samples."""
-        return (self.lost - self.won) / self.n_samples if self.n_samples else None
+        return (self.lost - self.won) / self.n_decisions if self.n_samples else None
 
     @property
     def interval(self) -> tuple[float, float]:
         """95 % interval of the loss."""
-        return paired_interval(self.lost, self.won, self.n_samples)
+        return paired_interval(*self.effective)
 
     @property
     def at_most(self) -> float:
         """What the loss stays below with 95 % confidence."""
-        return paired_bound(self.lost, self.won, self.n_samples)
+        return paired_bound(*self.effective)
 
     @property
     def agreement(self) -> float | None:
-        """Fraction of the samples to which both give the same class; None without samples."""
-        return self.n_agree / self.n_samples if self.n_samples else None
+        """Fraction of the decisions that are the same by both; None without samples."""
+        return self.n_agree / self.n_decisions if self.n_samples else None
 
     @property
     def kl(self) -> float | None:
-        """Mean divergence of the class probabilities, in nats; None where it is not known."""
+        """Mean divergence of the probabilities of a decision, in nats; None where not known."""
         known = self.divergence is not None and self.n_samples
-        return max(0.0, (self.divergence or 0.0) / self.n_samples) if known else None
+        return max(0.0, (self.divergence or 0.0) / self.n_decisions) if known else None
+
+    @property
+    def effective(self) -> tuple[float, float, float]:
+        """Decisions lost, won and in all, as many as independent ones that would tell as much.
+
+        The decisions of one sample are a cluster: the variance of the accuracy lost is that of the
+        samples' own losses, Σ (lost − won)² over the samples, where independent decisions would
+        have lost + won. One more sample that loses all of its decisions is counted in, so that few
+        changes, or none, do not pass for the independence of decisions.
+        """
+        most = self.per_sample
+        if most == 1:
+            return self.lost, self.won, self.n_samples
+        factor = (self.squares + most**2) / (self.lost + self.won + most)
+        factor = max(1.0, factor)
+        return self.lost / factor, self.won / factor, self.n_decisions / factor
+
+    @property
+    def p(self) -> float:
+        """Two-sided p value of no change; of multi-label data by the clusters of `effective`."""
+        if self.per_sample == 1:
+            return sign_test(self.lost, self.won)
+        lost, won, _ = self.effective
+        return math.erfc(abs(lost - won) / math.sqrt(2 * (lost + won))) if lost + won else 1.0
+
+    def _accuracy_interval(self, n_right: int) -> tuple[float, float]:
+        """Of an accuracy; with several decisions per sample as if each sample told of one only."""
+        return accuracy_interval(n_right / self.per_sample, self.n_samples)
 
     def document(self) -> dict[str, Any]:
         """As JSON holds it: the counts, and what follows from them."""
         return {
             "n_samples": self.n_samples,
             "before": self.before,
-            "before_interval": list(accuracy_interval(self.n_before, self.n_samples)),
+            "before_interval": list(self._accuracy_interval(self.n_before)),
             "after": self.after,
-            "after_interval": list(accuracy_interval(self.n_after, self.n_samples)),
+            "after_interval": list(self._accuracy_interval(self.n_after)),
             "lost": self.lost,
             "won": self.won,
             "loss": self.loss,
             "interval": list(self.interval),
             "at_most": self.at_most,
-            "p": sign_test(self.lost, self.won),
+            "p": self.p,
             "agreement": self.agreement,
             "kl": self.kl,
         }
@@ -135,7 +187,8 @@ class Comparison:
     (a sparse or an edited head).
 
     Attributes:
-        labels, before, after: (n_samples,) int64, right class and those by both heads.
+        labels, before, after: (n_samples,) int64, right class and those by both heads; of
+            multi-label data (n_samples, n_classes) bool.
         n_classes: also of classes without samples.
         groups: (n_samples,) int64 ≥ 0, a group of each sample, or None.
         divergence: mean KL(first ‖ second) of the class probabilities, in nats; None where it was
@@ -155,7 +208,10 @@ class Comparison:
         return PairedCounts.of(self.labels, self.before, self.after)
 
     def by_class(self) -> list[PairedCounts]:
-        """For the samples of each class, n_classes of them."""
+        """For the samples of each class, n_classes of them; multi-label, the class's decisions."""
+        if self.labels.ndim == 2:
+            parts = zip(self.labels.T, self.before.T, self.after.T, strict=True)
+            return [PairedCounts.of(*part) for part in parts]
         return self._each(self.labels, self.n_classes)
 
     def by_group(self) -> list[PairedCounts]:
@@ -172,8 +228,9 @@ class Comparison:
         return sorted(((b, a, n) for (b, a), n in counted.items()), key=lambda row: (-row[2], *row))
 
     def changed(self) -> Tensor:
-        """Numbers of the samples whose class is another, (n_changed,) int64."""
-        return (self.before != self.after).nonzero()[:, 0]
+        """Numbers of the samples with another class, or with others, (n_changed,) int64."""
+        changed = self.before != self.after
+        return (changed if changed.ndim == 1 else changed.any(1)).nonzero()[:, 0]
 
     def document(self, flips: int = 20) -> dict[str, Any]:
         """As JSON holds it, with the commonest changes of class."""
@@ -215,13 +272,13 @@ def compare_heads(
     labels: list[Tensor] = []
     first: list[Tensor] = []
     after: list[list[Tensor]] = [[] for _ in heads]
-    divergences = [0.0] * len(heads)
+    apart = [0.0] * len(heads)
     for block in _compared(before, heads, features, divergence):
         labels.append(block.labels)
         first.append(block.before)
         for i, classes in enumerate(block.after):
             after[i].append(classes)
-        divergences = [a + b for a, b in zip(divergences, block.divergences, strict=True)]
+        apart = [a + b for a, b in zip(apart, block.divergences, strict=True)]
     right, was = torch.cat(labels), torch.cat(first)
     return [
         Comparison(
@@ -230,7 +287,7 @@ def compare_heads(
             torch.cat(after[i]),
             features.n_classes,
             groups,
-            divergences[i] / len(right) if divergence else None,
+            apart[i] / len(right) if divergence else None,
         )
         for i in range(len(heads))
     ]
@@ -311,6 +368,7 @@ def _compared(
     before: Classifier, heads: Sequence[Classifier], features: Features, divergence: bool
 ) -> Iterator[_Compared]:
     recorded = isinstance(before, Head) and _same(before, features.head)
+    link = features.link
     rows = max(1, CHUNK // max(features.n_classes, features.n_features))
     with torch.no_grad():
         for block in features.blocks():
@@ -319,15 +377,14 @@ def _compared(
                 z = block.features[part]
                 known = block.predicted[part] if recorded and block.predicted is not None else None
                 logits = before(z) if known is None or divergence else z
-                p = logits.double().log_softmax(1) if divergence else logits
-                after, divergences = [], []
+                after, off = [], []
                 for head in heads:
                     found = head(z)
-                    after.append(found.argmax(1))
-                    q = found.double().log_softmax(1) if divergence else p
-                    divergences.append(float((p.exp() * (p - q)).sum()) if divergence else 0.0)
-                classes = logits.argmax(1) if known is None else known
-                yield _Compared(block.labels[part], classes, after, divergences)
+                    after.append(decided(found, link))
+                    apart = divergences(logits, found, link) if divergence else z.new_zeros(1)
+                    off.append(float(apart.sum()))
+                classes = decided(logits, link) if known is None else known
+                yield _Compared(block.labels[part], classes, after, off)
 
 
 def _same(first: Head, second: Head | None) -> bool:

@@ -20,6 +20,7 @@ def cross_fit(
     n_folds: int,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    on_fold: Callable[[Sequence[Classifier], Features], None] | None = None,
 ) -> list[PairedCounts]:
     """Fit to all but one fold of the samples and compare with the dense head on that one.
 
@@ -32,6 +33,7 @@ def cross_fit(
         n_folds: at least 2; fitting takes about so many times as long as one fit.
         seed: of the folds.
         progress: called with (folds done, folds in all).
+        on_fold: called with the heads of each fold and the samples that judge them.
 
     Returns:
         The counts of each head, over all the samples.
@@ -41,7 +43,10 @@ def cross_fit(
     found: list[PairedCounts] = []
     for i in range(n_folds):
         heads = fit(features.subset(fold != i))
-        counts = paired_counts(dense, heads, features.subset(fold == i), divergence=True)
+        judges = features.subset(fold == i)
+        counts = paired_counts(dense, heads, judges, divergence=True)
+        if on_fold is not None:
+            on_fold(heads, judges)
         found = [a + b for a, b in zip(found, counts, strict=True)] if found else counts
         if progress is not None:
             progress(i + 1, n_folds)

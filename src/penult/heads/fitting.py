@@ -16,6 +16,7 @@ from penult.features.moments import Moments
 from penult.heads.comparison import PairedCounts
 from penult.heads.pace import Pace, Tick
 from penult.heads.plan import Plan
+from penult.heads.ratings import Ratings
 from penult.heads.refit.registry import REFITS
 from penult.heads.samples import Samples
 from penult.heads.select.registry import SELECTIONS, Search
@@ -32,6 +33,7 @@ class Step:
         seconds: what its selection and refit took; the selection of a whole path is shared out.
         converged: whether its refit came to its end; a warning says where it did not.
         counts: against the dense head on the samples that judge, or None before it is compared.
+        ratings: on these samples, class by class; of multi-label data alone.
     """
 
     k: int
@@ -39,6 +41,7 @@ class Step:
     seconds: float
     converged: bool = True
     counts: PairedCounts | None = None
+    ratings: Ratings | None = None
 
     @property
     def accuracy(self) -> float | None:
@@ -56,13 +59,18 @@ class _Together:
 
     def __init__(self, features: Features, also: Sequence[Features], read: Tick) -> None:
         self._parts = [features, *also]
+        self._shape = (features.n_classes,) if features.multi_label else ()
         self._read = read
+
+    def _none(self, n: int) -> torch.Tensor:
+        kind = torch.bool if self._shape else torch.int64
+        return torch.zeros((n, *self._shape), dtype=kind)
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         for i, part in enumerate(self._parts):
             for z, labels in part.blocks():
                 self._read(len(labels))
-                yield z, labels if i == 0 else torch.zeros_like(labels)
+                yield z, labels if i == 0 else self._none(len(labels))
 
 
 def fit_heads(
@@ -81,7 +89,7 @@ def fit_heads(
     start = time.perf_counter()
     n = features.n_samples + sum(part.n_samples for part in also)
     together = _Together(features, also, pace.phase("samples", n))
-    samples = Samples(together, head.weight, head.bias, labels=plan.labels)
+    samples = Samples(together, head.weight, head.bias, labels=plan.labels, link=head.link)
 
     @cache
     def evidence() -> Evidence:

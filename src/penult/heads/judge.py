@@ -116,9 +116,10 @@ def size_within(
         counts[index].loss or 0.0,
         bound_of(counts[index], sizes[index]),
     )
+    lost = _of(counts[index], " of accuracy")
     why = (
         f"k = {k} is the smallest head that can be shown, with 95 % confidence, to lose less than "
-        f"{100 * tolerance:.2f} points of accuracy: it loses {100 * loss:.2f} points, and at most "
+        f"{100 * tolerance:.2f} points{lost}: it loses {100 * loss:.2f} points, and at most "
         f"{100 * at_most:.2f}, on {judge.samples}; heads were tested from the largest down."
     )
     if not judge.vouches:
@@ -136,21 +137,30 @@ def check_tolerance(tolerance: float) -> None:
 
 
 def _none_passed(k: int, counts: PairedCounts, judge: Judge, tolerance: float) -> str:
-    loss, n = counts.loss or 0.0, judge.n_samples
+    loss = counts.loss or 0.0
+    lost, won, n = counts.effective
     said = (
-        f"No head can be shown to lose less than {100 * tolerance:.2f} points: the largest, "
+        f"No head can be shown to lose less than {100 * tolerance:.2f} points"
+        f"{_of(counts)}: the largest, "
         f"k = {k}, loses {100 * loss:.2f} points, and with 95 % confidence at most "
         f"{100 * bound_of(counts, k):.2f}, on {judge.samples}."
     )
     if loss >= tolerance:
         return f"{said} Try larger heads or a larger tolerance."
-    differing = (counts.lost + counts.won) / max(n, 1)
+    differing = (lost + won) / max(n, 1)
     enough = Z95_ONE_SIDED**2 * max(0.0, differing - loss**2) / (tolerance - loss) ** 2
+    enough *= counts.n_samples / max(n, 1)  # decisions of one sample are no independent ones
     needed = max(samples_needed(tolerance), math.ceil(enough))
     return (
         f"{said} About {_rounded(needed)} samples would be needed to show it of this head; or try "
         "larger heads or a larger tolerance."
     )
+
+
+def _of(counts: PairedCounts, usual: str = "") -> str:
+    """What is lost, where it is not the accuracy on samples."""
+    several = counts.per_sample > 1
+    return " of the accuracy of its yes-or-no decisions" if several else usual
 
 
 def _rounded(n: int) -> str:

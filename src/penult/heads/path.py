@@ -16,13 +16,14 @@ from penult.errors import InputError
 from penult.features.collect import Progress
 from penult.features.features import Features
 from penult.features.unlabelled import apart_from
-from penult.heads.comparison import PairedCounts, paired_counts
+from penult.heads.comparison import Classifier, PairedCounts, paired_counts
 from penult.heads.cross_fit import cross_fit
 from penult.heads.fitting import Step, fit_heads
 from penult.heads.further import TOLERANCE, Shape, go_on, good_enough
 from penult.heads.judge import CROSS_FIT, EVALUATION, FITTED, Judge, size_within
 from penult.heads.pace import Pace, TimeLimitError
 from penult.heads.plan import Plan
+from penult.heads.ratings import Ratings, Scores
 from penult.heads.sparse_head import SparseHead
 from penult.storage import write_json
 
@@ -73,6 +74,7 @@ class HeadPath:
         features: what they were fitted to.
         judge: the samples on which they were compared with the dense head.
         dense_accuracy: the dense network's on these samples.
+        dense_ratings: likewise, class by class; of multi-label data alone.
         also: unlabelled features that the heads were fitted to as well, never judged on.
         views: likewise, of the same samples in other views, pass by pass.
         unfinished: sizes that were asked for and not reached in the time given.
@@ -86,6 +88,7 @@ class HeadPath:
     also: Features | None = None
     unfinished: tuple[int, ...] = ()
     views: tuple[Features, ...] = ()
+    dense_ratings: Ratings | None = None
 
     def __getitem__(self, k: int) -> SparseHead:
         """The head with k features per class."""
@@ -124,7 +127,8 @@ class HeadPath:
         """What `penult fit --json` prints."""
         return {
             "format": "penult-path/1",
-            "dense": {"accuracy": self.dense_accuracy},
+            "dense": {"accuracy": self.dense_accuracy, **_rated(self.dense_ratings)},
+            "link": self.features.link,
             "judge": self.judge.document(),
             "n_also": 0 if self.also is None else self.also.n_samples,
             "n_views": len(self.views),
@@ -140,6 +144,7 @@ class HeadPath:
                     "n_features_used": step.n_features_used,
                     "seconds": step.seconds,
                     **_compared(step),
+                    **_rated(step.ratings),
                 }
                 for step in self.steps
             ],
@@ -259,9 +264,13 @@ def fit_path(
     done = tuple(step.k for step in steps)
     whole = stopped is None and len(done) == len(ks)
     folds = n_folds if evaluation is None and whole else 0
-    judge, counts = _judged(features, evaluation, also, views, steps, plan, folds, pace)
+    judge, counts, ratings = _judged(features, evaluation, also, views, steps, plan, folds, pace)
+    own = [None] * len(steps) if ratings is None else ratings[1:]
     path = HeadPath(
-        [replace(step, counts=found) for step, found in zip(steps, counts, strict=True)],
+        [
+            replace(step, counts=found, ratings=rating)
+            for step, found, rating in zip(steps, counts, own, strict=True)
+        ],
         plan,
         features,
         judge,
@@ -269,6 +278,7 @@ def fit_path(
         also,
         tuple(k for k in ks if k not in done),
         tuple(views),
+        None if ratings is None else ratings[0],
     )
     if stopped is not None:
         raise Interrupted(path) from stopped
@@ -284,9 +294,17 @@ def _judged(
     plan: Plan,
     n_folds: int,
     pace: Pace,
-) -> tuple[Judge, list[PairedCounts]]:
-    """What judges the heads of a path, and what it finds of each."""
+) -> tuple[Judge, list[PairedCounts], list[Ratings] | None]:
+    """What judges the heads of a path, what it finds of each, and of multi-label data ratings.
+
+    The ratings begin with the dense head's.
+    """
     head = features.require_head()
+    scores = Scores()
+
+    def rate(heads: Sequence[Classifier], judges: Features) -> None:
+        scores.add([head, *heads], judges)
+
     if n_folds:
         done = pace.phase("folds", n_folds)
 
@@ -297,13 +315,15 @@ def _judged(
             return [step.head for step in reversed(found)]
 
         try:
-            counts = cross_fit(features, again, n_folds, plan.seed, lambda i, n: done())
-            return Judge(CROSS_FIT, features.n_samples, n_folds), counts
+            counts = cross_fit(features, again, n_folds, plan.seed, lambda i, n: done(), rate)
+            return Judge(CROSS_FIT, features.n_samples, n_folds), counts, scores.ratings()
         except TimeLimitError:
-            pass
+            scores = Scores()
     judges = features if evaluation is None else evaluation
     judge = Judge(FITTED if evaluation is None else EVALUATION, judges.n_samples)
-    return judge, paired_counts(head, [step.head for step in steps], judges, divergence=True)
+    heads = [step.head for step in steps]
+    rate(heads, judges)
+    return judge, paired_counts(head, heads, judges, divergence=True), scores.ratings()
 
 
 class NoHeadInTimeError(InputError):
@@ -418,6 +438,11 @@ def _check_fits(features: Features, other: Features | None, what: str) -> None:
             f"n_features is {features.n_features} in the features and {other.n_features} in "
             f"{what}: expected features of the same network"
         )
+
+
+def _rated(ratings: Ratings | None) -> dict[str, Any]:
+    """What a row of the document says of multi-label data besides."""
+    return {} if ratings is None else ratings.document()
 
 
 def _compared(step: Step) -> dict[str, Any]:

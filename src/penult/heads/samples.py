@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from penult.errors import InputError
+from penult.network.link import SIGMOID, SOFTMAX, check_link, probabilities
 
 Blocks = Iterable[Iterable[Tensor]]
 MEMORY_LIMIT = 2 << 30
@@ -27,7 +28,7 @@ class Tile:
     Attributes:
         features: (n_features, n).
         targets: probabilities (n_classes, n), or None where they are not kept.
-        labels: (n,) int64.
+        labels: (n,) int64, or (n, n_classes) bool.
     """
 
     features: Tensor
@@ -52,12 +53,14 @@ class Standardised:
     Attributes:
         x: (n_features + 1, n_samples), features less their mean in units of their deviation; the
             last row is constant, 1.
-        weight: (n_classes, n_features + 1) float64, the dense head's in these coordinates, less the
-            mean over the classes: softmax ignores what is common to all classes.
+        weight: (n_classes, n_features + 1) float64, the dense head's in these coordinates; with
+            softmax less the mean over the classes, since it ignores what is common to all.
+        link: what the logits mean.
     """
 
     x: Tensor
     weight: Tensor
+    link: str = SOFTMAX
     _totals: dict[float, Tensor] = field(default_factory=dict, repr=False)
 
     @property
@@ -115,6 +118,7 @@ class Samples:
         bias: (n_classes,) of the dense head.
         temperature: > 0; softens the targets.
         labels: the targets are the labels instead of the dense head's probabilities.
+        link: what the logits mean, see `penult.network.link`.
         memory_limit: bytes.
 
     Attributes:
@@ -139,9 +143,11 @@ class Samples:
         *,
         temperature: float = 1.0,
         labels: bool = False,
+        link: str = SOFTMAX,
         memory_limit: int = MEMORY_LIMIT,
     ) -> None:
         check_dense_head(weight, bias)
+        check_link(link)
         if not 0 < temperature < float("inf"):
             raise InputError(f"the temperature must be a number above 0, found {temperature}")
         if isinstance(blocks, Iterator):
@@ -153,6 +159,7 @@ class Samples:
         self.bias = bias.detach().float()
         self.temperature = temperature
         self.labels = labels
+        self.link = link
         self._blocks = blocks
         self._cache: list[Tile] | None = None
         self._survey(memory_limit)
@@ -166,6 +173,22 @@ class Samples:
     def n_features(self) -> int:
         """Number of features."""
         return self.weight.shape[1]
+
+    @property
+    def n_rivals(self) -> int:
+        """How many classes share out one probability: all, or with sigmoid a class and none."""
+        return 2 if self.link == SIGMOID else self.n_classes
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Of logits (n_classes, n), as the link has it."""
+        return probabilities(logits, self.link, dim=0)
+
+    def entropy(self, targets: Tensor) -> Tensor:
+        """Sum of the entropies of targets (n_classes, n), in nats, float64."""
+        total: Tensor = torch.special.entr(targets).sum(0).sum(dtype=torch.float64)
+        if self.link == SIGMOID:
+            total += torch.special.entr(1 - targets).sum(0).sum(dtype=torch.float64)
+        return total
 
     def _survey(self, memory_limit: int) -> None:
         """Read the samples once: count, mean, deviation, class mass, entropy; keep what fits."""
@@ -183,7 +206,7 @@ class Samples:
             sums += z.sum(1)
             squares += z.square().sum(1)
             mass += targets.sum(1, dtype=torch.float64)
-            entropy += torch.special.entr(targets).sum(0).sum(dtype=torch.float64)
+            entropy += self.entropy(targets)
             n += z.shape[1]
             if kept is None:
                 continue
@@ -226,9 +249,10 @@ class Samples:
                     f"expected features of shape (n_samples, {self.n_features}) for this head, "
                     f"found {tuple(features.shape)}"
                 )
-            if labels.shape != features.shape[:1]:
+            several = (self.n_classes,) if self.link == SIGMOID else ()
+            if labels.shape != (expected := (len(features), *several)):
                 raise InputError(
-                    f"expected labels of shape ({len(features)},) for these features, "
+                    f"expected labels of shape {expected} for these features, "
                     f"found {tuple(labels.shape)}"
                 )
             for start in range(0, len(features), size):
@@ -242,7 +266,9 @@ class Samples:
         if tile.targets is not None:
             return tile.targets
         if not self.labels:
-            return self.dense_logits(tile.features).div_(self.temperature).softmax(0)
+            return self.probabilities(self.dense_logits(tile.features).div_(self.temperature))
+        if self.link == SIGMOID:
+            return tile.labels.T.float().contiguous()
         if int(tile.labels.min()) < 0 or int(tile.labels.max()) >= self.n_classes:
             raise InputError(
                 f"labels must lie in [0, {self.n_classes}) to be fitted, "
@@ -287,10 +313,7 @@ class Samples:
         part.__dict__.pop("few", None)
         part.__dict__.pop("coordinates", None)
         part._cache, part.keeps_targets, part.n_samples = tiles, True, n
-        entropy = sum(
-            float(torch.special.entr(self.targets(tile)).sum(0).sum(dtype=torch.float64))
-            for tile in tiles
-        )
+        entropy = sum(float(self.entropy(self.targets(tile))) for tile in tiles)
         part.target_entropy = entropy / n
         return part
 
@@ -307,7 +330,8 @@ class Samples:
         weight, bias = self.weight.double(), self.bias.double()
         level = bias + weight @ self.mean
         scaled = torch.cat([weight * self.std.masked_fill(self.constant, 0), level[:, None]], 1)
-        return Standardised(x, scaled - scaled.mean(0))
+        common = scaled.mean(0) if self.link == SOFTMAX else 0
+        return Standardised(x, scaled - common, self.link)
 
 
 def n_few(n_classes: int) -> int:

@@ -107,6 +107,7 @@ def measure_features(
         InputError: settings out of range, evaluation features that do not fit.
     """
     settings = settings or Settings()
+    features.require_one_label("penult measure")
     held_out = features if evaluation is None else evaluation.matched(features)
     names = features.names()
     heard = progress or (lambda done, total: None)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from penult.errors import InputError
 from penult.network.linear_maps import wide
+from penult.network.link import SIGMOID, SOFTMAX, check_link
 
 
 class NotFiniteError(InputError):
@@ -36,9 +37,11 @@ class Head:
         verified: whether it was checked on an example that this gives the network's logits.
         kept: which of the layer's classes these are; None for all of them.
         n_outputs: how many classes the layer itself has, where only some are kept.
+        link: what the logits mean: "softmax", one class per sample, or "sigmoid", each class by
+            itself (multi-label).
 
     Raises:
-        InputError: shapes that do not fit together, an unknown `reduce`.
+        InputError: shapes that do not fit together, an unknown `reduce` or `link`.
     """
 
     name: str
@@ -48,8 +51,10 @@ class Head:
     verified: bool = False
     kept: tuple[int, ...] | None = field(default=None, kw_only=True)
     n_outputs: int | None = field(default=None, kw_only=True)
+    link: str = field(default=SOFTMAX, kw_only=True)
 
     def __post_init__(self) -> None:
+        check_link(self.link)
         if self.weight.ndim != 2 or self.bias.shape != self.weight.shape[:1]:
             raise InputError(
                 "expected a weight of shape (n_classes, n_features) and a bias of shape "
@@ -67,6 +72,11 @@ class Head:
     def n_classes(self) -> int:
         """Number of classes."""
         return self.weight.shape[0]
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether each class is decided by itself."""
+        return self.link == SIGMOID
 
     @property
     def layer_classes(self) -> int:
@@ -102,7 +112,8 @@ class Head:
         digest = hashlib.blake2b(digest_size=8)
         for tensor in (self.weight, self.bias):
             digest.update(tensor.contiguous().numpy().tobytes())
-        return f"{self.name or 'given'} {digest.hexdigest()}"
+        link = f" {self.link}" if self.multi_label else ""
+        return f"{self.name or 'given'} {digest.hexdigest()}{link}"
 
     def __call__(self, features: Tensor) -> Tensor:
         """Logits (n_samples, n_classes) of features (n_samples, n_features), at least float32."""
@@ -122,7 +133,7 @@ def two_classes(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([torch.zeros_like(weight), weight]), torch.cat([torch.zeros_like(bias), bias])
 
 
-def head_of(weight: Any, bias: Any = None) -> Head:
+def head_of(weight: Any, bias: Any = None, link: str = SOFTMAX) -> Head:
     """Head from arrays: weight (n_classes, n_features), bias (n_classes,) or None for zeros.
 
     One logit, as scikit-learn has it for two classes, becomes two: the first with the logit 0.
@@ -141,4 +152,5 @@ def head_of(weight: Any, bias: Any = None) -> Head:
         raise InputError(f"expected a bias of shape ({len(w)},), found {tuple(b.shape)}")
     if not (bool(w.isfinite().all()) and bool(b.isfinite().all())):
         raise InputError("the head's weight or bias holds NaN or infinite values")
-    return Head("", *(two_classes(w, b) if len(w) == 1 else (w, b)))
+    two = len(w) == 1 and link == SOFTMAX
+    return Head("", *(two_classes(w, b) if two else (w, b)), link=link)

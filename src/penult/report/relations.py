@@ -37,7 +37,7 @@ class ClassMeans:
         """From the sums over the analysed samples."""
         n, counts = moments.n_samples, moments.counts.double()
         others = (n - counts).clamp(min=1)[:, None]
-        elsewhere = (moments.sums.sum(0) - moments.sums) / others
+        elsewhere = (moments.total - moments.sums) / others
         compared = (counts > 0) & (counts < n)
         return cls(moments.class_means(), elsewhere, moments.counts, compared)
 
@@ -99,7 +99,7 @@ class Relations:
         """From the sums over the analysed samples, and the features' ranges."""
         n = moments.n_samples
         counts = moments.counts.double()
-        mean = moments.sums.sum(0) / n
+        mean = moments.total / n
         means = moments.class_means()
         covariance = moments.products / n - torch.outer(mean, mean)
         variance = covariance.diagonal().clamp(min=0)

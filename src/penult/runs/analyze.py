@@ -25,9 +25,9 @@ from penult.features.shard_folder import Faults, ShardFolder, require_space
 from penult.features.shards import Block
 from penult.heads.judge import Judge
 from penult.network.head import Head
-from penult.runs.calls import Calls, few_samples
+from penult.runs.calls import Calls, calls_of, few_samples
+from penult.runs.decisions import Decisions
 from penult.runs.fitted import Clock, complete_path
-from penult.runs.labels import label_warnings
 from penult.runs.parts import Part, Parts
 from penult.runs.recheck import recheck
 from penult.runs.restricted import Restricted, judge_of
@@ -260,6 +260,7 @@ def _analyze(
             "verified": head.verified,
             "kept": None if head.kept is None else list(head.kept),
             "n_outputs": head.layer_classes,
+            "link": head.link,
         },
         **parts.described(),
         **about,
@@ -293,7 +294,7 @@ class Filled:
     """
 
     evidence: Evidence
-    calls: dict[str, Calls]
+    calls: dict[str, Calls | Decisions]
     faults: dict[str, Faults]
     views: dict[str, Any] | None
     n_also: int = 0
@@ -316,7 +317,7 @@ def _fill(
         top=options.top,
         device=options.device,
     )
-    calls = {"train": Calls(head)}
+    calls = {"train": calls_of(head)}
     faults = {}
 
     def add(block: Block) -> None:
@@ -330,7 +331,7 @@ def _fill(
 
     faults["train"] = fill(parts.train, run.train_folder, add)
     if parts.evaluation is not None:
-        calls["eval"] = Calls(head)
+        calls["eval"] = calls_of(head)
         faults["eval"] = fill(parts.evaluation, run.eval_folder, calls["eval"].add)
     n_also = 0
     if parts.also is not None:
@@ -371,6 +372,7 @@ def _finish(
         "n_samples": evidence.moments.n_samples,
         "n_classes": head.n_classes,
         "n_outputs": head.layer_classes,
+        "link": head.link,
         "n_features": head.n_features,
         "class_names": list(class_names),
         "class_counts": evidence.moments.counts.tolist(),
@@ -410,13 +412,15 @@ def _finish(
     run.finish(document)
 
 
-def _warnings(calls: Mapping[str, Calls], class_names: Sequence[str], counts: Tensor) -> list[str]:
+def _warnings(
+    calls: Mapping[str, Calls | Decisions], class_names: Sequence[str], counts: Tensor
+) -> list[str]:
     """What a person should know before anything is concluded."""
     parts = {"train": "analysed samples", "eval": "evaluation samples"}
     found = [
         f"{parts[part]}: {said}"
         for part, samples in calls.items()
-        for said in label_warnings(samples.labels, samples.predicted, class_names)
+        for said in samples.warnings(class_names)
     ]
     few = few_samples(counts)
     return found if few is None else [*found, few]

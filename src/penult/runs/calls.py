@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 from penult.features.shards import Block
 from penult.intervals import accuracy_interval
 from penult.network.head import Head
+from penult.runs.decisions import Decisions
+from penult.runs.labels import label_warnings
 
 FEW = 5  # samples of a class below which its statistics are those of single samples
 
@@ -46,6 +49,10 @@ class Calls:
         """Fraction that the network has right."""
         return float((self.labels == self.predicted).double().mean())
 
+    def warnings(self, class_names: Sequence[str]) -> list[str]:
+        """What is suspicious about the labels, or the network; mostly nothing."""
+        return label_warnings(self.labels, self.predicted, class_names)
+
     def document(self, class_names: list[str]) -> dict[str, Any]:
         """Accuracy with its interval, that of always giving the commonest class, class by class.
 
@@ -63,6 +70,11 @@ class Calls:
             "n_samples": counts.tolist(),
             "n_right": right.tolist(),
         }
+
+
+def calls_of(head: Head) -> Calls | Decisions:
+    """What collects the network's answers, as its logits are meant."""
+    return Decisions(head) if head.multi_label else Calls(head)
 
 
 def few_samples(counts: Tensor) -> str | None:

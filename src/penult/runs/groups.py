@@ -117,6 +117,7 @@ def add_groups(run: Run, table: GroupsTable, part: str | None = None) -> Matched
             stand for samples of both parts.
     """
     parts = parts_of(run)
+    parts["train"].require_one_label("accuracy by groups")
     if part is not None:
         if part not in parts:
             raise InputError(f"{run.folder} has no part {part!r}; it has {some([*parts])}")

@@ -86,9 +86,10 @@ def _check_labels(
     positions = images.positions
     if source.data.labels is not None:
         now = torch.as_tensor(source.data.labels)[torch.as_tensor(positions)]
-        other = (now != labels).nonzero()[:, 0].tolist()
+        changed = (now != labels).reshape(len(labels), -1).any(1)
+        other = changed.nonzero()[:, 0].tolist()
     else:
-        other = [row for row in rows.tolist() if _label(source, positions[row]) != int(labels[row])]
+        other = [row for row in rows.tolist() if not _is(source, positions[row], labels[row])]
     if other:
         raise InputError(
             f"{run.folder} is no longer what the data give: {len(other):,} labels have changed, "
@@ -97,11 +98,12 @@ def _check_labels(
         )
 
 
-def _label(source: ImageSource, position: int) -> int | None:
+def _is(source: ImageSource, position: int, label: Tensor) -> bool:
+    """Whether a sample still has its label, or its row of classes."""
     try:
-        return source.data.sample(position)[1]
+        return bool((torch.as_tensor(source.data.sample(position)[1]) == label).all())
     except ImageFaultError:
-        return None
+        return False
 
 
 def _features(model: nn.Module, head: Head, source: ImageSource) -> Tensor:

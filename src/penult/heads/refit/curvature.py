@@ -42,7 +42,7 @@ def preconditioner(objective: Objective, values: Tensor, bias: Tensor) -> Map:
     diagonal = blocks.diagonal(dim1=1, dim2=2)
     diagonal.mul_(1 + JITTER).add_(((1 - trust) * usual + floor)[:, None])
     if objective.pull:
-        blocks += objective.pull / n_classes * objective.towards_dense.blocks
+        blocks += objective.pull / samples.n_rivals * objective.towards_dense.blocks
     diagonal[:, :k].add_((~inside).double())
     factors = torch.linalg.cholesky(blocks)
     places = _places(inside)
@@ -76,7 +76,8 @@ def _spreads(objective: Objective, values: Tensor, bias: Tensor) -> tuple[Tensor
     x, spreads = [], []
     for tile in part.tiles():
         own = support.logits(tile.features, values.float()).double() + bias.double()[:, None]
-        p = own.div_(samples.temperature).softmax(0).add_(samples.targets(tile)).div_(2)
+        p = samples.probabilities(own.div_(samples.temperature))
+        p = p.add_(samples.targets(tile)).div_(2)
         spreads.append((p * (1 - p)).float())
         x.append(samples.standardised(tile))
     return torch.cat(x, 1), torch.cat(spreads, 1)
@@ -115,6 +116,6 @@ def _diagonal(objective: Objective, values: Tensor, bias: Tensor) -> Map:
     by_value = (spread @ x.square().T / x.shape[1])[support.classes, support.indices]
     by_bias = spread.mean(1)
     floor = objective.ridge + 1e-2 * samples.class_mass.clamp(min=0.1 / n_classes)
-    diagonal = torch.cat([by_value, by_bias]).double() + objective.pull / n_classes
+    diagonal = torch.cat([by_value, by_bias]).double() + objective.pull / samples.n_rivals
     diagonal += torch.cat([floor[support.classes], floor])
     return lambda g: g / diagonal

@@ -12,10 +12,15 @@ from penult.heads.select.models import by_moments, check_moments
 from penult.heads.select.tableau import Tableau
 from penult.heads.sparse_head import SparseHead
 from penult.heads.subspaces import Subspaces
+from penult.network.link import SOFTMAX
 
 
 def refit_least_squares(
-    subspaces: Subspaces, moments: Moments, weight: Tensor, bias: Tensor
+    subspaces: Subspaces,
+    moments: Moments,
+    weight: Tensor,
+    bias: Tensor,
+    link: str = SOFTMAX,
 ) -> SparseHead:
     """Weights on fixed subspaces that come nearest to the dense logits, from moments alone.
 
@@ -27,6 +32,7 @@ def refit_least_squares(
         moments: of the features.
         weight: (n_classes, n_features) of the dense head.
         bias: (n_classes,) of the dense head.
+        link: what the logits mean; with a sigmoid no mean is taken off.
 
     Raises:
         InputError: sizes that do not fit, NaN, fewer than two samples.
@@ -34,7 +40,7 @@ def refit_least_squares(
     check_dense_head(weight, bias)
     check_moments(moments, weight)
     check_subspaces(subspaces, *weight.shape)
-    model = by_moments(moments, weight, bias)
+    model = by_moments(moments, weight, bias, link=link)
     sizes = subspaces.indptr.diff()
     found = torch.zeros(len(weight), weight.shape[1] + 1, dtype=torch.float64)
     for k in torch.unique(sizes).tolist():

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from penult.heads.samples import Samples
 from penult.heads.subspaces import Subspaces
+from penult.network.link import SIGMOID
 
 Gradient = Callable[[Tensor], Tensor]
 # Times the squared standardised weights, per class: what fixes them where nothing else does.
@@ -27,12 +28,18 @@ def usual_pull(samples: Samples, n_values: int) -> float:
     Not at all to labels: who fits these means to leave the dense head.
     """
     k = n_values / samples.n_classes
-    return 0.0 if samples.labels else pull_of(samples.n_samples, samples.n_classes, k)
+    return 0.0 if samples.labels else pull_of(samples.n_samples, samples.n_rivals, k)
 
 
-def pull_of(n_samples: int, n_classes: int, k: float) -> float:
-    """How strongly a refit of k features per class is drawn towards the dense head's logits."""
-    return min(MOST_PULL, PULL * (k + 1) * n_classes / n_samples)
+def pull_of(n_samples: int, n_rivals: int, k: float) -> float:
+    """How strongly a refit of k features per class is drawn towards the dense head's logits.
+
+    Args:
+        n_samples: that are fitted to.
+        n_rivals: classes that share out one probability, see `Samples`.
+        k: features per class.
+    """
+    return min(MOST_PULL, PULL * (k + 1) * n_rivals / n_samples)
 
 
 class Support:
@@ -108,7 +115,8 @@ def divergence(
 ) -> tuple[float, Tensor, Tensor]:
     """T² · mean KL(target ‖ sparse) and its gradients by values and bias, in float64.
 
-    Probabilities of both heads are softened by the temperature T of the samples.
+    Probabilities of both heads are softened by the temperature T of the samples. With a sigmoid the
+    divergences of all classes are added up: the logistic loss, less what no head can avoid.
 
     Args:
         samples: with their targets.
@@ -126,17 +134,24 @@ def divergence(
     for tile in samples.tiles():
         logits, gradient = support.forward(tile.features, low)
         logits += low_bias
-        largest = logits.amax(0)
-        logits -= largest
+        if samples.link == SIGMOID:
+            level = torch.zeros(())
+        else:
+            level = logits.amax(0)
+            logits -= level
         if matched is None:
             targets = samples.targets(tile)
             loss -= float((logits * targets).sum(0).sum(dtype=torch.float64))
         else:
-            loss += float(largest.sum(dtype=torch.float64))
-        errors = logits.exp_()
-        total = errors.sum(0)
-        loss += float(total.log().sum(dtype=torch.float64))
-        errors /= total
+            loss += float(level.sum(dtype=torch.float64))
+        if samples.link == SIGMOID:
+            loss += float(F.softplus(logits).sum(0).sum(dtype=torch.float64))
+            errors = logits.sigmoid_()
+        else:
+            errors = logits.exp_()
+            total = errors.sum(0)
+            loss += float(total.log().sum(dtype=torch.float64))
+            errors /= total
         if matched is None:
             errors -= targets
         by_value += gradient(errors)
@@ -167,11 +182,12 @@ class Pull:
     """How far a head's logits are from the dense ones: Σ_c mean (logit_c − dense logit_c)² / 2C.
 
     In standardised coordinates, over the few samples that a selection reads too. Logits are less
-    their mean over classes.
+    their mean over classes; with a sigmoid they are not, and C is 2.
     """
 
     def __init__(self, samples: Samples, support: Support) -> None:
         at = samples.few.coordinates
+        self._n_rivals = samples.n_rivals
         self._features, self._inside = support.slots
         last = torch.full_like(self._features[:, :1], samples.n_features)
         self._columns = torch.cat([self._features, last], 1)
@@ -197,7 +213,7 @@ class Pull:
             product = (wide @ self._second).gather(1, self._columns)
         value = float((weight * (product - 2 * self._dense)).sum()) + self._level
         gradient = (product - self._dense) * self._always
-        return value / (2 * n_classes), gradient / n_classes
+        return value / (2 * self._n_rivals), gradient / self._n_rivals
 
 
 class Objective:

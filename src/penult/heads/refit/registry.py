@@ -24,6 +24,8 @@ def softmax(
 ) -> tuple[SparseHead, bool]:
     """Least divergence from the dense head's probabilities, or from the labels.
 
+    Of a multi-label head these are the probabilities of each class by itself, by a sigmoid.
+
     On some of the samples first. There the selection, if it can, chooses better features at the
     fitted head itself, which are kept if the divergence falls.
     """
@@ -53,7 +55,8 @@ def least_squares(
 ) -> tuple[SparseHead, bool]:
     """Nearest to the dense logits, from moments alone."""
     weight, bias = search.samples.weight.cpu(), search.samples.bias.cpu()
-    return refit_least_squares(start.subspaces, search.moments(), weight, bias), True
+    link = search.samples.link
+    return refit_least_squares(start.subspaces, search.moments(), weight, bias, link), True
 
 
 def none(

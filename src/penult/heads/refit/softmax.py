@@ -15,6 +15,7 @@ from penult.heads.refit.loss import Objective, Support, usual_pull
 from penult.heads.samples import MEMORY_LIMIT, Blocks, Samples
 from penult.heads.sparse_head import SparseHead
 from penult.heads.subspaces import Subspaces
+from penult.network.link import SOFTMAX
 
 # Residual at which a fit stops where none is asked for, in statistical errors of one class's mean,
 # which is 1 over the root of its samples: a tenth where samples are few, since to fit them more
@@ -84,6 +85,7 @@ def refit_softmax(
     start: SparseHead | None = None,
     labels: bool = False,
     temperature: float = 1.0,
+    link: str = SOFTMAX,
     tolerance: float | None = None,
     pull: float | None = None,
     memory_limit: int = MEMORY_LIMIT,
@@ -100,6 +102,7 @@ def refit_softmax(
         start: a head to start from; its features may be others.
         labels: fit the labels instead of the dense head's probabilities.
         temperature: softens the probabilities of both heads.
+        link: what the logits mean; "sigmoid" fits each class by itself, by the logistic loss.
         tolerance: root mean square residual at which to stop, see `RefitResult`; where None, a
             hundredth to a tenth of 1 / sqrt(n_samples / n_classes), and 2e-4 at least.
         pull: see `fit`.
@@ -109,7 +112,13 @@ def refit_softmax(
         InputError: sizes that do not fit, NaN, no samples, a temperature or tolerance not above 0.
     """
     samples = Samples(
-        blocks, weight, bias, temperature=temperature, labels=labels, memory_limit=memory_limit
+        blocks,
+        weight,
+        bias,
+        temperature=temperature,
+        labels=labels,
+        link=link,
+        memory_limit=memory_limit,
     )
     return fit(samples, subspaces, start=start, tolerance=tolerance, pull=pull)
 

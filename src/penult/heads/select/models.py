@@ -12,6 +12,7 @@ from penult.features.moments import Moments
 from penult.heads.samples import Samples, Standardised
 from penult.heads.select.quadratic import JointCoupling, Quadratic, SampleCoupling, Units
 from penult.heads.sparse_head import SparseHead
+from penult.network.link import SIGMOID, SOFTMAX, probabilities
 
 # Samples whose products are summed in float32 before they are added up in float64.
 CHUNK = 8192
@@ -25,8 +26,8 @@ class Limits:
         temperature: softens the dense probabilities at which the loss is expanded: a network is so
             sure of its training images that its own would leave almost no samples.
         fitted_temperature: likewise at a fitted head.
-        prior: share of the second moments in the curvature, per class: what fixes classes that no
-            sample weighs on.
+        prior: share of the second moments in the curvature, per class that shares out a
+            probability: what fixes classes that no sample weighs on.
         whole_work: multiplications, 2 × n_classes × n_samples × n_features², up to which every
             class considers all features; otherwise `candidates` times as many as it keeps.
         candidates: see there; `least_candidates` at least.
@@ -76,23 +77,29 @@ class Limits:
 
 
 def by_moments(
-    moments: Moments, weight: Tensor, bias: Tensor, pool: Tensor | None = None
+    moments: Moments,
+    weight: Tensor,
+    bias: Tensor,
+    pool: Tensor | None = None,
+    link: str = SOFTMAX,
 ) -> Quadratic:
-    """Least squares from moments alone: the centred dense logits, every class by itself.
+    """Least squares from moments alone: the dense logits, every class by itself.
 
     Args:
         moments: of the features.
         weight: (n_classes, n_features) of the dense head.
         bias: (n_classes,) of the dense head.
         pool: features in rising order; no others are considered.
+        link: what the logits mean; softmax ignores what is common to all classes, and the logits
+            are then less their mean.
     """
     n = moments.n_samples
-    sums = moments.sums.sum(0)[:, None]
+    sums = moments.total[:, None]
     count = torch.full_like(sums[:1], float(n))
     products = (moments.products + moments.products.T) / 2
     second = torch.cat([torch.cat([products, sums], 1), torch.cat([sums.T, count], 1)]) / n
     dense = torch.cat([weight, bias[:, None]], 1).to(second)
-    target = (dense - dense.mean(0)) @ second
+    target = (dense - (dense.mean(0) if link == SOFTMAX else 0)) @ second
     d = moments.n_features
     names = torch.arange(d, device=second.device) if pool is None else pool.to(second.device)
     columns = torch.cat([names, names.new_tensor([d])])
@@ -108,21 +115,23 @@ def at_dense(
     pool: Tensor | None = None,
     classes: Tensor | None = None,
 ) -> Quadratic:
-    """The softmax loss to second order at the dense head, its probabilities softened.
+    """The loss to second order at the dense head, its probabilities softened.
+
+    With a sigmoid each class is by itself; with softmax classes are coupled.
 
     Args:
         samples: those that the selection reads.
         k: most features of a class.
         limits: constants.
         pool: features in rising order; no others are considered.
-        classes: only these, each by itself; else all of them, coupled where that is affordable.
+        classes: only these, each by itself; else all of them.
     """
     at = samples.coordinates
     n_classes, d = samples.n_classes, samples.n_features
-    coupled = classes is None
+    coupled = classes is None and samples.link == SOFTMAX
     p = _probabilities(at, limits.temperature, classes)
-    logits = at.logits if coupled else at.weight[classes].float() @ at.x
-    dense = at.weight if coupled else at.weight[classes]
+    logits = at.logits if classes is None else at.weight[classes].float() @ at.x
+    dense = at.weight if classes is None else at.weight[classes]
     weights = p * (1 - p)
     names = torch.arange(d, device=at.x.device) if pool is None else pool
     m = min(len(names), limits.n_candidates(at.n_samples, d, n_classes, k))
@@ -130,7 +139,7 @@ def at_dense(
         candidates = _by_weight_and_by_covariance(at, dense, weights, logits, names, m)
     else:
         candidates = names.expand(len(dense), m)
-    share = limits.prior / n_classes
+    share = limits.prior / samples.n_rivals
     hessian = weighted_moments(at, weights, candidates, share)
     if coupled and m == d and limits.is_joint(at.n_samples, d, n_classes):
         whole = _whole_hessian(at, p, hessian)
@@ -166,9 +175,10 @@ def at_head(
     level = head.bias.detach().to(at.weight) + weight @ samples.mean
     own_weight = torch.cat([weight * samples.std, level[:, None]], 1)
     logits = own_weight.float() @ at.x
-    own, dense = (logits / temperature).softmax(0), (at.logits / temperature).softmax(0)
+    own = samples.probabilities(logits / temperature)
+    dense = samples.probabilities(at.logits / temperature)
     slope, p = (own - dense) * temperature, (own + dense) / 2
-    weights, share = p * (1 - p), prior / samples.n_classes
+    weights, share = p * (1 - p), prior / samples.n_rivals
     gradient = (slope @ at.x.T).double() / at.n_samples
     gradient += share * (own_weight - at.weight) @ at.second_moments
     sizes = head.indptr.diff()
@@ -184,7 +194,7 @@ def at_head(
     hessian = weighted_moments(at, weights, candidates, share)
     target = ((weights * logits) @ at.x.T).double() / at.n_samples - gradient
     target += share * own_weight @ at.second_moments
-    coupling = SampleCoupling(at.x, p, logits)
+    coupling = SampleCoupling(at.x, p, logits) if samples.link == SOFTMAX else None
     model = Quadratic(hessian, target, candidates, units_of(samples), coupling)
     return model, torch.searchsorted(candidates, kept)
 
@@ -238,8 +248,10 @@ def _whole_hessian(at: Standardised, p: Tensor, own: Tensor) -> Tensor:
 def _probabilities(at: Standardised, temperature: float, classes: Tensor | None) -> Tensor:
     """Dense probabilities of all or some classes, (n, n_samples)."""
     if classes is None:
-        return (at.logits / temperature).softmax(0)
+        return probabilities(at.logits / temperature, at.link, dim=0)
     own = (at.weight[classes].float() @ at.x).div_(temperature)
+    if at.link == SIGMOID:
+        return own.sigmoid_()
     return own.sub_(at.log_total(temperature)).exp_()
 
 

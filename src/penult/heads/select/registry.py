@@ -73,6 +73,7 @@ def curvature(search: Search, ks: list[int]) -> Heads:
     samples = search.samples.few
     sizes = samples.n_samples, samples.n_features, samples.n_classes
     most = search.limits.most_walked(*sizes)
+    # With a sigmoid classes have nothing to do with each other, but the sizes are the same.
     coupled = search.limits.is_coupled(samples.n_samples, samples.n_classes)
     every = torch.arange(samples.n_classes)
 
@@ -96,7 +97,7 @@ def moments(search: Search, ks: list[int]) -> Heads:
     check_moments(found, weight)
 
     def models(k: int, pool: Tensor | None) -> Iterator[Quadratic]:
-        yield by_moments(found, weight, bias, pool)
+        yield by_moments(found, weight, bias, pool, search.samples.link)
 
     yield from _heads(search, ks, search.limits.walked, models, lambda head: head)
 

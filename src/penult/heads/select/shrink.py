@@ -66,8 +66,8 @@ def own_losses(samples: Samples, head: SparseHead) -> tuple[Tensor, Tensor]:
     weight = head.dense_weight().detach().to(at.weight)
     level = head.bias.detach().to(at.weight) + weight @ samples.mean
     scaled = torch.cat([weight * samples.std, level[:, None]], 1)
-    own = (scaled.float() @ at.x).softmax(0)
-    p = own.add_(at.logits.softmax(0)).div_(2)
+    own = samples.probabilities(scaled.float() @ at.x)
+    p = own.add_(samples.probabilities(at.logits)).div_(2)
     p.mul_(1 - p)
     curvature = ((p @ at.x[:-1].square().T).double() / at.n_samples).cpu()
     losses = scaled[:, :-1].square().cpu() * curvature

@@ -81,6 +81,7 @@ def tune(
     """
     run = run if isinstance(run, Run) else Run.open(run)
     recipe, sources, device = recipe or TrainingPlan(), sources or Places(), torch.device(device)
+    run.train().require_one_label("training through a sparse head")
     select = selection(run, k, select)
     if not head_only and "network" not in run.about:
         raise InputError(

@@ -1,0 +1,110 @@
+"""Given: features, labels and heads as users have them, made into tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from penult.data.labels import labels_of
+from penult.errors import InputError
+from penult.features.shards import Block, require_one_each
+
+
+def block_as_given(
+    features: Any,
+    labels: Any,
+    class_names: Sequence[str] | None,
+    ids: Sequence[Any] | None,
+    multi_label: bool | None,
+) -> tuple[Block, Sequence[str] | None]:
+    """All samples as one block, and the classes' names where known; see `Features.of`."""
+    try:
+        z = tensor_of(features)
+        y, class_names = labels_as_given(labels, len(z), class_names, multi_label)
+    except (TypeError, ValueError) as error:
+        kind = InputError(f"expected arrays of numbers: {error}")
+        raise error if isinstance(error, InputError) else kind from error
+    if z.ndim != 2 or not z.dtype.is_floating_point:
+        raise InputError(
+            "expected floating-point features of shape (n_samples, n_features), found "
+            f"{z.dtype} of shape {tuple(z.shape)}"
+        )
+    several = y.ndim == 2
+    if not several and (
+        y.dtype.is_floating_point or y.dtype == torch.bool or y.shape != z.shape[:1]
+    ):
+        raise InputError(
+            f"expected integer labels of shape ({len(z)},), found {y.dtype} of shape "
+            f"{tuple(y.shape)}"
+        )
+    names = [] if ids is None else [str(name) for name in ids]
+    if ids is not None:
+        require_one_each("the features", names, len(z))
+    y = y.to("cpu", torch.bool if several else torch.int64)
+    return Block(z.to("cpu", torch.float32), y, None, names), class_names
+
+
+def check_labels(where: str, labels: Tensor, n_classes: int | None) -> None:
+    """Refuse labels that are none of the classes.
+
+    Args:
+        where: what holds them, for messages.
+        labels: (n_samples,) int64, or multi-hot.
+        n_classes: None where unknown.
+    """
+    if labels.ndim == 2:
+        if n_classes not in (None, labels.shape[1]):
+            raise InputError(
+                f"{where}: multi-hot labels of {labels.shape[1]} classes, expected {n_classes}"
+            )
+        return
+    bad = labels < 0 if n_classes is None else (labels < 0) | (labels >= n_classes)
+    if bool(bad.any()):
+        i = int(bad.nonzero()[0, 0])
+        bound = "[0, n_classes)" if n_classes is None else f"[0, {n_classes})"
+        raise InputError(
+            f"{where}: labels must lie in {bound}, found {int(labels[i])} at sample {i}"
+        )
+
+
+def tensor_of(values: Any) -> Tensor:
+    """A tensor of an array, a table or a list; torch warns of arrays that are read-only."""
+    if isinstance(values, Tensor):
+        return values.detach()
+    array = np.asarray(values)
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+def labels_as_given(
+    labels: Any, n_samples: int, class_names: Sequence[str] | None, multi_label: bool | None
+) -> tuple[Tensor, Sequence[str] | None]:
+    """Labels as a tensor, (n_samples,) or multi-hot bool, and the classes' names where known."""
+    if isinstance(labels, Tensor):
+        if labels.ndim < 2 and not multi_label:
+            return labels.detach(), class_names
+    else:
+        array = _array(labels)
+        if not (multi_label or array.ndim == 2 or array.dtype.kind in "OU") or not len(array):
+            return tensor_of(array), class_names
+        labels = labels if array.ndim == 2 else list(array)
+    found, class_names = labels_of(labels, n_samples, class_names, multi_label)
+    return torch.from_numpy(found), class_names
+
+
+def _array(labels: Any) -> np.ndarray[Any, Any]:
+    """Labels as an array, of objects where they are lists of different lengths."""
+    try:
+        return np.asarray(labels)
+    except ValueError:
+        made = np.empty(len(labels), dtype=object)
+        made[:] = labels
+        return made
+
+
+def multi_hot(labels: Tensor, n_classes: int) -> Tensor:
+    """Labels (n_samples,) as (n_samples, n_classes) bool."""
+    return torch.nn.functional.one_hot(labels, n_classes).bool()
