@@ -42,7 +42,7 @@ def set_information(member: Tensor) -> tuple[Tensor, Tensor]:
 
     A feature is drawn uniformly; X says whether class a counts it among its influential ones, Y
     whether b does. I(X; Y) is the entropy of the set where a = b, 0 where the sets are independent,
-    and above 0 for disjoint ones too, since a feature of the one is surely none of the other.
+    and above 0 for disjoint ones too, since a feature of the one is never one of the other.
 
     Args:
         member: (n_classes, n_features) bool.
