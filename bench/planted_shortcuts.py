@@ -249,7 +249,12 @@ def page(results: dict[str, Any]) -> str:
 
 def mends_table(found: dict[str, Any]) -> list[str]:
     """Accuracy less that of an unplanted head on the same images, mean and spread over seeds."""
+    nothing = torch.tensor(found["changes"]["nothing"], dtype=torch.float64).mean(0).tolist()
     lines = [
+        f"Left alone, the head has {-nothing[0]:.1f} points fewer of the class without the cue and "
+        f"{-nothing[1]:.1f} of the others with it: so much",
+        "it relies on the cue, and only that much can be found and mended.",
+        "",
         "Accuracy in points less that of a head trained on the same images without the cue; mean ± "
         "standard deviation over the seeds.",
         "",

@@ -11,6 +11,7 @@ from penult.cli.pages import print_page
 from penult.cli.shortcut_pages import shortcuts_page
 from penult.cli.spread import option, spread
 from penult.edit.shortcuts import find_shortcuts
+from penult.errors import InputError
 from penult.runs.run import Run
 
 Rate = Annotated[float, option("False discovery rate below which a pair is a suspect.")]
@@ -37,6 +38,8 @@ def shortcuts(
     as_json: given.AsJson = False,
 ) -> None:
     """Find classes and features that look like shortcuts, without group labels, worst first."""
+    if listed < 1:
+        raise InputError(f"--listed must be at least 1, found {listed}")
     opened = Run.open(run)
     with progress_bars() as heard:
         document = find_shortcuts(
