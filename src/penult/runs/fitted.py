@@ -90,7 +90,10 @@ def usual_plan(run: Run) -> Plan:
     """How the path is fitted that every run gets."""
     n_features = run.summary()["n_features"]
     ks = tuple(k for k in SIZES if k <= n_features)
-    return Plan(ks, seed=int(run.about["identity"]["seed"]))
+    seed = run.about["identity"].get("seed", 0)
+    if not isinstance(seed, int):
+        raise InputError(f"{run.folder}/run.json is damaged: its seed is {seed!r:.40}")
+    return Plan(ks, seed=seed)
 
 
 def complete_path(
@@ -138,8 +141,10 @@ def complete_path(
 
 def left_out(run: Run) -> str | None:
     """What to say where a run's path lacks some of the usual sizes; None where it is whole."""
+    if not run.about["identity"].get("fit", True):
+        return None
     missing = [str(k) for k in usual_plan(run).ks if k not in fitted_sizes(run)]
-    if not missing or not run.about["identity"]["fit"]:
+    if not missing:
         return None
     return (
         f"the heads of k = {', '.join(missing)} were not fitted, since the time was over or the "
@@ -164,9 +169,8 @@ def _is_good(run: Run) -> bool:
 def _add(run: Run, k: int, progress: Begin | None, clock: Clock) -> bool:
     """Fit the head of one size and keep it; False where the time was over before."""
     usual = usual_plan(run)
-    # Smaller sizes are reached from the usual path's largest, as those of the path are.
-    start = max(usual.ks)
-    plan = replace(usual, ks=(k, start) if k < start else (k,))
+    # A smaller size is what the usual path would have had if it had been one of its sizes.
+    plan = replace(usual, ks=tuple(sorted({*usual.ks, k})) if k < max(usual.ks) else (k,))
     path, stopped = _fit(run, plan, progress, clock)
     if path is not None and k in {step.k for step in path.steps}:
         _keep(run, path, [k])
