@@ -18,6 +18,7 @@ from penult.data.multi_hot_images import alike
 from penult.data.open import check_data, open_data
 from penult.data.source import ImageSource, Pass
 from penult.data.tokens import Preparation, TokenTransform
+from penult.errors import InputError
 from penult.features.collect import usable_network
 from penult.network.head import Head
 from penult.network.inputs import fitted_transform
@@ -109,6 +110,11 @@ def open_subject(
         if found.said:
             warn(found.said)
         head = found.head
+        if texts and head.reduce not in ("none", "mean", "position:0"):
+            raise InputError(
+                f"{model} takes its logits from the last token of a text, whose place changes from "
+                "text to text: expected a network that reads the first token or their mean"
+            )
         if not head.verified:
             warn(f"the logits are taken from {head.name}, whatever becomes of them later")
         if opened.multi_label or (read.multi_label and not how.given):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,26 @@ class ItemLayout:
         except (TypeError, KeyError, IndexError, AttributeError):
             names = "(image, label)" if isinstance(key, int) else f"a dict with {key!r}"
             raise ImageFaultError(id, f"is {_kind(item)}, expected {names}") from None
+
+
+class Columns:
+    """Samples given column by column; each is a dict.
+
+    Args:
+        columns: lists of one length, by name.
+    """
+
+    def __init__(self, columns: Mapping[str, Sequence[Any]]) -> None:
+        self._columns = columns
+        self.column_names = list(columns)
+
+    def __len__(self) -> int:
+        return len(next(iter(self._columns.values())))
+
+    def __getitem__(self, key: str | int) -> Any:
+        if isinstance(key, str):
+            return self._columns[key]
+        return {name: column[key] for name, column in self._columns.items()}
 
 
 def layout_of(item: Any, labelled: bool, texts: bool = False) -> ItemLayout:

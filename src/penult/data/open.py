@@ -25,7 +25,7 @@ from penult.data.forms import (
     require_texts,
 )
 from penult.data.image import ImageData, ImageFaultError
-from penult.data.items import IMAGE_KEYS, LABEL_KEYS
+from penult.data.items import IMAGE_KEYS, LABEL_KEYS, Columns
 from penult.data.library_data import LibraryImages
 from penult.data.limit import is_stream, limited
 from penult.data.multi_hot_images import MultiHotImages
@@ -146,7 +146,7 @@ def _open_object(
     """Arrays or a map-style data set, given by the user or returned by what `spec` names."""
     what = f"what {spec} returned" if spec else "the data"
     if options.texts and isinstance(found, Mapping):
-        found = _items_of(found, what) or found
+        found = _columns_of(found, what) or found
     if isinstance(found, Mapping):
         found = _arrays_of(found) or found
     if isinstance(found, np.ndarray | Tensor):
@@ -164,13 +164,13 @@ def _open_object(
     return DatasetImages(whole, labelled, spec, limit, options.texts, options.multi_label)
 
 
-def _items_of(found: Mapping[str, Any], what: str) -> list[dict[str, Any]] | None:
-    """Items of a dict of columns, such as lists of texts and of labels."""
+def _columns_of(found: Mapping[str, Any], what: str) -> Columns | None:
+    """The samples of a dict of columns, such as lists of texts and of labels."""
     if not found or not all(isinstance(column, list | tuple) for column in found.values()):
         return None
     if len(lengths := {len(column) for column in found.values()}) > 1:
         raise InputError(f"{what} has columns of {some(sorted(map(str, lengths)))} samples")
-    return [dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True)]
+    return Columns(found)
 
 
 def _arrays_of(found: Mapping[str, Any]) -> tuple[Any, Any] | None:
