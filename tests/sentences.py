@@ -18,7 +18,8 @@ TOPICS = {
     "sport": ("match", "goal", "team", "player", "coach", "league", "score", "race"),
     "travel": ("train", "hotel", "beach", "ticket", "island", "airport", "map", "harbour"),
 }
-FILL = ("the", "a", "we", "they", "saw", "was", "very", "nice", "today", "and", "with", "for")
+FILL: tuple[str, ...] = ("the", "a", "we", "they", "saw", "was", "very", "nice", "today", "and")
+FILL += ("with", "for")
 FILL += ("old", "new", "big", "our", "their", "day", "time")
 PLANTED = "zebra"
 Row = tuple[str, str]

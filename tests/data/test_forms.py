@@ -31,6 +31,7 @@ from penult.data.open import open_data, read
 from penult.data.transform import Transform
 from penult.errors import InputError
 from penult.storage import write_tensors
+from sentences import classifier, sentences, tokenizer, write_table
 
 PLAIN = Transform(mean=(0.5,), std=(0.5,), source="test")
 CLASSES = ("cat", "dog", "owl")
@@ -487,6 +488,11 @@ def test_every_example_of_the_page_on_data_runs(
     found = [{"path": row["path"], **own} for row, own in zip(tags, columns, strict=True)]
     write_csv(tmp_path / "findings.csv", found)
     write_network(tmp_path)
+    rows = sentences(30, 0, planted=False)
+    words = tokenizer([text for text, _ in rows])
+    for made in (classifier(words), words):
+        made.save_pretrained(tmp_path / "classifier")
+    write_table(tmp_path / "sentences.csv", rows)
     shown = examples(repository)
     assert len(shown) >= 20
     for i, line in enumerate(shown):
