@@ -38,6 +38,7 @@ from penult.explain.gallery import PictureOptions
 from penult.features.features import Features
 from penult.features.unlabelled import open_unlabelled
 from penult.measure.groups import groups_document
+from penult.network.link import require_softmax
 from penult.report.csv_tables import write_csv_tables
 from penult.report.report import Report
 from penult.runs.analyze import Options, analyze_features, analyze_network
@@ -147,6 +148,8 @@ def analyze(
         _print_run(run, as_json)
         return
     subject = open_subject(model, data, eval_, network, images, passing, also)
+    if tables:
+        require_softmax(subject.head.link, "--groups")
     with _kept_when_interrupted(out, as_json), progress_bars("opening the run") as heard:
         run = analyze_network(
             subject.network,

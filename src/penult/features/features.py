@@ -33,7 +33,7 @@ from penult.features.shards import (
     shard_shape,
 )
 from penult.network.head import Head, head_of
-from penult.network.link import SIGMOID, SOFTMAX
+from penult.network.link import SIGMOID, SOFTMAX, require_softmax
 from penult.storage import read_json, read_tensors, write_tensors
 from penult.text import some
 
@@ -188,11 +188,7 @@ class Features:
         Raises:
             InputError: samples can have several labels; says what there is for them.
         """
-        if self.multi_label:
-            raise InputError(
-                f"{what} is for data with one class per sample, and these are multi-label (each "
-                "class is decided by itself): see docs/data.md for what there is for them"
-            )
+        require_softmax(self.link, what)
 
     @property
     def n_classes(self) -> int:

@@ -17,6 +17,19 @@ def check_link(link: str) -> None:
         raise InputError(f"expected one of {', '.join(LINKS)} as the link, found {link!r:.60}")
 
 
+def require_softmax(link: str, what: str) -> None:
+    """Refuse logits that decide each class by itself, which `what` is not made for.
+
+    Raises:
+        InputError: samples can have several labels; says where it stands what there is for them.
+    """
+    if link == SIGMOID:
+        raise InputError(
+            f"{what} is for data with one class per sample, and these are multi-label (each "
+            "class is decided by itself): see docs/data.md for what there is for them"
+        )
+
+
 def decided(logits: Tensor, link: str) -> Tensor:
     """What logits (n_samples, n_classes) decide.
 
