@@ -10,8 +10,8 @@ from torch import Tensor
 from penult.heads.refit.loss import Objective
 
 Map = Callable[[Tensor], Tensor]
-# Samples × weights that are worth one preconditioner.
-WORK = 2e8
+# Samples × weights that are worth one preconditioner; and these times the weights of a class.
+WORK, MOST_WORK = 2e8, 4e10
 # Numbers of the blocks of all classes up to which they are taken whole; beyond, their diagonals.
 MOST_NUMBERS = 2**26
 # Part of a variance that is rounding in the float32 products of many samples.
@@ -72,7 +72,8 @@ def _spreads(objective: Objective, values: Tensor, bias: Tensor) -> tuple[Tensor
     samples, support = objective.samples, objective.support
     few = samples.few
     width = support.slots[1].shape[1] + 1
-    part = few.part(max(256, int(WORK / (samples.n_classes * width))))
+    worth = min(WORK, MOST_WORK / width) / (samples.n_classes * width)
+    part = few.part(max(256, int(worth)))
     x, spreads = [], []
     for tile in part.tiles():
         own = support.logits(tile.features, values.float()).double() + bias.double()[:, None]

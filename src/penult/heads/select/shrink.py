@@ -45,10 +45,8 @@ def shrink(
     for k in ks:
         while size > k:
             size = max(k, int(STEP * size))
-            head = _kept(head, own_losses(samples, head)[0], size, mean)
-            head = refit(head) if size > k else head
+            head = refit(_kept(head, own_losses(samples, head)[0], size, mean))
         yield k, head
-        head = refit(head)
 
 
 def own_losses(samples: Samples, head: SparseHead) -> tuple[Tensor, Tensor]:
