@@ -330,7 +330,9 @@ def test_a_damaged_run_is_made_again(here: Path, capsys: pytest.CaptureFixture[s
     capsys.readouterr()
     for command in (["show", "run"], ["analyze", "net.py:net", "data", "--out", "run"]):
         assert penult(*command, *(["--weights", "random"] if "data" in command else [])) == 2
-        assert "run.json is damaged: choose another --out, or --over" in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert "run.json is damaged: " in said
+        assert "--overwrite" in said, "the remedy"
     assert analyze_and_fit("--eval", "eval", "--overwrite") == 0
     assert {p: p.read_bytes() for p in Path("run").rglob("*") if p.is_file()} == whole
 

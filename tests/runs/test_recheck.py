@@ -129,6 +129,7 @@ def test_a_label_that_only_the_samples_tell(
     assert "labels have changed, the first that of" in said
 
 
+@pytest.mark.filterwarnings("ignore:the network's features of an image depend")
 def test_a_network_that_looks_at_whole_batches_is_compared_by_whole_batches(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
