@@ -10,7 +10,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from scipy.special import ndtr
 from torch import Tensor
 
@@ -156,6 +155,8 @@ def calibration(logits: Tensor, labels: Tensor, by_class: bool) -> tuple[Tensor,
     unit = math.sqrt(n_classes)
     units = np.repeat([unit if by_class else 1.0, unit], [size, n_classes])
     rows = torch.arange(n)
+
+    from scipy.optimize import minimize  # slow to import
 
     def loss(point: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         given = torch.from_numpy(point * units)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from scipy.stats import norm
+from scipy.special import ndtr
 from torch import Tensor
 
 from penult.edit.edit import Edit
@@ -51,7 +51,7 @@ def pooled_overuse(
             sums[i, 1] += parts.square().sum(0)
     size = sums[:, 1].sqrt() * residuals.inflation
     scores = torch.where(size > 0, sums[:, 0] / size.clamp_min(1e-300), 0.0)
-    return scores[0], torch.from_numpy(norm.sf(scores.amin(0).numpy()))
+    return scores[0], torch.from_numpy(ndtr(-scores.amin(0).numpy()))
 
 
 def pooled_suspects(

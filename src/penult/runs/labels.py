@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from penult.features.draw import folds
@@ -214,6 +213,8 @@ def _reordered(calls: _Confusions, names: Sequence[str]) -> str | None:
 
 def _matched(rows: Ints, columns: Ints, own: Ints, n_columns: int) -> Ints:
     """The output that each class is matched with, so that most samples are right."""
+    from scipy.optimize import linear_sum_assignment  # slow to import, and seldom needed
+
     table = np.zeros((len(own), n_columns))
     np.add.at(table, (rows, columns), 1)
     table[np.arange(len(own)), own] += 0.5  # of equal matches the one as it is
