@@ -1,10 +1,8 @@
-"""What cuts a command off: a full disk, a kill; the same command goes on and ends alike."""
+"""After a full disk the same command goes on and ends alike; for kills see bench/kills.py."""
 
 from __future__ import annotations
 
 import errno
-import importlib.util
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -52,16 +50,3 @@ def test_after_a_full_disk_the_same_command_ends_in_the_same_bytes(
     assert not list((tmp_path / "run").rglob("*.tmp"))
     analyze_features(features(), None, tmp_path / "run", options)
     assert contents(tmp_path / "run") == contents(tmp_path / "calm")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("command", ["analyze", "fit", "tune", "report"])
-def test_killed_commands_end_in_the_same_bytes(command: str, repository: Path) -> None:
-    spec = importlib.util.spec_from_file_location("kills", repository / "bench" / "kills.py")
-    assert spec is not None
-    assert spec.loader is not None
-    kills = importlib.util.module_from_spec(spec)
-    sys.modules["kills"] = kills
-    spec.loader.exec_module(kills)
-    assert kills.kill(command, 3).different == []
-    assert kills.two_writers(command) == []
