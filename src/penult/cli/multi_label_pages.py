@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -60,6 +60,13 @@ def ratings_table(summary: Mapping[str, Any]) -> list[RenderableType]:
     return [title, table, Text()]
 
 
+def seen_first(
+    classes: Iterable[str], counts: Sequence[int], place: Mapping[str, int]
+) -> list[str]:
+    """Classes in their order, those without samples last: nothing was seen of them."""
+    return sorted(classes, key=lambda name: counts[place[name]] == 0)
+
+
 def classes_table(
     summary: Mapping[str, Any], score: str, k: int, only: Sequence[str]
 ) -> RenderableType:
@@ -67,8 +74,7 @@ def classes_table(
     classes = summary["influence"][score][str(k)]["classes"]
     place = {name: c for c, name in enumerate(summary["class_names"])}
     counts, dense = summary["class_counts"], summary["dense"]
-    listed = sorted(classes, key=lambda name: counts[place[name]] == 0)
-    names = list(only) or listed[:SHOWN]
+    names = list(only) or seen_first(classes, counts, place)[:SHOWN]
     table = Table(box=None, pad_edge=False)
     table.add_column("class", overflow="fold", max_width=40)
     for name in ("analysed", "judged", "right (%)", "balanced (%)", "average precision (%)"):

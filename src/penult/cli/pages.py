@@ -16,6 +16,7 @@ from penult.cli.multi_label_pages import (
     dense_lines,
     is_multi_label,
     ratings_table,
+    seen_first,
     shown,
 )
 from penult.data.image import noted_lines
@@ -205,9 +206,7 @@ def _classes_table(
     classes = summary["influence"][score][str(k)]["classes"]
     place = {name: c for c, name in enumerate(summary["class_names"])}
     counts, dense = summary["class_counts"], summary["dense"]
-    # Classes without images come last: nothing was seen of them.
-    listed = sorted(classes, key=lambda name: counts[place[name]] == 0)
-    names = list(only) or listed[:CLASSES_SHOWN]
+    names = list(only) or seen_first(classes, counts, place)[:CLASSES_SHOWN]
     table = Table(box=None, pad_edge=False)
     table.add_column("class", overflow="fold", max_width=40)
     for name in ("analysed", "judged", "network right (%)", "95 % interval"):
