@@ -233,6 +233,7 @@ def _run(model: nn.Module, inputs: Inputs, how: Pass) -> None:
     """Run a network on a batch; a smaller one that it refuses goes again, filled up by itself."""
     try:
         call_model(model, inputs)
+    # A network may raise anything on a batch; it is said in one line, or a small one is filled up.
     except Exception as error:
         n = n_samples_of(inputs)
         if n == how.batch_size:
@@ -240,7 +241,7 @@ def _run(model: nn.Module, inputs: Inputs, how: Pass) -> None:
         rows = torch.arange(how.batch_size) % n
         try:
             call_model(model, changed(inputs, lambda values: values[rows.to(values.device)]))
-        except Exception:
+        except Exception:  # what it said of the batch itself is the cause
             raise _does_not_run(inputs, error) from error
 
 
