@@ -47,7 +47,7 @@ def source_of(features: Features) -> Replacements:
 
 
 def measured(features: Features, sets: Tensor, n_seeds: int = 4) -> dict[str, Any]:
-    sample = ClassSamples.of(features, len(sets), features.require_head())
+    sample = ClassSamples.of(features, len(sets))
     sizes = torch.stack([z.abs().mean(0) for z in sample.classes()]).double()
     source = source_of(features)
     return essentiality(sample, features.require_head(), source, sizes, {K: sets}, K, n_seeds, 0)
@@ -151,12 +151,13 @@ def test_curves_equal_a_loop_that_edits_one_feature_at_a_time() -> None:
     features, _ = planted(n=24)
     generator = torch.Generator().manual_seed(4)
     head = Head("", torch.randn(4, N_FEATURES, generator=generator), torch.randn(4))
-    sample = ClassSamples.of(features, 4, head)
+    sample = ClassSamples.of(features, 4)
     order = torch.rand(4, N_FEATURES, generator=generator).argsort(1)
     baseline = features.arrays()[0].mean(0)
     found = edit_curves(sample, head, order, baseline)
     assert found.steps.tolist() == list(range(N_FEATURES + 1))
-    for i, (row, label) in enumerate(zip(sample.z, sample.labels.tolist(), strict=True)):
+    labels = torch.arange(4).repeat_interleave(sample.counts)
+    for i, (row, label) in enumerate(zip(sample.z, labels.tolist(), strict=True)):
         deleted, inserted = row.clone(), baseline.clone()
         for m in range(N_FEATURES + 1):
             if m:
@@ -174,7 +175,7 @@ def test_faithful_scores_beat_the_control_on_a_planted_network() -> None:
     features, sets = planted()
     head = features.require_head()
     evidence = Evidence.of(features, ks=[K])
-    sample = ClassSamples.of(features, 4, head)
+    sample = ClassSamples.of(features, 4)
     baseline = features.arrays()[0].mean(0)
     found = faithfulness(sample, head, evidence, baseline, K, 5)["scores"]
     assert set(found) == set(SCORES)

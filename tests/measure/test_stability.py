@@ -113,7 +113,7 @@ def test_sample_takes_the_same_part_of_every_class() -> None:
     assert part.counts.tolist() == [90, 10, 1, 0]
     assert torch.equal(part.z, ClassSamples.of(features, 4, seed=3, max_elements=400).z)
     assert not torch.equal(part.z, ClassSamples.of(features, 4, seed=4, max_elements=400).z)
-    assert torch.equal(labels[part.z[:, 0].long()], part.labels)
+    assert torch.equal(labels[part.z[:, 0].long()], torch.arange(4).repeat_interleave(part.counts))
     assert [len(rows) for rows in part.classes()] == [90, 10, 1, 0]
     assert len(ClassSamples.of(features, 4).z) == 1000
 

@@ -24,7 +24,6 @@ from penult.measure import FRACTIONS, Settings, compare_runs, measure_layers, me
 from penult.measure.groups import groups_document
 from penult.measure.plots import plot_comparison, plot_layers, plot_measures, require_plots
 from penult.measure.tables import comparison_page, layers_page, measures_page
-from penult.network.link import require_softmax
 from penult.runs.run import Run
 
 
@@ -57,7 +56,6 @@ def measure(
             )
         names = layers.names()
         subject = open_subject(what[0], what[1], layers.eval_, network, images, passing)
-        require_softmax(subject.head.link, "penult measure")
         document = _measure_layers(subject, names, layers, settings)
         page, draw = layers_page(document), plot_layers
     else:

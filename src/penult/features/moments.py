@@ -116,6 +116,20 @@ class Moments:
             else max(self.whole, other.whole, key=len),
         )
 
+    def without(self, part: Moments) -> Moments:
+        """Counts and sums of all samples but those of a part, which were added before."""
+        return Moments(
+            self.counts - part.counts,
+            self.sums - part.sums,
+            self.products - part.products,
+            whole=self.whole - part.whole if len(part.whole) else self.whole,
+        )
+
+    @property
+    def overlapping(self) -> bool:
+        """Whether samples may have several classes or none: whether the data are multi-label."""
+        return bool(len(self.whole))
+
     @property
     def n_classes(self) -> int:
         """Number of classes, samples or not."""

@@ -17,6 +17,7 @@ VARIANCE = (0.9, 0.95, 0.99)
 NEIGHBOURS_OF = 5000
 NEIGHBOURS_OF_CLASS = 1000
 CLASS_EIGENVALUES = 64
+ONE_CLASS_EACH = ("within", "between", "collapse")  # what needs one class per sample
 
 
 def eigenvalues(matrix: Tensor) -> Tensor:
@@ -48,10 +49,13 @@ def n_components(values: Tensor, fraction: float) -> int | None:
 def scatter(moments: Moments) -> dict[str, Tensor]:
     """Second moment, covariance, and the covariance within and between classes.
 
-    Each (n_features, n_features), divided by n_samples; covariance = within + between.
+    Each (n_features, n_features), divided by n_samples; covariance = within + between. The first
+    two alone where classes share samples.
     """
     n = max(moments.n_samples, 1)
     second = (moments.products + moments.products.T) / (2 * n)
+    if moments.overlapping:
+        return {"second_moment": second, "covariance": moments.covariance()}
     means = moments.class_means()
     centred = (means - moments.mean()) * (moments.counts.double() / n).sqrt()[:, None]
     between = centred.T @ centred
@@ -101,18 +105,16 @@ def collapse(moments: Moments) -> dict[str, float]:
 def spectra(groups: Sequence[Moments]) -> dict[str, Any]:
     """Spectra whole, within and between classes, and neural collapse, with jackknife intervals.
 
+    Of multi-label samples there is nothing within and between classes, which share samples: these
+    spectra and neural collapse are None.
+
     Args:
         groups: moments of the samples, dealt to groups.
     """
     whole = groups[0]
     for group in groups[1:]:
         whole = whole + group
-    without = [
-        Moments(
-            whole.counts - group.counts, whole.sums - group.sums, whole.products - group.products
-        )
-        for group in groups
-    ]
+    without = [whole.without(group) for group in groups]
     found = {name: eigenvalues(matrix) for name, matrix in scatter(whole).items()}
     left = [
         {name: eigenvalues(matrix) for name, matrix in scatter(part).items()} for part in without
@@ -126,6 +128,8 @@ def spectra(groups: Sequence[Moments]) -> dict[str, Any]:
         }
         for name, values in found.items()
     }
+    if whole.overlapping:
+        return document | dict.fromkeys(ONE_CLASS_EACH)
     collapsed, others = collapse(whole), [collapse(part) for part in without]
     document["collapse"] = {
         name: {"value": value, "interval": jackknife(value, [part[name] for part in others], 0)}

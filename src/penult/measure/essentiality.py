@@ -13,6 +13,7 @@ from penult.measure.class_samples import ClassSamples
 from penult.measure.information import members
 from penult.measure.uncertainty import mean_interval
 from penult.network.head import Head
+from penult.network.link import gives
 
 NEAREST = 3
 EDITS = ("drop", "keep")
@@ -143,7 +144,9 @@ class _Tally:
         overall = self.by_seed.sum(1) / sample.counts.sum()
         return {
             "mean": float(overall.mean()),
-            "interval": mean_interval(self.by_sample / len(self.by_seed), overall),
+            "interval": mean_interval(
+                sample.by_sample(self.by_sample / len(self.by_seed)), overall
+            ),
             "mistaken": float(self.mistaken.mean(0).sum() / sample.counts.sum()),
             "classes": classes,
         }
@@ -160,6 +163,8 @@ def essentiality(
     seed: int,
 ) -> dict[str, Any]:
     """Accuracy when features are replaced: by every mode at k, by the mean at every size.
+
+    Of multi-label data: how many samples of a class are still given it.
 
     Args:
         sample: evaluation samples.
@@ -181,7 +186,7 @@ def essentiality(
             for edit in EDITS:
                 del kind[edit]["classes"]
         curves.append({"k": size, **found})
-    untouched = torch.cat([head(z).argmax(1) == c for c, z in enumerate(sample.classes())])
+    untouched = torch.cat([gives(head(z), c, head.link) for c, z in enumerate(sample.classes())])
     activation = {
         kind: float(torch.stack([class_sizes.gather(1, s).mean() for s in found]).mean())
         for kind, found in chosen.items()
@@ -226,7 +231,7 @@ def _by_kind(
     shapes = {kind: (n, sample.n_classes) for kind, n in seeds.items()}
     tallies = {
         (kind, edit): _Tally(
-            torch.zeros(len(sample.z), dtype=torch.float64),
+            torch.zeros(len(sample.rows), dtype=torch.float64),
             torch.zeros(shape, dtype=torch.float64),
             torch.zeros(shape, dtype=torch.float64),
         )
@@ -236,26 +241,17 @@ def _by_kind(
     stops = sample.counts.cumsum(0).tolist()
     for s in range(max(seeds.values())):
         generator = torch.Generator().manual_seed(seed + s)
-        for c, z in enumerate(sample.classes()):
-            n = len(z)
-            both = torch.cat([z, _others(sample, stops[c] - n, n, generator)])
+        for c, rows in enumerate(sample.members()):
+            n = len(rows)
+            both = torch.cat([sample.z[rows], sample.others(rows, n, generator)])
             edits = Edits(both, MODES[mode](source, len(both), generator), head)
             for kind, sets in kinds.items():
                 if s >= seeds[kind]:
                     continue
                 for edit, logits in edits.logits(sets[s % len(sets)][c]).items():
-                    taken = logits.argmax(1) == c
+                    taken = gives(logits, c, head.link)
                     tally = tallies[kind, edit]
                     tally.by_sample[stops[c] - n : stops[c]] += taken[:n]
                     tally.by_seed[s, c] = taken[:n].sum()
                     tally.mistaken[s, c] = taken[n:].sum()
     return {kind: {edit: tallies[kind, edit].document(sample) for edit in EDITS} for kind in kinds}
-
-
-def _others(sample: ClassSamples, start: int, n: int, generator: torch.Generator) -> Tensor:
-    """As many samples of other classes as the class that begins at `start` has, drawn at random."""
-    n_others = len(sample.z) - n
-    if n_others == 0:
-        return sample.z[:0]
-    place = torch.randint(n_others, (n,), generator=generator)
-    return sample.z[place + n * (place >= start)]

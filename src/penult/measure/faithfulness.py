@@ -12,6 +12,7 @@ from penult.features.influence import KS, SCORES, Evidence, influence
 from penult.measure.class_samples import ClassSamples
 from penult.measure.uncertainty import mean_interval
 from penult.network.head import Head
+from penult.network.link import gives
 
 STEPS = 64
 
@@ -28,7 +29,8 @@ class Curves:
 
     Attributes:
         steps: (n_steps,) numbers of features deleted or inserted, from 0 to n_features.
-        deletion, insertion: (n_samples, n_steps) bool, whether the sample is right.
+        deletion, insertion: (n_samples, n_steps) bool, whether the sample is right; of multi-label
+            data a row for each class of each sample, whether it is still given the class.
     """
 
     steps: Tensor
@@ -67,8 +69,8 @@ def edit_curves(sample: ClassSamples, head: Head, order: Tensor, baseline: Tenso
         for i, step in enumerate(steps.tolist()):
             part += moved[:, last:step] @ weight[last:step]
             last = step
-            deleted[:, i] = (whole - part).argmax(1) == c
-            inserted[:, i] = (nothing + part).argmax(1) == c
+            deleted[:, i] = gives(whole - part, c, head.link)
+            inserted[:, i] = gives(nothing + part, c, head.link)
         deletion.append(deleted)
         insertion.append(inserted)
     return Curves(steps, torch.cat(deletion), torch.cat(insertion))
@@ -98,17 +100,17 @@ def faithfulness(
             curves.append(edit_curves(sample, head, ranked.indices, baseline))
         evidence.seed = first
         scores[name] = {
-            "deletion": _document([(c, c.deletion) for c in curves]),
-            "insertion": _document([(c, c.insertion) for c in curves]),
+            "deletion": _document(sample, [(c, c.deletion) for c in curves]),
+            "insertion": _document(sample, [(c, c.insertion) for c in curves]),
         }
     return {"k": k, "steps": steps, "scores": scores}
 
 
-def _document(found: list[tuple[Curves, Tensor]]) -> dict[str, Any]:
+def _document(sample: ClassSamples, found: list[tuple[Curves, Tensor]]) -> dict[str, Any]:
     areas = torch.stack([curves.areas(right) for curves, right in found])
     curve = torch.stack([right.double().mean(0) for _, right in found]).mean(0)
     return {
         "area": float(areas.mean()),
-        "interval": mean_interval(areas.mean(0), areas.mean(1)),
+        "interval": mean_interval(sample.by_sample(areas.mean(0)), areas.mean(1)),
         "curve": curve,
     }

@@ -21,6 +21,7 @@ from penult.measure.dimension import class_subspaces, intrinsic, spectra
 from penult.measure.essentiality import Replacements, essentiality
 from penult.measure.faithfulness import faithfulness
 from penult.measure.information import confusions, overlap
+from penult.measure.one_against_rest import NOT_MEANT, TOO_MANY, decisions
 from penult.measure.profile import Profile
 from penult.measure.selectivity import selectivity
 from penult.measure.stability import resampled_sets, stability
@@ -107,7 +108,6 @@ def measure_features(
         InputError: settings out of range, evaluation features that do not fit.
     """
     settings = settings or Settings()
-    features.require_one_label("penult measure")
     held_out = features if evaluation is None else evaluation.matched(features)
     names = features.names()
     heard = progress or (lambda done, total: None)
@@ -128,16 +128,19 @@ def measure_features(
         influential[k],
         replicates,
         profile.counts,
-        confusions(held_out, len(names), head),
+        None if features.multi_label else confusions(held_out, len(names), head),
         names,
         settings.seed,
     )
     heard(3, 4)
     document |= {"essentiality": None, "faithfulness": None}
-    if document["overlap"]["confusion"] is None:
+    if features.multi_label:
+        document["left_out"] |= NOT_MEANT
+    elif document["overlap"]["confusion"] is None:
         document["left_out"]["overlap.confusion"] = "the network's own classes are not known"
     if head is None:
-        document["left_out"] |= dict.fromkeys(NEED_HEAD, NO_HEAD)
+        need = (*NEED_HEAD, "decisions") if features.multi_label else NEED_HEAD
+        document["left_out"] |= dict.fromkeys(need, NO_HEAD)
     else:
         _with_head(document, held_out, head, heads or {}, profile, evidence, influential, settings)
         by_weight = top_k(influence("contribution", evidence, k), k).indices.view(-1, k)
@@ -224,6 +227,7 @@ def _about(
         "n_samples": features.n_samples,
         "n_features": features.n_features,
         "n_classes": len(names),
+        "link": features.link,
         "class_names": list(names),
         "class_counts": counts,
         "evaluated_on": "train" if held_out is features else "eval",
@@ -232,7 +236,7 @@ def _about(
         "sample": {"n_samples": len(sample.z), "n_eval_samples": None, "seed": settings.seed},
         "share": "|z|" if profile.negative else "z",
         "dead": {"n": len(dead), "features": dead[:NAMED]},
-        "n_silent": int(profile.shares.n_silent.sum()),
+        "n_silent": profile.n_silent,
         "few_samples": {
             "none": _named(names, counts == 0),
             "one": _named(names, counts == 1),
@@ -267,12 +271,15 @@ def _with_head(
         document["left_out"]["dimension.decision confident"] = (
             "there are no evaluation samples: those that heads were fitted to vouch for nothing"
         )
+    if head.multi_label:
+        document["decisions"] = decisions(head, held_out)
+        if document["decisions"] is None:
+            document["left_out"]["decisions"] = TOO_MANY
     if not heads:
         document["left_out"]["dimension.decision.k"] = "no refitted sparse heads were given"
     sample = ClassSamples.of(
         held_out,
         moments.n_classes,
-        head,
         settings.seed,
         min(MAX_ELEMENTS, EDITED_SAMPLES * held_out.n_features),
     )

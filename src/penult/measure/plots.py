@@ -126,6 +126,8 @@ def _spectra(document: Mapping[str, Any]) -> Figure:
     figure, ((left, right),) = _figure(2)
     found = document["dimension"]
     for i, name in enumerate(("covariance", "within", "between", "second_moment")):
+        if found[name] is None:
+            continue
         values = found[name]["eigenvalues"]
         total = sum(values)
         if not total:

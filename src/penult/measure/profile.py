@@ -29,6 +29,7 @@ class Profile:
         group_sizes: (n_groups, n_classes, n_features) float64, sums of |z|.
         top_counts: how often each feature is among a sample's top ones.
         shares: histograms for Ψ.
+        n_silent: samples whose features are all zero; they have no shares.
         low, high: (n_features,) smallest and largest activation of each feature.
     """
 
@@ -38,6 +39,7 @@ class Profile:
     shares: ShareCounts
     low: Tensor
     high: Tensor
+    n_silent: int = 0
 
     @classmethod
     def of(
@@ -82,9 +84,14 @@ class Profile:
         for g in range(n_groups):
             rows = dealt[(g - first) % n_groups :: n_groups]
             self.groups[g].update(z[rows], labels[rows])
-            self.group_sizes[g].index_add_(0, labels[rows], z[rows].double().abs())
+            sizes = z[rows].double().abs()
+            if labels.ndim == 2:
+                self.group_sizes[g].addmm_(labels[rows].double().T, sizes)
+            else:
+                self.group_sizes[g].index_add_(0, labels[rows], sizes)
         self.top_counts.update(z, labels)
         self.shares.update(z, labels)
+        self.n_silent += int((z == 0).all(1).sum())
         self.low = torch.minimum(self.low, z.min(0).values)
         self.high = torch.maximum(self.high, z.max(0).values)
 

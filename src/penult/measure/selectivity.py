@@ -24,34 +24,41 @@ class ShareCounts:
         fractions: in (0, 1).
         counts: (len(fractions), n_classes, n_features + 1) int64: samples of the class in which
             exactly so many features, largest share first, sum to less than the fraction.
-        n_silent: (n_classes,) samples whose features are all zero; they have no shares.
     """
 
     fractions: tuple[float, ...]
     counts: Tensor
-    n_silent: Tensor
 
     @classmethod
     def zeros(cls, fractions: Sequence[float], n_classes: int, n_features: int) -> ShareCounts:
         """Histograms of no samples at all."""
         shape = (len(fractions), n_classes, n_features + 1)
-        silent = torch.zeros(n_classes, dtype=torch.int64)
-        return cls(tuple(fractions), torch.zeros(shape, dtype=torch.int64), silent)
+        return cls(tuple(fractions), torch.zeros(shape, dtype=torch.int64))
 
     def update(self, z: Tensor, labels: Tensor) -> None:
-        """Add samples: features (n_samples, n_features), labels (n_samples,) int64."""
+        """Add samples: features (n_samples, n_features), labels (n_samples,) int64.
+
+        A sample of several classes, labels (n_samples, n_classes) bool, counts for each of them;
+        one whose features are all zero has no shares and counts for none.
+        """
         _, n_classes, n_bins = self.counts.shape
         size = z.abs().sort(dim=1, descending=True).values.double()
         total = size.sum(1, keepdim=True)
-        self.n_silent += torch.bincount(labels[total[:, 0] == 0], minlength=n_classes)
         active = total[:, 0] > 0
         size, total, labels = size[active], total[active], labels[active]
         reached = size.cumsum_(1).div_(total)
         for f, fraction in enumerate(self.fractions):
             # A share of the last bit must not draw in one feature more.
             m = (reached < fraction - 1e-9).sum(1)
-            found = torch.bincount(labels * n_bins + m, minlength=n_classes * n_bins)
+            m, own = (m, labels) if labels.ndim == 1 else _each_class(m, labels)
+            found = torch.bincount(own * n_bins + m, minlength=n_classes * n_bins)
             self.counts[f] += found.view(n_classes, n_bins)
+
+
+def _each_class(values: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Values of samples, once for each of their classes, and these classes."""
+    rows, classes = labels.nonzero().unbind(1)
+    return values[rows], classes
 
 
 def psi(histogram: Tensor) -> tuple[Tensor, Tensor]:

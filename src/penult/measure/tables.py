@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from penult.measure.essentiality import EDITS
+from penult.network.link import SIGMOID
 from penult.text import percent
 
 NONE = "–"
@@ -33,6 +34,7 @@ def measures_page(document: Mapping[str, Any]) -> RenderableType:
     """The page that `penult measure` prints."""
     parts = [
         _heading(document),
+        *([_decisions(document)] if document.get("decisions") else []),
         _selectivity(document),
         _classes(document),
         _overlap(document),
@@ -40,7 +42,9 @@ def measures_page(document: Mapping[str, Any]) -> RenderableType:
         _stability(document),
     ]
     if document["essentiality"] is not None:
-        parts += [_essentiality(document["essentiality"]), _faithfulness(document["faithfulness"])]
+        multi_label = document.get("link") == SIGMOID
+        parts.append(_essentiality(document["essentiality"], multi_label))
+        parts.append(_faithfulness(document["faithfulness"]))
     lines: list[RenderableType] = []
     for part in parts:
         lines += [part, Text()]
@@ -147,6 +151,33 @@ def _selectivity(document: Mapping[str, Any]) -> RenderableType:
     return Group(_title("Selectivity (0 none, 1 one feature or one class)"), table)
 
 
+def _decisions(document: Mapping[str, Any]) -> RenderableType:
+    table = _table("class", "have it", "always no", "right (%)", "balanced", "average precision")
+    rows = zip(document["class_names"], document["decisions"], strict=True)
+    for name, row in [*rows][:CLASSES_SHOWN]:
+        shown = [row[key] for key in ("balanced", "average_precision")]
+        table.add_row(
+            _printable(name),
+            f"{row['n_positive']:,}",
+            percent(row["always_no"]),
+            f"{percent(row['accuracy'])} [{', '.join(map(percent, row['interval']))}]",
+            *(NONE if value is None else percent(value) for value in shown),
+        )
+    note = (
+        "Each class is a yes-or-no decision of its own, yes where its logit is above 0. "
+        "Always no: right by never giving the class. Balanced: mean of the accuracies on the "
+        "samples that have the class and on all others. By guessing, the average precision is the "
+        "part of the samples that have the class."
+    )
+    left = document["n_classes"] - CLASSES_SHOWN
+    more = [Text(f"… and {left:,} more classes: --json", style="dim")] if left > 0 else []
+    return Group(_title("Decisions, one class against the rest"), table, *more, Text(note, "dim"))
+
+
+def _printable(name: str) -> Text:
+    return Text("".join(x if x.isprintable() else "·" for x in name))
+
+
 def _classes(document: Mapping[str, Any]) -> RenderableType:
     fractions = list(document["selectivity"]["psi"])
     middle = min(fractions, key=lambda f: abs(float(f) - 0.5))
@@ -158,7 +189,7 @@ def _classes(document: Mapping[str, Any]) -> RenderableType:
         again = document["stability"]["frequency"]["classes"][c]
         features = " ".join(f"{j:>4}" for j in document["overlap"]["sets"][c])
         table.add_row(
-            Text("".join(x if x.isprintable() else "·" for x in name)),
+            _printable(name),
             _number(psi["mean"][c]),
             _number(None if spectrum is None else spectrum["components"]["0.9"]),
             _number(intrinsic[c]["value"]),
@@ -199,17 +230,18 @@ def _dimension(document: Mapping[str, Any]) -> RenderableType:
     found = document["dimension"]
     table = _table("spectrum", "participation ratio", "entropy rank", "90 %", "95 %", "99 %")
     for name in ("second_moment", "covariance", "within", "between"):
-        row = found[name]
+        if (row := found[name]) is None:
+            continue
         cells = [_number(**row[key]) for key in ("participation_ratio", "entropy_rank")]
         cells += [_number(n) for n in row["components"].values()]
         table.add_row(name.replace("_", " "), *cells)
-    intrinsic, nc = found["intrinsic"], found["collapse"]["nc1"]
+    intrinsic, collapse = found["intrinsic"], found["collapse"]
+    nc = "" if collapse is None else f"; neural collapse nc1 {_number(**collapse['nc1'])}"
     lines: list[RenderableType] = [
         _title("Dimension"),
         table,
         Text(
-            f"intrinsic dimension (TwoNN) {_number(intrinsic['value'], intrinsic['interval'])}; "
-            f"neural collapse nc1 {_number(**nc)}"
+            f"intrinsic dimension (TwoNN) {_number(intrinsic['value'], intrinsic['interval'])}{nc}"
         ),
     ]
     if (decision := found["decision"]) is not None:
@@ -234,7 +266,7 @@ def _stability(document: Mapping[str, Any]) -> RenderableType:
     return Group(_title(f"Stability of the {k} features (Jaccard, bootstrap)"), table)
 
 
-def _essentiality(found: Mapping[str, Any]) -> RenderableType:
+def _essentiality(found: Mapping[str, Any], multi_label: bool) -> RenderableType:
     kinds = list(found["activation"])
     columns = [f"{edit} {kind}" for edit in EDITS for kind in kinds]
     table, mistaken = _table("replaced by", *columns), _table("replaced by", *columns)
@@ -244,7 +276,8 @@ def _essentiality(found: Mapping[str, Any]) -> RenderableType:
         mistaken.add_row(mode.replace("_", " "), *(percent(cell["mistaken"]) for cell in cells))
     sizes = ", ".join(f"{kind} {_number(value)}" for kind, value in found["activation"].items())
     note = f"dense {percent(found['dense_accuracy'])} %; mean activation of the sets: {sizes}"
-    title = f"Essentiality: accuracy (%) when {found['k']} features of the class, or the others, go"
+    counted = "samples of a class (%) still given it" if multi_label else "accuracy (%)"
+    title = f"Essentiality: {counted} when {found['k']} features of the class, or the others, go"
     also = "Samples of other classes (%) taken for the class when the same is done to them"
     return Group(_title(title), table, _title(also), mistaken, Text(note, style="dim"))
 

@@ -40,6 +40,11 @@ def decided(logits: Tensor, link: str) -> Tensor:
     return logits > 0 if link == SIGMOID else logits.argmax(1)
 
 
+def gives(logits: Tensor, c: int, link: str) -> Tensor:
+    """Whether class c is given to each sample, (n_samples,) bool; see `decided`."""
+    return logits[:, c] > 0 if link == SIGMOID else logits.argmax(1) == c
+
+
 def probabilities(logits: Tensor, link: str, dim: int = 1) -> Tensor:
     """Probabilities of the classes, which lie along `dim`; the shape is that of the logits."""
     return logits.sigmoid() if link == SIGMOID else logits.softmax(dim)
