@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from scipy.special import bdtr
+from torch import Tensor
 
 REMEMBERED = 2**14  # intervals of thousands of groups are of few different counts
 Z95 = 1.959963984540054  # two-sided
@@ -55,6 +56,13 @@ def paired_bound(lost: float, won: float, n: float) -> float:
     return paired_interval(lost, won, n, Z95_ONE_SIDED)[1]
 
 
+def upper_tail(z: Tensor) -> Tensor:
+    """The chance that a standard normal value exceeds each z: the p value of a one-sided test."""
+    from scipy.special import ndtr  # slow to import
+
+    return torch.from_numpy(ndtr(-z.numpy()))
+
+
 def samples_needed(tolerance: float, differing: float = 0.0) -> int:
     """How many samples can show that no more than a tolerance is lost.
 
@@ -75,6 +83,8 @@ def sign_test(lost: int, won: int) -> float:
     McNemar's exact test: of the samples that only one head has right, each is lost or won by the
     toss of a coin.
     """
+    from scipy.special import bdtr  # slow to import
+
     return min(1.0, 2 * float(bdtr(min(lost, won), lost + won, 0.5))) if lost + won else 1.0
 
 

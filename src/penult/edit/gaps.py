@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from scipy.special import ndtr
 from torch import Tensor
 
 from penult.edit.logits import LogitTable
-from penult.intervals import Z95, benjamini_hochberg
+from penult.intervals import Z95, benjamini_hochberg, upper_tail
 
 COLUMNS = 2**23  # numbers looked at in one step
 
@@ -65,7 +64,7 @@ class Gaps:
         n, m = self.n_high.double() + 2, self.n_low.double() + 2
         p, r = (self.right_high + 1) / n, (self.right_low + 1) / m
         z = (p - r) / (p * (1 - p) / n + r * (1 - r) / m).sqrt()
-        return int((benjamini_hochberg(2 * ndtr(-z.abs().numpy())) <= rate).sum())
+        return int((benjamini_hochberg(2 * upper_tail(z.abs()).numpy()) <= rate).sum())
 
     def document(self, i: int) -> dict[str, Any] | None:
         """One of them as JSON holds it; None where the feature does not vary."""

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from scipy.special import ndtr
 from torch import Tensor
 
 from penult.edit.logits import LogitTable
+from penult.intervals import upper_tail
 
 ROWS = 4096
 # Numbers in the logits that temperatures are fitted to; more samples than that are left out evenly.
@@ -103,7 +103,7 @@ class Residuals:
             size = float((residual.square() @ moved.square()).sqrt())
             value = sign * float(residual @ moved) / size if size > 0 else 0.0
             scores.append(value / self.inflation)
-        return scores[0], max(float(ndtr(-score)) for score in scores)
+        return scores[0], float(upper_tail(torch.tensor(min(scores), dtype=torch.float64)))
 
 
 def overuse(table: LogitTable, residuals: Residuals, progress: Progress | None = None) -> Overuse:
@@ -133,7 +133,7 @@ def overuse(table: LogitTable, residuals: Residuals, progress: Progress | None =
         size = variance.sqrt() * residuals.inflation
         scores.append(torch.where(size > 0, sign * gradient / size.clamp_min(1e-300), 0.0))
     worst = torch.minimum(*scores)
-    return Overuse(scores[0], torch.from_numpy(ndtr(-worst.numpy())))
+    return Overuse(scores[0], upper_tail(worst))
 
 
 def calibration(logits: Tensor, labels: Tensor, by_class: bool) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from scipy.special import ndtr
 from torch import Tensor
 
 from penult.edit.edit import Edit
@@ -14,7 +13,7 @@ from penult.edit.overuse import Residuals
 from penult.edit.registry import apply_edit
 from penult.edit.setting import EditSetting
 from penult.heads.comparison import PairedCounts
-from penult.intervals import benjamini_hochberg
+from penult.intervals import benjamini_hochberg, upper_tail
 
 FEWEST_POOLED = 100  # samples of all these classes together: fewer tell nothing
 LISTED, CLASSES_NAMED = 20, 3
@@ -51,7 +50,7 @@ def pooled_overuse(
             sums[i, 1] += parts.square().sum(0)
     size = sums[:, 1].sqrt() * residuals.inflation
     scores = torch.where(size > 0, sums[:, 0] / size.clamp_min(1e-300), 0.0)
-    return scores[0], torch.from_numpy(ndtr(-scores.amin(0).numpy()))
+    return scores[0], upper_tail(scores.amin(0))
 
 
 def pooled_suspects(

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from penult.report.bundles import bundles, legible
@@ -40,6 +39,8 @@ def render(
     Raises:
         ValueError: a NaN or an infinity among the numbers.
     """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # slow to import
+
     document = legible(document)
     for row in document["classes"]:
         row["name"] = row["name"].strip() or "(no name)"  # or there would be nothing to click on

@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -16,6 +17,7 @@ from torch.autograd import forward_ad
 
 from penult.errors import InputError
 from penult.heads.fast import choose as kernels
+from penult.heads.fast import loops
 from penult.heads.fast.choose import BAG, DENSE, GATHER, Choice, choose, plain
 from penult.heads.fast.loops import ROWS, TILES, arguments, copied, machine, scratch_bytes
 from penult.heads.sparse_head import SparseHead
@@ -83,8 +85,8 @@ def test_every_form_equals_a_loop(
 @pytest.mark.parametrize("n_samples", [1, 2, 8, 9, 16, 17, 31, 32, 33, 64, 65, 100])
 def test_tiles_that_are_not_full_write_nothing_beside_the_logits(n_samples: int) -> None:
     head = random_head(0, 37, [5] * 45)
-    z, loops = random_samples(0, n_samples, 37), machine()
-    assert loops is not None
+    z, built = random_samples(0, n_samples, 37), machine()
+    assert built is not None
     expected = naive_logits(head, z).float()
     for width in TILES:
         margin = 64
@@ -99,7 +101,7 @@ def test_tiles_that_are_not_full_write_nothing_beside_the_logits(n_samples: int)
             values=head.values.data_ptr(), bias=head.bias.data_ptr(),
         )  # fmt: skip
         own = copied(prepared, z.data_ptr(), logits[margin:].data_ptr(), start)
-        loops.run(f"tiles{width}", own, 1)
+        built.run(f"tiles{width}", own, 1)
         assert bool((logits[:margin] == 7).all())
         assert bool((logits[-margin:] == 7).all())
         assert bool((scratch[start - scratch.data_ptr() + size :] == 9).all())
@@ -116,7 +118,8 @@ def test_without_llvmlite_the_logits_are_the_same(k: int, monkeypatch: pytest.Mo
         fast = [head(z) for head in heads for z in samples]
         asked: list[str] = []
         monkeypatch.setattr("importlib.util.find_spec", lambda name: asked.append(name))
-        monkeypatch.setattr("penult.heads.fast.loops._built", [])
+        monkeypatch.setattr(loops, "_built", [])
+        loops._installed.cache_clear()
         assert machine() is None
         assert asked == ["llvmlite"]
         slow = [head(z) for head in heads for z in samples]
@@ -124,6 +127,46 @@ def test_without_llvmlite_the_logits_are_the_same(k: int, monkeypatch: pytest.Mo
         gathered = [head(samples[0]) for head in heads]
     torch.testing.assert_close(fast, slow, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(gathered, [slow[0], slow[3]], atol=1e-5, rtol=1e-5)
+    loops._installed.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ImportError("DLL load failed"),
+        OSError("libllvmlite.so: undefined symbol"),
+        AttributeError("module 'llvmlite.binding' has no attribute 'create_mcjit_compiler'"),
+        RuntimeError("Target 'wasm' not found"),
+    ],
+)
+def test_a_broken_llvmlite_costs_one_warning(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails() -> None:
+        raise error
+
+    head, z = random_head(1, 400, [9] * 500), random_samples(1, 40, 400)
+    with torch.no_grad():
+        expected = head(z)
+        monkeypatch.setattr(loops, "_built", [])
+        monkeypatch.setattr(loops, "Machine", fails)
+        with pytest.warns(UserWarning, match=f"llvmlite cannot be used .*{type(error).__name__}"):
+            found = copy.deepcopy(head)(z)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            again = copy.deepcopy(head)(z[:7])
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(again, expected[:7], atol=1e-5, rtol=1e-5)
+
+
+def test_a_small_head_builds_no_loops() -> None:
+    code = (
+        "import sys, torch; from penult.heads.sparse_head import SparseHead; "
+        "from penult.heads.subspaces import Subspaces; "
+        "head = SparseHead.from_dense(torch.ones(10, 64), None, Subspaces.of([[1]] * 10, 64));"
+        "\nwith torch.no_grad(): head(torch.ones(1, 64)); sys.exit('llvmlite' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_penult_does_not_load_llvm() -> None:

@@ -19,9 +19,19 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from penult.errors import InputError
-from penult.heads.fast.loops import ROWS, TILES, Machine, arguments, copied, machine, scratch_bytes
+from penult.heads.fast.loops import (
+    ROWS,
+    TILES,
+    Machine,
+    arguments,
+    copied,
+    has_threads,
+    machine,
+    may_have_machine,
+    scratch_bytes,
+)
 
-DENSE, BAG, GATHER = "dense", "bag", "gather"
+DENSE, BAG, GATHER = TORCH_FORMS = "dense", "bag", "gather"
 KINDS = (Tensor, torch.nn.Parameter)
 TYPES = (torch.float32, torch.bfloat16, torch.float16)
 MAX_FEATURES = 1 << 16  # the loops read indices of 16 bits
@@ -290,10 +300,14 @@ class Inference:
         layout = self._layout
         if layout is None or not layout.holds(indptr, indices):
             self._layout = layout = Layout.of(indptr, indices, n_features)
-        loops = machine()
         n_threads = torch.get_num_threads()
-        useful = n_threads if loops is not None and loops.has_threads else 1
-        choice = choose(n_samples, n_features, len(bias), len(values), useful, loops is not None)
+        sizes = n_samples, n_features, len(bias), len(values)
+        compiled = may_have_machine()
+        choice = choose(*sizes, n_threads if compiled and has_threads() else 1, compiled)
+        # Built only where a loop is wanted: building takes longer than many a process computes.
+        loops = machine() if compiled and choice.form not in TORCH_FORMS else None
+        if compiled and choice.form not in TORCH_FORMS and loops is None:
+            choice = choose(*sizes, 1, False)
         if choice.form == BAG or (choice.form == GATHER and layout.k is None):
             return summed(z, indptr, indices, values, bias)
         z32, values32, bias32 = _read(z), _read(values), _read(bias)

@@ -14,7 +14,9 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import threading
+import warnings
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -271,7 +273,6 @@ class Machine:
         self._address = {name: self._engine.get_function_address(name) for name in names}
         self._function = {name: function(address) for name, address in self._address.items()}
         self._fork = _torch_threads()
-        self.has_threads = self._fork is not None  # `run` may be asked for several
 
     def run(self, name: str, arguments: Arguments, n_threads: int) -> None:
         """Run a loop without the lock of Python; its counters must be 0.
@@ -285,6 +286,7 @@ class Machine:
             self._fork(self._address[name], address, n_threads, 0)
 
 
+@cache
 def _torch_threads() -> Any:
     """OpenMP's own entry: calls a function on each thread of the pool that torch uses, or None."""
     library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
@@ -298,15 +300,45 @@ def _torch_threads() -> Any:
     return fork
 
 
+def has_threads() -> bool:
+    """Whether a loop may run on several threads; asked before the loops are built."""
+    return _torch_threads() is not None
+
+
 _built: list[Machine | None] = []
 _building = threading.Lock()
 
 
+def may_have_machine() -> bool:
+    """Whether `machine` gives the compiled loops, as far as is known without building them."""
+    return _built[0] is not None if _built else _installed()
+
+
+@cache
+def _installed() -> bool:
+    return importlib.util.find_spec("llvmlite") is not None
+
+
 def machine() -> Machine | None:
-    """The compiled loops, built at the first call; None where llvmlite is not installed."""
+    """The compiled loops, built at the first call; None where llvmlite is missing or fails.
+
+    A llvmlite that is installed and fails costs one warning, not the result.
+    """
     if not _built:
         with _building:
             if not _built:
-                found = importlib.util.find_spec("llvmlite") is not None
-                _built.append(Machine() if found else None)
+                _built.append(_build() if may_have_machine() else None)
     return _built[0]
+
+
+def _build() -> Machine | None:
+    try:
+        return Machine()
+    except Exception as error:  # a broken library fails in ways of its own
+        warnings.warn(
+            f"llvmlite cannot be used ({type(error).__name__}: {error}): the sparse heads run "
+            "without compiled loops, more slowly; install it anew with pip install "
+            "'penult[fast]', or uninstall it",
+            stacklevel=2,
+        )
+        return None
