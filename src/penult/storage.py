@@ -221,7 +221,10 @@ def difference(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]
     """One line that names the first difference between two identities."""
     keys = [key for key in {**wanted, **found} if found.get(key) != wanted.get(key)]
     key = keys[0]
+    before, now = found.get(key), wanted.get(key)
+    hashed = any(re.search(r"\b[0-9a-f]{16,}\b", str(value)) for value in (before, now))
+    differ = "not the same, or changed since" if hashed else ""
     return (
-        f"{folder} holds the analysis of another {key} ({found.get(key)}; now {wanted.get(key)}): "
-        "choose another --out, or --overwrite to replace it"
+        f"{folder} holds an analysis that differs in its {key} "
+        f"({differ or f'{before}; now {now}'}): choose another --out, or --overwrite to replace it"
     )

@@ -123,7 +123,7 @@ def test_a_second_call_finds_the_run_and_another_network_is_refused(
     assert analyze() == 2
     error = capsys.readouterr().err.splitlines()
     assert len(error) == 1
-    assert "holds the analysis of another network" in error[0]
+    assert "holds an analysis that differs in its network" in error[0]
     assert analyze("--overwrite") == 0
 
 
@@ -140,7 +140,7 @@ def test_what_differs_is_named(here: Path, capsys: pytest.CaptureFixture[str]) -
     ):
         capsys.readouterr()
         assert analyze(*arguments) == 2
-        assert f"the analysis of another {what} " in capsys.readouterr().err
+        assert f"an analysis that differs in its {what} (" in capsys.readouterr().err
     pictures(Path("data/more"), 1, ("x",))
     assert analyze() == 2
     Path("data/ant/0.png").unlink()

@@ -152,9 +152,9 @@ def test_sums_over_the_blocks_do_not_depend_on_an_interruption(
 def test_a_folder_of_another_network_or_data_is_refused(net: Net, tmp_path: Path) -> None:
     collect(net, images(), transform=GREY, out=tmp_path / "f")
     other = Net()
-    with pytest.raises(InputError, match="the analysis of another network "):
+    with pytest.raises(InputError, match="an analysis that differs in its network "):
         collect(other, images(), transform=GREY, out=tmp_path / "f")
-    with pytest.raises(InputError, match="the analysis of another data "):
+    with pytest.raises(InputError, match="an analysis that differs in its data "):
         collect(net, images(40), transform=GREY, out=tmp_path / "f")
 
 
@@ -267,7 +267,8 @@ def test_features_at_hand_fill_a_folder(tmp_path: Path) -> None:
     found = Features.open(tmp_path / "f")
     assert torch.equal(found.arrays()[0], features.arrays()[0])
     other = ShardFolder(tmp_path / "f", features.require_head(), None, torch.float32, {"a": 2})
-    with pytest.raises(InputError, match=r"holds the analysis of another a \(1; now 2\)"):
+    message = r"holds an analysis that differs in its a \(1; now 2\)"
+    with pytest.raises(InputError, match=message):
         other.fill(features_shards(features))
 
 

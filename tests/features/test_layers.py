@@ -326,7 +326,7 @@ def test_another_network_is_refused(tmp_path: Path) -> None:
     gather(build("transformer"), "all", tmp_path)
     model = build("transformer")
     nn.init.zeros_(model.get_parameter("fc.bias"))
-    with pytest.raises(InputError, match="the analysis of another network "):
+    with pytest.raises(InputError, match="an analysis that differs in its network "):
         gather(model, "all", tmp_path)
 
 

@@ -318,7 +318,6 @@ def test_scripted_parts_are_passed_by() -> None:
         (lambda z, h: z[:, :4] ** 2, "no linear layer gives the 4 logits"),
         (lambda z, h: z[:, :, None, None].expand(-1, -1, 2, 2), r"no logits .*\(3, 6, 2, 2\)"),
         (lambda z, h: z.argmax(1), r"no logits \(n_samples, n_classes\), but no tensor"),
-        (lambda z, h: h[:, 0], "no linear layer gives the one logit"),
     ],
 )
 def test_says_what_follows_the_last_linear_layer(combine: Callable[..., Any], message: str) -> None:
@@ -387,6 +386,45 @@ def test_says_that_a_head_is_not_linear() -> None:
         find_head(model, vectors())
     with pytest.raises(HeadNotFound, match=r"layer heads.0 \(Cosine\) is not linear in its input"):
         find_head(model, vectors(), name="heads.0")
+
+
+CUTS: dict[str, tuple[Callable[[torch.Tensor], Any], str]] = {
+    "first of two": (lambda y: y.chunk(2, -1)[0], "numbers 0 to 4 of the 10 outputs of 2"),
+    "second of two": (lambda y: y.split([5, 5], 1)[1], "numbers 5 to 9 of the 10 outputs of 2"),
+    "mean and variance": (lambda y: {"mean": y[:, :5], "variance": y[:, 5:].exp()}, "0 to 4 of"),
+    "one of them": (lambda y: y[:, 0], "number 0 of the 10 outputs of 2"),
+    "every other": (lambda y: y[:, ::2], "numbers 0, 2, 4, 6 and 1 more of the 10 outputs"),
+    "maxout": (lambda y: y.chunk(2, -1)[0].maximum(y.chunk(2, -1)[1]), "the maximum of 2 parts of"),
+    "sub-centres": (lambda y: y.unflatten(1, (5, 2)).amax(2), "the maximum of 2 neighbours of"),
+    "ensemble": (lambda y: y.view(-1, 2, 5).mean(1), "the mean of 2 parts of the 10 outputs"),
+    "gated": (lambda y: F.glu(y), r"the gated linear unit \(GLU\) of the 10 outputs of 2"),
+    "other": (lambda y: y[:, :5] * y[:, 5:], "which something else makes of the 10 outputs of 2"),
+}
+
+
+@pytest.mark.parametrize("kind", CUTS)
+def test_says_how_logits_are_cut_out_of_a_wider_layer(kind: str) -> None:
+    class Cut(nn.Sequential):
+        def forward(self, x: torch.Tensor) -> Any:
+            return CUTS[kind][0](super().forward(x))
+
+    torch.manual_seed(0)
+    # A hidden layer as wide as the logits: it reaches them, and says nothing about them.
+    model = Cut(nn.Linear(4, 5), nn.Linear(5, 6), nn.Linear(6, 10)).eval()
+    with pytest.raises(HeadNotFound, match=CUTS[kind][1]):
+        find_head(model, torch.randn(3, 4))
+
+
+def test_the_advice_for_logits_cut_out_of_a_layer_holds() -> None:
+    torch.manual_seed(0)
+    wide = nn.Linear(6, 10)
+    narrow = nn.Linear(6, 5)
+    with torch.no_grad():
+        narrow.weight.copy_(wide.weight[:5])
+        narrow.bias.copy_(wide.bias[:5])
+    x = torch.randn(3, 6)
+    torch.testing.assert_close(narrow(x), wide(x).chunk(2, -1)[0])
+    assert find_head(nn.Sequential(nn.ReLU(), narrow), x).verified
 
 
 def test_names_a_bare_parameter() -> None:

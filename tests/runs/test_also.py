@@ -79,9 +79,9 @@ def test_unlabelled_images_are_fitted_to_and_counted_nowhere_else(
     assert about["also"]["n_samples"] == 60
     assert about["identity"]["also"] == about["also"]["fingerprint"]
     assert analyze("--also", "data") == 2
-    assert "holds the analysis of another also" in capsys.readouterr().err
+    assert "holds an analysis that differs in its also" in capsys.readouterr().err
     assert analyze() == 2
-    assert "holds the analysis of another also" in capsys.readouterr().err
+    assert "holds an analysis that differs in its also" in capsys.readouterr().err
     shutil.rmtree("run/features/also")
     assert analyze("--also", "more") == 0
     assert Path("run/features/also/index.json").is_file()

@@ -164,5 +164,5 @@ def _copy(values: Tensor) -> Tensor:
 
 
 def _not_found(watch: Watch, why: str) -> HeadNotFound:
-    hint = f": {_HINT}" if watch.layers else ""
+    hint = f": {_HINT}" if watch.layers and ": give" not in why else ""
     return HeadNotFound(f"{why}{hint}; {watch.listing()}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -59,11 +59,20 @@ def reason(watch: Watch) -> str:
         return _mixture(shares)
     n_classes = before.shape[1]
     bare = _bare(watch, n_classes)
+    wider = _wider(watch)
+    made_of = _made_of(watch, wider) if wider else None
+    if made_of:
+        return made_of
+    in_order = [*watch.layers.values()]
+    if wider and reaching and in_order.index(wider) > in_order.index(reaching[0]):
+        reaching = []
     if reaching:
         found = f"{reaching[0]} is followed by something that is not linear"
     else:
         logits = f"{n_classes} logits" if n_classes > 1 else "one logit"
         found = f"no linear layer gives the {logits}"
+        if wider and not bare:
+            found += f", which something else makes of the {wider.n_classes} outputs of {wider}"
     return found + (f"; {some(bare)} would fit but belongs to no layer that ran" if bare else "")
 
 
@@ -131,6 +140,66 @@ def _mixture(shares: Mapping[LinearLayer, float]) -> str:
     if abs(factor - 1) < 0.05:
         return f"something is added to the output of {layer}"
     return f"the output of {layer} is multiplied by {factor:.3g}"
+
+
+def _wider(watch: Watch) -> LinearLayer | None:
+    """The last layer with more outputs than there are logits that the logits depend on."""
+    n_classes = watch.targets[0].shape[1]
+    layers = [layer for layer in watch.layers.values() if layer.n_classes > n_classes]
+    for layer in layers[::-1][:_MOST_TRIALS]:
+        if not alike(watch.trial(layer, alone=True).targets[0], watch.targets[0]):
+            return layer
+    return None
+
+
+def _made_of(watch: Watch, layer: LinearLayer) -> str | None:
+    """How the logits are made of the outputs of a wider layer, in words."""
+    trial = watch.trial(layer, alone=True)
+    target = wide(trial.targets[0])
+    n_positions, n_outputs = trial.shifted.shape[1:]
+    for reduce in ["none"] if n_positions == 1 else ["mean", "position:0"]:
+        outputs = reduced(wide(trial.shifted), reduce)
+        kept = _columns(outputs, target)
+        if kept is not None:
+            return (
+                f"the logits are {_numbers(kept)} of the {n_outputs} outputs of {layer}, cut out "
+                "after it: give a network whose last layer has these outputs only, with their "
+                "rows of its weight and bias"
+            )
+        for words, result in _joined(outputs, target.shape[1]):
+            if close(result, target):
+                return f"the logits are {words} of the {n_outputs} outputs of {layer}"
+    return None
+
+
+def _columns(outputs: Tensor, target: Tensor) -> Tensor | None:
+    """Which of the outputs (n_samples, n_outputs) the target's columns are, if they all are."""
+    errors = [(outputs - one[:, None]).abs().amax(0) for one in target.to(outputs.device).T]
+    nearest = torch.stack([error.argmin() for error in errors])
+    return nearest if close(outputs[:, nearest], target) else None
+
+
+def _numbers(kept: Tensor) -> str:
+    """Columns in words: a range where they are one."""
+    first, last = int(kept[0]), int(kept[-1])
+    if kept.tolist() == list(range(first, last + 1)):
+        return f"numbers {first} to {last}" if last > first else f"number {first}"
+    return f"numbers {some([str(one) for one in kept.tolist()], 4)}"
+
+
+def _joined(outputs: Tensor, n_classes: int) -> Iterator[tuple[str, Tensor]]:
+    """What is usually made of several outputs per class, in words."""
+    n_parts, rest = divmod(outputs.shape[1], n_classes)
+    if rest:
+        return
+    apart = outputs.unflatten(1, (n_parts, n_classes))
+    beside = outputs.unflatten(1, (n_classes, n_parts)).transpose(1, 2)
+    for parts, where in ((apart, "parts"), (beside, "neighbours")):
+        yield f"the sum of {n_parts} {where}", parts.sum(1)
+        yield f"the mean of {n_parts} {where}", parts.mean(1)
+        yield f"the maximum of {n_parts} {where}", parts.amax(1)
+    if n_parts == 2:
+        yield "the gated linear unit (GLU)", F.glu(outputs)
 
 
 def _bare(watch: Watch, n_classes: int) -> list[str]:
