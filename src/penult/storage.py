@@ -70,6 +70,8 @@ def write_folder(folder: Path, fill: Callable[[Path], object]) -> None:
             folder.rename(old)
         new.rename(folder)
     except OSError as error:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
         raise not_written(folder, error) from error
     finally:
         for made in (new, old):

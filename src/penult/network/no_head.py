@@ -192,8 +192,8 @@ def _joined(outputs: Tensor, n_classes: int) -> Iterator[tuple[str, Tensor]]:
     n_parts, rest = divmod(outputs.shape[1], n_classes)
     if rest:
         return
-    apart = outputs.unflatten(1, (n_parts, n_classes))
-    beside = outputs.unflatten(1, (n_classes, n_parts)).transpose(1, 2)
+    apart = outputs.reshape(-1, n_parts, n_classes)
+    beside = outputs.reshape(-1, n_classes, n_parts).transpose(1, 2)
     for parts, where in ((apart, "parts"), (beside, "neighbours")):
         yield f"the sum of {n_parts} {where}", parts.sum(1)
         yield f"the mean of {n_parts} {where}", parts.mean(1)
