@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from penult.cli.group_pages import NAME
+from penult.cli.multi_label_pages import decisions_changed, decisions_overall, is_multi_label
 from penult.text import one_line, percent
 
 ROWS_SHOWN = 8
@@ -34,12 +35,17 @@ def edit_page(document: Mapping[str, Any]) -> RenderableType:
     if not document["edits"]:
         lines.append(Text("  none: the head is what it was"))
     lines += [Text(f"Note: {one_line(note)}", style="yellow") for note in document["notes"]]
-    lines += [Text(), Text(overall(document["overall"])), Text()]
+    multi_label = is_multi_label(document)
+    said = decisions_overall if multi_label else overall
+    lines += [Text(), Text(said(document["overall"])), Text()]
     classes = sorted(document["classes"], key=lambda row: -abs(row["loss"]))
-    lines += _changes("By class", classes, ("class",))
+    if multi_label:
+        lines += decisions_changed(classes, ROWS_SHOWN)
+    else:
+        lines += _changes("By class", classes, ("class",))
     for attribute, found in document["groups"].items():
         lines += [Text(), *_groups(attribute, found)]
-    lines += [Text(), *_flips(document["flips"])]
+    lines += [Text(), *_flips(document["flips"], "decisions" if multi_label else "samples")]
     return Group(*lines)
 
 
@@ -106,14 +112,14 @@ def _worst(row: Mapping[str, Any]) -> str:
     return f"{name} {percent(row['accuracy'])} %"
 
 
-def _flips(flips: Mapping[str, Any]) -> list[RenderableType]:
+def _flips(flips: Mapping[str, Any], what: str) -> list[RenderableType]:
     page: list[RenderableType] = []
     for kind, title in (
         ("right_to_wrong", "Right before, wrong now"),
         ("wrong_to_right", "Wrong before, right now"),
     ):
         found = flips[kind]
-        page.append(Text(f"{title}: {found['n_samples']:,} samples", style="bold"))
+        page.append(Text(f"{title}: {found['n_samples']:,} {what}", style="bold"))
         if not found["samples"]:
             continue
         table = Table(box=None, pad_edge=False)

@@ -97,6 +97,51 @@ def classes_table(
     return Group(*page)
 
 
+def decisions_overall(counts: Mapping[str, Any]) -> str:
+    """What an edit does to all decisions, in a sentence, with what is known of the difference."""
+    low, high = counts["interval"]
+    text = (
+        f"All decisions, one for each sample and class: {percent(counts['before'])} → "
+        f"{percent(counts['after'])} % right; {counts['lost']:,} lost, {counts['won']:,} won; the "
+        f"change is {-100 * high:+.2f} to {-100 * low:+.2f} points (95 % interval)"
+    )
+    if "mean_average_precision" in counts:
+        text += f"; mean average precision {_both(counts['mean_average_precision'])} %"
+    return text
+
+
+def decisions_changed(rows: Sequence[Mapping[str, Any]], most: int) -> list[RenderableType]:
+    """The classes of which an edit changes a decision, most changed first."""
+    changed = [row for row in rows if row["lost"] or row["won"]]
+    if not changed:
+        return [Text("By class: no decision is won or lost", style="bold")]
+    table = Table(box=None, pad_edge=False)
+    table.add_column("class", overflow="fold", max_width=30)
+    names = ("have it", "right (%)", "lost", "won", "points (95 %)", "average precision")
+    for name in names:
+        table.add_column(name, justify="right")
+    for row in changed[:most]:
+        low, high = row["interval"]
+        table.add_row(
+            Text(one_line(row["class"])),
+            f"{row['n_positive']:,}" if "n_positive" in row else "",
+            f"{percent(row['before'])} → {percent(row['after'])}",
+            f"{row['lost']:,}",
+            f"{row['won']:,}",
+            f"{-100 * high:+.2f} to {-100 * low:+.2f}",
+            _both(row.get("average_precision", (None, None))),
+        )
+    left = len(changed) - most
+    more = [Text(f"… and {left:,} more: --json", style="dim")] if left > 0 else []
+    title = "By class, each a yes-or-no decision of its own, where decisions are won or lost"
+    return [Text(title, style="bold"), table, *more]
+
+
+def _both(values: Sequence[float | None]) -> str:
+    before, after = map(shown, values)
+    return f"{before} → {after}" if before else ""
+
+
 def shown(value: float | None) -> str:
     """A fraction as percent; nothing where it is not known."""
     return "" if value is None else percent(value)

@@ -110,6 +110,7 @@ class EditedRun:
             "after": edited.head.fingerprint(),
             "n_bounds": edited.head.n_bounds if isinstance(edited.head, BoundedHead) else 0,
             "part": part,
+            "link": start.link,
             "n_samples": table.n_samples,
             "edits": [{**edit.document(), "described": edit.described()} for edit in recipe.edits],
             "notes": notes,

@@ -85,11 +85,13 @@ def set_weight(head: BoundedHead, edit: Edit, setting: EditSetting) -> BoundedHe
 def drop_unused(head: BoundedHead, edit: Edit, setting: EditSetting) -> BoundedHead:
     """Switch the features off that the head hardly uses.
 
-    A feature's use is its weight's largest distance from the mean over the classes, times its
-    standard deviation; those that come to less than a fraction of the most used one are off.
+    A feature's use is its weight's largest distance from the mean over the classes (from 0 where
+    each class is decided by itself), times its standard deviation; those that come to less than a
+    fraction of the most used one are off.
     """
     fraction = 0.01 if edit.value is None else edit.value
-    spread = (head.weight - head.weight.mean(0)).abs().amax(0).double() * setting.std
+    common = 0.0 if head.multi_label else head.weight.mean(0)
+    spread = (head.weight - common).abs().amax(0).double() * setting.std
     for j in (spread < fraction * spread.max()).nonzero()[:, 0].tolist():
         if bool((head.weight[:, j] != 0).any()):
             head = switch_off(head, Edit("off", feature=j), setting)

@@ -13,6 +13,7 @@ from penult.edit.logits import LogitTable
 from penult.features.groups import FEWEST_RANKED, Groups
 from penult.heads.bounded_head import BoundedHead, bounded
 from penult.heads.comparison import Comparison, PairedCounts
+from penult.heads.ratings import MOST_LOGITS, Ratings
 from penult.measure.groups import accuracies_of, counts_by_group
 from penult.network.head import Head
 
@@ -69,6 +70,10 @@ class Effect:
             "groups": {},
             "flips": self.flips(class_names, ids),
         }
+        if self.after.multi_label and self.table.logits.numel() <= MOST_LOGITS:
+            logits = torch.cat([self.after(z) for _, z in self.table.blocks()])
+            ratings = [Ratings.of(self.table.labels, x) for x in (self.table.logits, logits)]
+            found = with_ratings(found, *ratings)
         if groups is not None:
             found["groups"] = {
                 name: self.by_group(groups, name, class_names, (training or {}).get(name))
@@ -97,7 +102,13 @@ class Effect:
         return {**means, "groups": rows}
 
     def flips(self, class_names: Sequence[str], ids: Sequence[str]) -> dict[str, Any]:
-        """The samples whose class changes, with the features that change it most."""
+        """The samples whose class changes, with the features that change it most.
+
+        Of multi-label data the decisions that change, one for each class of a sample, from the
+        name of the class to `not` and its name, or the other way round.
+        """
+        if self.after.multi_label:
+            return self._flipped_decisions(class_names, ids)
         compared = self.compared
         rows = compared.changed()
         labels, before, after = (
@@ -117,6 +128,55 @@ class Effect:
             }
         return found
 
+    def _flipped_decisions(self, class_names: Sequence[str], ids: Sequence[str]) -> dict[str, Any]:
+        compared = self.compared
+        rows, classes = (compared.before != compared.after).nonzero().unbind(1)
+        gained = compared.after[rows, classes]
+        right = gained == compared.labels[rows, classes]
+        counts = sorted(
+            (
+                (-n, c, yes)
+                for yes in (True, False)
+                for c, n in enumerate(torch.bincount(classes[gained == yes]).tolist())
+                if n
+            ),
+        )
+        found: dict[str, Any] = {
+            "commonest": [
+                {"before": said(class_names[c], not yes), "after": said(class_names[c], yes)}
+                | {"n_samples": -n}
+                for n, c, yes in counts[:20]
+            ]
+        }
+        for kind, chosen in (("right_to_wrong", ~right), ("wrong_to_right", right)):
+            listed = chosen.nonzero()[:FLIPS_LISTED, 0]
+            named = self._decisions(rows[listed], classes[listed], class_names, ids)
+            found[kind] = {"n_samples": int(chosen.sum()), "samples": named}
+        return found | {"wrong_to_wrong": {"n_samples": 0, "samples": []}}
+
+    def _decisions(
+        self, rows: Tensor, classes: Tensor, class_names: Sequence[str], ids: Sequence[str]
+    ) -> list[dict[str, Any]]:
+        """Changed decisions on classes (n,) of samples (n,), in rising order of the samples."""
+        there, place = torch.unique(rows, return_inverse=True)
+        z = self.table.rows(there).double()[place]
+        parts = self._shares(self.after, z, classes) - self._shares(self.table.head, z, classes)
+        found = []
+        for i, (row, c) in enumerate(zip(rows.tolist(), classes.tolist(), strict=True)):
+            name, yes = class_names[c], bool(self.compared.after[row, c])
+            found.append(
+                {
+                    "row": row,
+                    "id": ids[row],
+                    "class": name,
+                    "label": said(name, bool(self.compared.labels[row, c])),
+                    "before": said(name, not yes),
+                    "after": said(name, yes),
+                    "features": _responsible(parts[i], z[i]),
+                }
+            )
+        return found
+
     def _commonest(self, class_names: Sequence[str]) -> list[dict[str, Any]]:
         return [
             {"before": class_names[b], "after": class_names[a], "n_samples": n}
@@ -132,8 +192,6 @@ class Effect:
         found = []
         for i, row in enumerate(rows.tolist()):
             was, becomes = int(self.compared.before[row]), int(self.compared.after[row])
-            by_feature = parts[i]
-            order = by_feature.abs().argsort(descending=True)[:RESPONSIBLE].tolist()
             found.append(
                 {
                     "row": row,
@@ -141,17 +199,15 @@ class Effect:
                     "label": class_names[int(self.compared.labels[row])],
                     "before": class_names[was],
                     "after": class_names[becomes],
-                    "features": [
-                        {"feature": j, "value": float(z[i, j]), "change": float(by_feature[j])}
-                        for j in order
-                        if float(by_feature[j]) != 0
-                    ],
+                    "features": _responsible(parts[i], z[i]),
                 }
             )
         return found
 
-    def _shares(self, head: BoundedHead, z: Tensor, first: Tensor, second: Tensor) -> Tensor:
-        """What features give to one class less another, (n_samples, n_features) float64.
+    def _shares(
+        self, head: BoundedHead, z: Tensor, first: Tensor, second: Tensor | None = None
+    ) -> Tensor:
+        """What features give to one class less another, if any, (n_samples, n_features) float64.
 
         What a bound takes away is shared among its direction's features by what they give to it.
 
@@ -161,16 +217,51 @@ class Effect:
             first, second: (n_samples,) the classes.
         """
         weight, scales = head.weight, head.scales.double()
-        shares = (z - self.middle) * (weight[first].double() - weight[second].double())
+        rows, taken = weight[first].double(), scales[first]
+        if second is not None:
+            rows, taken = rows - weight[second].double(), taken - scales[second]
+        shares = (z - self.middle) * rows
         for p in range(head.n_bounds):
             along = z * head.directions[p].double()
             total = along.sum(1)
             excess = (total - head.bounds[p].double()).clamp_min(0)
-            part = torch.where(total.abs() > 0, excess / total, 0.0) * (
-                scales[first, p] - scales[second, p]
-            )
+            part = torch.where(total.abs() > 0, excess / total, 0.0) * taken[:, p]
             shares = shares - part[:, None] * along
         return shares
+
+
+def said(name: str, yes: bool) -> str:
+    """A decision on a class by itself: the class, or that it is not."""
+    return name if yes else f"not {name}"
+
+
+def with_ratings(found: dict[str, Any], before: Ratings, after: Ratings) -> dict[str, Any]:
+    """An effect's document with how well each class is told from the rest, before and after."""
+    rows = []
+    for c, row in enumerate(found["classes"]):
+        rated = {
+            "n_positive": before.n_positive[c],
+            "always_no": 1 - before.n_positive[c] / max(1, before.n_samples),
+            "balanced": [side.balanced[c] for side in (before, after)],
+            "average_precision": [side.average_precision[c] for side in (before, after)],
+        }
+        rows.append(row | rated)
+    sides = (before, after)
+    overall = {
+        "balanced_accuracy": [side.balanced_accuracy for side in sides],
+        "mean_average_precision": [side.mean_average_precision for side in sides],
+    }
+    return {**found, "overall": {**found["overall"], **overall}, "classes": rows}
+
+
+def _responsible(parts: Tensor, z: Tensor) -> list[dict[str, Any]]:
+    """The features that change a decision most, of (n_features,) changes and values."""
+    order = parts.abs().argsort(descending=True)[:RESPONSIBLE].tolist()
+    return [
+        {"feature": j, "value": float(z[j]), "change": float(parts[j])}
+        for j in order
+        if float(parts[j]) != 0
+    ]
 
 
 def _right(counts: PairedCounts, side: str) -> int:

@@ -18,6 +18,7 @@ from penult.errors import InputError
 from penult.features.features import Features
 from penult.heads.bounded_head import BoundedHead, bounded
 from penult.network.head import Head
+from penult.network.link import decided
 from penult.storage import write_atomically
 
 ROWS = 2048
@@ -47,8 +48,8 @@ class LogitTable:
         progress: called with (samples done, samples in all) while logits are computed.
 
     Attributes:
-        labels: (n_samples,) int64.
-        classes: (n_samples,) int64, by the head.
+        labels: (n_samples,) int64; of multi-label data (n_samples, n_classes) bool.
+        classes: by the head, likewise.
     """
 
     def __init__(
@@ -108,7 +109,12 @@ class LogitTable:
         return (sums[1] / n - (sums[0] / n).square()).clamp_min(0).sqrt()
 
     def leads(self, c: int) -> Tensor:
-        """A class's logit less the largest of the others, (n_samples,) float32."""
+        """A class's logit less the largest of the others, (n_samples,) float32.
+
+        Of multi-label data the logit itself, as it competes with no other.
+        """
+        if self.head.multi_label:
+            return self.logits[:, c]
         best = self._best_two()
         other = torch.where(best.indices[:, 0] == c, best.values[:, 1], best.values[:, 0])
         return self.logits[:, c] - other
@@ -119,7 +125,7 @@ class LogitTable:
         return torch.where(best.indices[:, 0] == c, best.indices[:, 1], best.indices[:, 0])
 
     def classify(self, head: Head) -> Tensor:
-        """Class of each sample by another head of the same size, (n_samples,) int64.
+        """Class of each sample by another head of the same size, as `classes` holds them.
 
         Only samples whose class the change can reach are looked at.
         """
@@ -129,7 +135,11 @@ class LogitTable:
         if moves is None:
             return self._anew(after)
         drivers, effects, shift = moves
-        reach = drivers.abs() @ (effects.amax(1) - effects.amin(1)) + (shift.max() - shift.min())
+        if after.multi_label:
+            reach = drivers.abs() @ effects.abs().amax(1) + shift.abs().max()
+        else:
+            shifted = shift.max() - shift.min()
+            reach = drivers.abs() @ (effects.amax(1) - effects.amin(1)) + shifted
         classes = self.classes.clone()
         rows = (reach * (1 + 1e-5) + 2 * self._guard >= self._margin).nonzero()[:, 0]
         near = []
@@ -174,36 +184,49 @@ class LogitTable:
                 start += len(block)
 
     def _decided(self) -> tuple[Tensor, Tensor]:
-        """The class of each sample and by how much it leads, (n_samples,) each."""
-        classes = torch.zeros(self.n_samples, dtype=torch.int64)
+        """The class of each sample and by how much it leads, (n_samples,) each.
+
+        Of multi-label data how far the logit that is nearest to 0 is from it.
+        """
+        classes = self._unknown(self.n_samples)
         margin = torch.full((self.n_samples,), float("inf"))
         near = []
         for rows in torch.split(torch.arange(self.n_samples), ROWS):
             logits = self.logits[rows[0] : rows[-1] + 1]
             classes[rows], close = self._best(self.head, rows, logits)
             near.append(rows[close])
-            if self.n_classes > 1:
+            if self.head.multi_label:
+                margin[rows] = logits.abs().amin(1)
+            elif self.n_classes > 1:
                 two = logits.topk(2, dim=1).values
                 margin[rows] = two[:, 0] - two[:, 1]
         return self._settled(self.head, classes, near), margin
 
     def _best(self, head: BoundedHead, rows: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Classes by logits (n, n_classes), and for which another one is too near to tell."""
-        if self.n_classes == 1:
-            return torch.zeros(len(rows), dtype=torch.int64), torch.zeros(len(rows)) > 0
-        two = logits.topk(2, dim=1)
         guard = self._guard[rows]
         if head is not self.head:
             size = self._norms[rows] * head.weight.norm(dim=1).max() + head.bias.abs().max()
             guard = guard + GUARD * size
+        if head.multi_label:
+            return logits > 0, logits.abs().amin(1) <= guard
+        if self.n_classes == 1:
+            return torch.zeros(len(rows), dtype=torch.int64), torch.zeros(len(rows)) > 0
+        two = logits.topk(2, dim=1)
         return two.indices[:, 0], two.values[:, 0] - two.values[:, 1] <= 2 * guard
 
     def _settled(self, head: BoundedHead, classes: Tensor, near: list[Tensor]) -> Tensor:
         """Classes with those of some samples computed in float64."""
         rows = torch.cat([*near, torch.zeros(0, dtype=torch.int64)])
         for part in torch.split(rows, ROWS):
-            classes[part] = head(self.rows(part).double()).argmax(1)
+            classes[part] = decided(head(self.rows(part).double()), head.link)
         return classes
+
+    def _unknown(self, n: int) -> Tensor:
+        """Classes of n samples that are not known yet."""
+        if self.head.multi_label:
+            return torch.zeros(n, self.n_classes, dtype=torch.bool)
+        return torch.zeros(n, dtype=torch.int64)
 
     def _moves(self, after: BoundedHead) -> tuple[Tensor, Tensor, Tensor] | None:
         """The change of the logits as `drivers @ effects + shift`; None where too much changes.
@@ -245,7 +268,7 @@ class LogitTable:
         return (along - head.bounds).clamp_min(0)
 
     def _anew(self, head: BoundedHead) -> Tensor:
-        classes = torch.zeros(self.n_samples, dtype=torch.int64)
+        classes = self._unknown(self.n_samples)
         near = []
         for start, z in self.blocks():
             rows = torch.arange(start, start + len(z))

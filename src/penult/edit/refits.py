@@ -26,6 +26,7 @@ DRAWS = 10  # balanced draws whose weights are averaged, as in Kirichenko et al.
 LEAST = 1 / 3  # of a class's samples are taken as its least spurious
 # From 1.8 on scikit-learn takes the kind of the penalty from its l1_ratio alone.
 BY_RATIO = tuple(map(int, version("scikit-learn").split(".")[:2])) >= (1, 8)
+ONE_LABEL = ("balanced", "least-spurious")  # refits that draw samples class by class
 L1 = 0.1  # strength of the penalty on standardised weights, as scikit-learn's C
 
 
@@ -36,6 +37,8 @@ def refit(head: BoundedHead, edit: Edit, setting: EditSetting) -> BoundedHead:
             "a head with bounds cannot be refitted: put the refit before the caps in the recipe"
         )
     assert edit.to is not None
+    if edit.to in ONE_LABEL:
+        setting.features.require_one_label(f"a refit to {edit.to}")
     return bounded(REFITS[edit.to](head, edit, setting))
 
 
@@ -228,7 +231,13 @@ def _softmax(head: Head, setting: EditSetting, features: Features, labels: bool)
     start = SparseHead.from_dense(head.weight, head.bias, subspaces)
     dense = setting.dense
     found = refit_softmax(
-        subspaces, features, dense.weight, dense.bias, start=start, labels=labels
+        subspaces,
+        features,
+        dense.weight,
+        dense.bias,
+        start=start,
+        labels=labels,
+        link=dense.link,
     ).head
     weight = found.dense_weight().detach()
     return replace(linear_part(head), weight=weight, bias=found.bias.detach())

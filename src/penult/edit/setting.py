@@ -11,6 +11,7 @@ from torch import Tensor
 
 from penult.errors import InputError
 from penult.features.features import Features
+from penult.features.given import belonging
 from penult.features.groups import Groups
 from penult.features.moments import Moments
 from penult.network.head import Head
@@ -41,7 +42,6 @@ class EditSetting:
     def of(cls, run: Run) -> EditSetting:
         """The setting of a run."""
         features = parts_of(run)["train"]
-        features.require_one_label("an edit, or a search for shortcuts,")
         names = run.summary()["class_names"]
         return cls(features, run.moments(), names, groups_of(run, "train"), features.require_head())
 
@@ -80,7 +80,7 @@ class EditSetting:
             (n_components, n_features) orthonormal rows, largest spread first, and the variances.
         """
         weight = self.dense.weight[c].double()
-        rows = self.features.labels() == c
+        rows = belonging(self.features.labels(), c)
         if int(rows.sum()) < 2:
             raise InputError(
                 f"class {self.class_names[c]} has {int(rows.sum())} samples: expected two or more "

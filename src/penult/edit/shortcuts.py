@@ -66,6 +66,7 @@ def find_shortcuts(
         return progress(name) if progress else None
 
     setting = EditSetting.of(run)
+    setting.features.require_one_label("a search for shortcuts")
     table = logits_of(run, setting.dense, heard("logits"))
     names, part = tuple(setting.class_names), evaluated_part(run)
     cost = setting.features.n_samples * setting.dense.n_features * len(names)

@@ -105,6 +105,11 @@ def _array(labels: Any) -> np.ndarray[Any, Any]:
         return made
 
 
+def belonging(labels: Tensor, c: int) -> Tensor:
+    """Which samples have class c, (n_samples,) bool, by labels (n_samples,) or multi-hot ones."""
+    return labels[:, c] if labels.ndim == 2 else labels == c
+
+
 def multi_hot(labels: Tensor, n_classes: int) -> Tensor:
     """Labels (n_samples,) as (n_samples, n_classes) bool."""
     return torch.nn.functional.one_hot(labels, n_classes).bool()

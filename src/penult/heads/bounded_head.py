@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from penult.errors import InputError
 from penult.network.head import Head
 from penult.network.linear_maps import wide
+from penult.network.link import SOFTMAX
 from penult.storage import read_tensors, write_tensors
 
 FORMAT = "penult-bounded-head/1"
@@ -61,7 +62,8 @@ class BoundedHead(Head):
         digest = hashlib.blake2b(digest_size=8)
         for tensor in (self.weight, self.bias, self.directions, self.bounds, self.scales):
             digest.update(tensor.contiguous().numpy().tobytes())
-        return f"{self.name or 'given'} {digest.hexdigest()}"
+        link = f" {self.link}" if self.multi_label else ""
+        return f"{self.name or 'given'} {digest.hexdigest()}{link}"
 
     def __call__(self, features: Tensor) -> Tensor:
         """Logits (n_samples, n_classes) of features (n_samples, n_features), at least float32."""
@@ -84,6 +86,8 @@ class BoundedHead(Head):
             notes["class_names"] = json.dumps(list(class_names), ensure_ascii=False)
         if self.kept is not None:
             notes |= {"kept": json.dumps(self.kept), "n_outputs": str(self.n_outputs)}
+        if self.multi_label:
+            notes["link"] = self.link
         names = ("weight", "bias", "directions", "bounds", "scales")
         write_tensors(Path(path), {name: getattr(self, name) for name in names}, notes)
 
@@ -106,6 +110,7 @@ class BoundedHead(Head):
             *(tensors[name] for name in names[2:]),
             kept=kept,
             n_outputs=None if kept is None else int(notes["n_outputs"]),
+            link=notes.get("link", SOFTMAX),
         )
 
 
@@ -142,6 +147,7 @@ def bounded(head: Head) -> BoundedHead:
         *(none(0, head.n_features), none(0), none(head.n_classes, 0)),
         kept=head.kept,
         n_outputs=head.n_outputs,
+        link=head.link,
     )
 
 
@@ -163,7 +169,7 @@ def simplest(head: BoundedHead) -> Head:
 def linear_part(head: Head) -> Head:
     """The head without any bounds, of the same layer and the same of its classes."""
     given = (head.name, head.weight, head.bias, head.reduce, head.verified)
-    return Head(*given, kept=head.kept, n_outputs=head.n_outputs)
+    return Head(*given, kept=head.kept, n_outputs=head.n_outputs, link=head.link)
 
 
 def _layer(weight: Tensor, bias: Tensor | None) -> nn.Linear:

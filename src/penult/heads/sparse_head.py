@@ -14,6 +14,7 @@ from penult.errors import InputError
 from penult.features.features import Features
 from penult.heads.fast.choose import Inference, plain, summed, traced, tracing
 from penult.heads.subspaces import Subspaces
+from penult.network.link import decided
 from penult.storage import read_tensors, write_tensors
 
 FORMAT = "penult-head/1"
@@ -173,6 +174,8 @@ def _fewest_and_most(indptr: Tensor) -> tuple[int, int]:
 def accuracies(heads: Sequence[Callable[[Tensor], Tensor]], features: Features) -> list[float]:
     """Fraction of samples that each head classifies right, in one pass over the features.
 
+    Of multi-label data the fraction of the decisions, one for each sample and class.
+
     Args:
         heads: each maps features (n_samples, n_features) to logits (n_samples, n_classes).
         features: with labels.
@@ -181,5 +184,6 @@ def accuracies(heads: Sequence[Callable[[Tensor], Tensor]], features: Features) 
     with torch.no_grad():
         for z, labels in features.blocks():
             for i, head in enumerate(heads):
-                n_correct[i] += int((head(z).argmax(1) == labels).sum())
-    return [n / features.n_samples for n in n_correct]
+                n_correct[i] += int((decided(head(z), features.link) == labels).sum())
+    n_each = features.n_classes if features.multi_label else 1
+    return [n / (features.n_samples * n_each) for n in n_correct]
