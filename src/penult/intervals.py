@@ -60,7 +60,7 @@ def upper_tail(z: Tensor) -> Tensor:
     """The chance that a standard normal value exceeds each z: the p value of a one-sided test."""
     from scipy.special import ndtr  # slow to import
 
-    return torch.from_numpy(ndtr(-z.numpy()))
+    return torch.as_tensor(ndtr(-z.numpy()))
 
 
 def samples_needed(tolerance: float, differing: float = 0.0) -> int:

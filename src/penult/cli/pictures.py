@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Group
+from rich.rule import Rule
+from rich.text import Text
+
 from penult.cli import options as given
 from penult.cli.console import progress_bars, warn
 from penult.cli.option_groups import ExplainedOptions, MovedOptions
@@ -16,6 +23,8 @@ from penult.explain.page import explanation_page
 from penult.plotting import require_picture
 from penult.report.report import Report
 from penult.runs.run import Run
+
+SEVERAL = "penult-explanations/1"
 
 
 @spread
@@ -83,7 +92,7 @@ def explain(
     if out is not None:
         require_picture(out)
     with progress_bars("explaining"):
-        found = Explanation.of(
+        each = Explanation.each(
             opened,
             image,
             class_=class_,
@@ -96,19 +105,36 @@ def explain(
             sources=moved.sources(),
             device=moved.where(),
         )
+    places = _places(each, out)
     if out is not None:
-        save_picture(found, out)
+        for found, place in zip(each, places, strict=True):
+            save_picture(found, place)
     if as_json:
-        print_json(found.document())
+        documents = [found.document() for found in each]
+        several = {"format": SEVERAL, "explanations": documents}
+        print_json(documents[0] if len(documents) == 1 else several)
         return
-    print_page(explanation_page(found))
+    for i, found in enumerate(each):
+        if i:
+            print_page(Group(Text(), Rule(), Text()))
+        print_page(explanation_page(found))
     if out is None:
-        out = opened.folder / "explained" / f"{found.file_name()}.png"
+        places = [opened.folder / "explained" / f"{found.file_name()}.png" for found in each]
         try:
             with opened.writing():
-                save_picture(found, out)
+                for found, place in zip(each, places, strict=True):
+                    save_picture(found, place)
         except InputError as error:
             # Nobody asked for the picture, and what was asked for is printed.
             warn(f"no picture: {error}; --out says where else it may lie")
             return
-    print(f"\nPicture: {out}")
+    print(f"\nPicture{'s' if len(places) > 1 else ''}: {', '.join(map(str, places))}")
+
+
+def _places(each: Sequence[Explanation], out: Path | None) -> list[Path]:
+    """Where the pictures of several decisions go: each with the number of its class."""
+    if out is None:
+        return []
+    if len(each) == 1:
+        return [out]
+    return [out.with_stem(f"{out.stem}-{one.several.of}") for one in each if one.several]

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from penult.explain.given_classes import GivenClasses
 from penult.explain.overlay import overlay
 from penult.explain.reasons import Box, Reason
 from penult.explain.terms import Terms
@@ -52,6 +53,8 @@ class Decision:
             the farthest first.
         text: what the network read; None for an image, and where it is not at hand.
         words: what each word adds to the decision and to the features of the first terms, or None.
+        several: all decisions on a sample of multi-label data, of which this is one, between two
+            classes: not to give the class, and to give it; None where a sample has one class.
     """
 
     image: str
@@ -71,6 +74,7 @@ class Decision:
     outside: tuple[Outside, ...] = ()
     text: str | None = None
     words: WordEffects | None = None
+    several: GivenClasses | None = None
 
     @property
     def kind(self) -> str:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
 
 from penult.errors import InputError
-from penult.explain.choice import HeadChoice, choose_head
+from penult.explain.choice import choose_head
 from penult.explain.decision import SHOWN, Decision, outside
 from penult.explain.drawing import draw
+from penult.explain.given_classes import GivenClasses, one_class, to_explain
 from penult.explain.looked_up import LookedUp, is_number, look_up
 from penult.explain.looked_up_text import LookedUpText, look_up_text
 from penult.explain.notebook import notebook_html
@@ -31,6 +32,29 @@ FORMAT = "penult-explanation/1"
 CLASSES_LISTED = 5
 LONGEST_NAME = 80
 DENSE = "network's own (dense) head"
+
+
+class _Asked(NamedTuple):
+    """What of an explanation was asked for; see `Explanation.of`."""
+
+    class_: str | int | None
+    against: str | int | None
+    k: int | None
+    select: str | None
+    dense: bool
+    exact: bool
+    maps: bool
+
+
+class _Question(NamedTuple):
+    """A decision to take apart: the heads, their classes, the sample's label, what is compared."""
+
+    head: Head | SparseHead
+    dense_head: Head | SparseHead
+    class_names: Sequence[str]
+    label: int | None
+    of: int
+    against: int | None
 
 
 class Explanation(Decision):
@@ -63,7 +87,9 @@ class Explanation(Decision):
                 `cat/0001.png`), or `train:17`, `eval:17`: the 17th sample of the run, from 0. Of a
                 run of texts a text file, the name of a text, its number likewise, or a text of
                 several words itself.
-            class_: the class whose logit is explained; the predicted one where None.
+            class_: the class whose logit is explained; the predicted one where None. Of
+                multi-label data each class is a decision of its own, yes where its logit is above
+                0: where None, that with the largest logit (all of them: `Explanation.each`).
             against: another class: what separates the two is explained. Where neither class is
                 named, a mistake is explained against the image's label, and of two classes one
                 against the other, as only their difference decides.
@@ -77,43 +103,123 @@ class Explanation(Decision):
         Raises:
             InputError: no such image, class or head; an image file of a run made from features.
         """
+        asked = _Asked(class_, against, k, select, dense, exact, maps)
+        return cls._each(run, image, asked, sources, device)[0]
+
+    @classmethod
+    def each(
+        cls,
+        run: Run | str | Path,
+        image: str | Path | Image.Image,
+        *,
+        class_: str | int | None = None,
+        against: str | int | None = None,
+        k: int | None = None,
+        select: str | None = None,
+        dense: bool = False,
+        exact: bool = True,
+        maps: bool = True,
+        sources: Places | None = None,
+        device: torch.device | str = "cpu",
+    ) -> list[Explanation]:
+        """Explain all decisions on a sample; see `Explanation.of` for what it takes and raises.
+
+        Of multi-label data where no class is named these are the classes that the head gives and
+        those that the sample has, at most five; otherwise there is one decision.
+        """
+        asked = _Asked(class_, against, k, select, dense, exact, maps)
+        return cls._each(run, image, asked, sources, device)
+
+    @classmethod
+    def _each(
+        cls,
+        run: Run | str | Path,
+        image: str | Path | Image.Image,
+        asked: _Asked,
+        sources: Places | None,
+        device: torch.device | str,
+    ) -> list[Explanation]:
         run = run if isinstance(run, Run) else Run.open(run)
-        train = run.train()
-        train.require_one_label("an explanation")
         names = run.summary()["class_names"]
-        dense_head = train.require_head()
-        found: HeadChoice | None = None if dense else choose_head(run, k, select)
+        dense_head = run.train().require_head()
+        if asked.against is not None and dense_head.multi_label:
+            raise InputError(
+                "--against compares two classes, and each class of multi-label data is decided by "
+                "itself: leave it out, and say with --class which decision is meant"
+            )
+        found = None if asked.dense else choose_head(run, asked.k, asked.select)
         head: Head | SparseHead = dense_head if found is None else found.head
-        of = None if class_ is None else class_index(names, class_)
-        other = None if against is None else class_index(names, against)
+        of = None if asked.class_ is None else class_index(names, asked.class_)
+        other = None if asked.against is None else class_index(names, asked.against)
         places, where = sources or Places(), torch.device(device)
         looked_up: LookedUp | LookedUpText
         if holds_texts(run):
-            looked_up = look_up_text(run, image, places, where, maps)
+            looked_up = look_up_text(run, image, places, where, asked.maps)
         else:
-            looked_up = look_up(run, image, places, where, maps)
-        z = looked_up.features
+            looked_up = look_up(run, image, places, where, asked.maps)
+        name = DENSE if found is None else f"sparse head ({found.name})"
         with torch.no_grad():
-            logits = head(z[None])[0]
+            logits = head(looked_up.features[None])[0]
+        label = looked_up.label
+        if dense_head.multi_label:
+            own = None if isinstance(label, int) else label
+            dense_logits = dense_head(looked_up.features[None])[0]
+            classes = to_explain(logits, own) if of is None else [of]
+            several = [GivenClasses(c, names, own, logits, dense_logits) for c in classes]
+            return [
+                cls._taken_apart(
+                    run,
+                    looked_up,
+                    _Question(
+                        one_class(head, given.of),
+                        one_class(dense_head, given.of),
+                        (f"not {names[given.of]}", names[given.of]),
+                        None if own is None else int(given.of in own),
+                        1,
+                        None,
+                    ),
+                    name,
+                    asked.exact,
+                    given,
+                )
+                for given in several
+            ]
+        single = None if isinstance(label, tuple) else label
         if other is None:
-            other = _rival(of, int(logits.argmax()), looked_up.label, len(names))
+            other = _rival(of, int(logits.argmax()), single, len(names))
         of = int(logits.argmax()) if of is None else of
         if of == other:
             raise InputError(
                 f"the sample is explained as {names[of]}: expected another class to compare with"
             )
-        terms = terms_of(head, z, of, other)
+        question = _Question(head, dense_head, names, single, of, other)
+        return [cls._taken_apart(run, looked_up, question, name, asked.exact, None)]
+
+    @classmethod
+    def _taken_apart(
+        cls,
+        run: Run,
+        looked_up: LookedUp | LookedUpText,
+        question: _Question,
+        head_name: str,
+        exact: bool,
+        several: GivenClasses | None,
+    ) -> Explanation:
+        z, head, names = looked_up.features, question.head, question.class_names
+        terms = terms_of(head, z, question.of, question.against)
         shown = [term.feature for term in terms.terms[:SHOWN]]
         moments = run.moments()
         box = Box(moments.low, moments.high)
         words = looked_up.words(shown, terms) if isinstance(looked_up, LookedUpText) else None
         heat = None if isinstance(looked_up, LookedUpText) else looked_up
+        with torch.no_grad():
+            logits, dense_logits = head(z[None])[0], question.dense_head(z[None])[0]
         return cls(
             looked_up.name,
             None if heat is None else heat.picture,
             names,
-            looked_up.label,
-            DENSE if found is None else f"sparse head ({found.name})",
+            question.label,
+            head_name,
             head,
             z,
             terms,
@@ -122,10 +228,11 @@ class Explanation(Decision):
             None if heat is None else heat.maps_kind,
             looked_up.note,
             logits,
-            dense_head(z[None])[0],
+            dense_logits,
             outside(terms, box),
             looked_up.text if isinstance(looked_up, LookedUpText) else None,
             words,
+            several,
         )
 
     def __repr__(self) -> str:
@@ -138,7 +245,8 @@ class Explanation(Decision):
         """
         other = self.terms.against
         kind = "dense" if self.head_name == DENSE else self.head_name.removeprefix("sparse head")
-        parts = [self.image.rpartition(".")[0] or self.image, kind, str(self.terms.of)]
+        of = self.terms.of if self.several is None else self.several.of
+        parts = [self.image.rpartition(".")[0] or self.image, kind, str(of)]
         parts += [] if other is None else ["against", str(other)]
         plain = re.sub(r"[^A-Za-z0-9._]+", "-", "-".join(parts)).strip("-.")
         return plain[-LONGEST_NAME:]
@@ -186,6 +294,7 @@ class Explanation(Decision):
                 }
                 for c in top
             ],
+            **({} if self.several is None else self.several.document()),
         }
 
     def _words(self) -> list[dict[str, Any]]:

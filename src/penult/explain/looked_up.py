@@ -34,6 +34,7 @@ from penult.user_code import nearest
 PARTS = (("eval", "evaluation"), ("train", "data"))
 NAMES_COMPARED = 20_000
 LONGEST_NUMBER = 18
+Label = int | tuple[int, ...] | None
 
 
 @dataclass(eq=False)
@@ -42,14 +43,14 @@ class LookedUp:
 
     Attributes:
         name: of the image.
-        label: class that the data says it is, or None.
+        label: class that the data says it is, or classes of multi-label data, or None.
         picture: what the network sees, or None where the image is not at hand.
         features: (n_features,) float32.
         note: how maps are made, or why there are none.
     """
 
     name: str
-    label: int | None
+    label: Label
     picture: Image.Image | None
     features: Tensor
     note: str
@@ -89,8 +90,7 @@ def look_up(
         InputError: there is no such image, or it cannot be used.
     """
     data, name, stored = _found(run, image, sources)
-    labelled = stored is not None and run.about["identity"].get("labels", "given") == "given"
-    label = int(stored.labels[0]) if stored is not None and labelled else None
+    label = label_of(run, stored)
     if "transform" not in run.about:
         assert stored is not None
         note = "The run was made from features: there is no image."
@@ -133,9 +133,7 @@ def look_up(
     return made
 
 
-def _changed(
-    run: Run, name: str, label: int | None, picture: Image.Image, stored: Block
-) -> LookedUp:
+def _changed(run: Run, name: str, label: Label, picture: Image.Image, stored: Block) -> LookedUp:
     """An image to which the network gives other features by itself: those of the run, without maps.
 
     Raises:
@@ -169,6 +167,14 @@ def features_of(
     if not bool(z.isfinite().all()):
         raise InputError("the network gives NaN or infinite features on this sample")
     return z
+
+
+def label_of(run: Run, stored: Block | None) -> Label:
+    """The class, or the classes, that the data says a sample has; None where it does not say."""
+    if stored is None or run.about["identity"].get("labels", "given") != "given":
+        return None
+    own = stored.labels[0]
+    return int(own) if own.ndim == 0 else tuple(own.nonzero()[:, 0].tolist())
 
 
 Found = tuple[tuple[ImageData, int] | None, str, Block | None]

@@ -16,7 +16,7 @@ from penult.data.inputs import on_device
 from penult.data.tokens import TokenTransform
 from penult.errors import InputError
 from penult.explain.gallery import TOLERANCE
-from penult.explain.looked_up import by_name, features_of
+from penult.explain.looked_up import Label, by_name, features_of, label_of
 from penult.explain.terms import Terms
 from penult.explain.words import NOTE, WordAttribution, WordEffects
 from penult.network.calling import autocast, evaluating, kind_of
@@ -33,14 +33,14 @@ class LookedUpText:
 
     Attributes:
         name: of the text.
-        label: class that the data says it is, or None.
+        label: class that the data says it is, or classes of multi-label data, or None.
         text: itself, or None where it is not at hand.
         features: (n_features,) float32.
         note: how it is said what words add, or why it is not.
     """
 
     name: str
-    label: int | None
+    label: Label
     text: str | None
     features: Tensor
     note: str
@@ -84,8 +84,7 @@ def look_up_text(
             f"or eval:NUMBER, found {kind_of(given)}"
         )
     text, name, stored = _found(run, str(given), sources)
-    labelled = run.about["identity"].get("labels", "given") == "given"
-    label = int(stored.labels[0]) if stored is not None and labelled else None
+    label = label_of(run, stored)
     if text is None:
         note = (
             "The text cannot be read where the run found it (say with --data or --eval where it is "

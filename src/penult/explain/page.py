@@ -7,8 +7,16 @@ from rich.table import Table
 from rich.text import Text
 
 from penult.explain.decision import Decision
+from penult.explain.given_classes import GivenClasses
 from penult.explain.shading import shaded
-from penult.explain.wording import remarks, short, sufficient, words_of, words_that_decide
+from penult.explain.wording import (
+    one_decision,
+    remarks,
+    short,
+    sufficient,
+    words_of,
+    words_that_decide,
+)
 from penult.text import one_line
 
 FEATURES_LISTED = 12
@@ -33,6 +41,8 @@ def explanation_page(explanation: Decision) -> RenderableType:
 
 
 def _heading(explanation: Decision) -> RenderableType:
+    if explanation.several is not None:
+        return _lines(_decision_on_one(explanation, explanation.several))
     names, terms = explanation.class_names, explanation.terms
     lines = [(explanation.kind.capitalize(), short(explanation.image))]
     if explanation.label is not None:
@@ -47,6 +57,22 @@ def _heading(explanation: Decision) -> RenderableType:
     else:
         against = short(names[terms.against])
         lines.append(("Between", f"logit {of} − logit {against} = {terms.total:+.4f}"))
+    return _lines(lines)
+
+
+def _decision_on_one(explanation: Decision, several: GivenClasses) -> list[tuple[str, str]]:
+    """The heading of a decision on one class of multi-label data."""
+    lines = [(explanation.kind.capitalize(), short(explanation.image))]
+    if several.labels is not None:
+        lines.append(("Labels", several.names(several.labels)))
+    lines.append(("Network", f"gives it {several.names(several.dense_given)}"))
+    given = several.names(several.given)
+    lines.append(("Explained", f"the {explanation.head_name}, which gives it {given}"))
+    lines.append(("Decision", one_decision(explanation)))
+    return lines
+
+
+def _lines(lines: list[tuple[str, str]]) -> Text:
     text = Text()
     for i, (name, value) in enumerate(lines):
         text.append(f"{name:<11}", style="bold")
@@ -109,5 +135,6 @@ def _listed(explanation: Decision) -> list[RenderableType]:
     shown = ", ".join(map(str, reason.features[:FEATURES_LISTED]))
     more = len(reason.features) - FEATURES_LISTED
     left = f" and {more} more" if more > 0 else ""
-    text = f"These are {shown}{left}, first what counts most against the nearest rival."
+    against = "the nearest rival" if explanation.several is None else "the opposite"
+    text = f"These are {shown}{left}, first what counts most against {against}."
     return [Text(text, style="dim")]

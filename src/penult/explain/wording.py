@@ -59,15 +59,32 @@ def _listed(pairs: Sequence[tuple[str, float]]) -> str:
     return ", ".join(f"{one_line(word, 24)} {signed(f'{value:+.2f}')}" for word, value in pairs)
 
 
+def one_decision(found: Decision) -> str:
+    """A decision on one class by itself: its logit against 0, and whether that is right."""
+    name, total = short(found.class_names[1]), found.terms.total
+    side = "above 0, so it is given" if found.predicted else "not above 0, so it is not given"
+    said = f"logit of {name} = {signed(f'{total:.4f}')}, {side} ({found.probability():.1%})"
+    if found.label is None or found.label == found.predicted:
+        return said
+    return f"{said}; the data says that it {'has' if found.label else 'does not have'} the class"
+
+
 def sufficient(found: Decision) -> str:
     """The sufficient reason as a sentence."""
     reason = found.reason
     if not reason.valid:
+        if found.several is not None:
+            return "No set of features guarantees this decision: the logit is level with 0."
         return "No set of features guarantees this class: two classes are level."
     n = len(reason.features)
     size = "no fewer do" if reason.exact else f"at least {reason.bound} are needed"
     what = f"{n} of {reason.n_features} features guarantee{'s' if n == 1 else ''}"
     name = short(found.class_names[reason.predicted])
+    if found.several is not None:
+        return (
+            f"{what} the decision, {name}: it stays the same whatever values the other features "
+            f"take within the ranges seen in the analysed data ({size})."
+        )
     return (
         f"{what} the prediction, {name}: it stays the same whatever values the other features take "
         f"within the ranges seen in the analysed data ({size}; features that rival classes read "
