@@ -138,11 +138,14 @@ class Gallery:
             keys = []
             for about in document["images"]:
                 key = (about["part"], about["number"])
-                fields = (about[name] for name in ("number", "id", "label", "predicted"))
+                calls = (about[name] for name in ("label", "predicted"))
+                several = (tuple(c) if isinstance(c, list) else c for c in calls)
                 data = (folder / about["file"]).read_bytes() if about["file"] else b""
                 if about["hash"] != _hash(data):
                     return None
-                made.pictures[key] = Picture(ShownSample(*fields), about["state"], data)
+                made.pictures[key] = Picture(
+                    ShownSample(about["number"], about["id"], *several), about["state"], data
+                )
                 keys.append(key)
             if document["maps"]:
                 found, _ = read_tensors(folder / "maps.safetensors", MAPS_FORMAT, ("maps",))

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from penult.explain.toplists import Entry, TopLists
+from penult.explain.toplists import Entry, Ints, TopLists
 from penult.features.features import Features
 from penult.features.shards import BLOCK_ROWS, Block
 from penult.heads.subspaces import Subspaces
 
+Called = int | tuple[int, ...]
 BINS = 32
 CLASSES_SHOWN = 12
 
@@ -27,6 +30,8 @@ class Survey:
         tops: largest values of each feature.
         own: largest values of each kept feature within its class; group i is entry i of the
             subspaces.
+        elsewhere: likewise outside of its class, of multi-label data; None where each sample has
+            one class, which `tops` leaves out.
         subspaces: which features each class keeps.
         n: values in each list.
     """
@@ -37,6 +42,7 @@ class Survey:
     own: TopLists
     subspaces: Subspaces
     n: int
+    elsewhere: TopLists | None = None
 
     @classmethod
     def of(cls, features: Features, subspaces: Subspaces, n: int) -> Survey:
@@ -63,6 +69,9 @@ class Survey:
             samples = np.arange(start, start + len(labels))
             made.low = torch.minimum(made.low, block.features.min(0).values)
             made.high = torch.maximum(made.high, block.features.max(0).values)
+            if labels.ndim == 2:
+                made._several(z, samples, labels)
+                continue
             made.tops.offer(z, samples, labels)
             rows = np.repeat(np.arange(len(labels)), sizes[labels])
             if len(rows):
@@ -71,6 +80,23 @@ class Survey:
                 values = z[rows, indices[kept]]
                 made.own.add(kept, values, samples[rows], labels[rows])
         return made
+
+    def _several(self, z: NDArray[Any], samples: Ints, labels: NDArray[np.bool_]) -> None:
+        """Samples with labels (n_samples, n_classes)."""
+        if self.elsewhere is None:
+            self.elsewhere = TopLists(len(self.subspaces.indices), self.n)
+        self.tops.offer(z, samples, np.arange(len(z)))
+        indices = self.subspaces.indices.numpy()
+        for c in range(self.subspaces.n_classes):
+            entries = np.asarray(kept_of(self.subspaces, c))
+            for lists, chosen in ((self.own, labels[:, c]), (self.elsewhere, ~labels[:, c])):
+                rows = np.flatnonzero(chosen)
+                if not len(rows) or not len(entries):
+                    continue
+                values = z[rows][:, indices[entries]].ravel()
+                places = np.repeat(samples[rows], len(entries))
+                groups = np.tile(entries, len(rows))
+                lists.add(groups, values, places, np.zeros_like(groups))
 
     def top(self, j: int) -> list[Entry]:
         """The samples on which a feature is largest."""
@@ -84,6 +110,8 @@ class Survey:
     def top_elsewhere(self, kept: int) -> list[Entry]:
         """Likewise outside of that class."""
         j = int(self.subspaces.indices[kept])
+        if self.elsewhere is not None:
+            return self._active(j, self.elsewhere.entries(kept, self.n))
         c = int(np.searchsorted(self.subspaces.indptr.numpy(), kept, side="right")) - 1
         return self._active(j, self.tops.entries(j, self.n, without=c))
 
@@ -100,13 +128,19 @@ class ShownSample:
     Attributes:
         number: in the order of the features.
         id: its name in the data; "" where the features have none.
-        label, predicted: classes; `predicted` is the dense network's.
+        label, predicted: classes; `predicted` is the dense network's. Of multi-label data all
+            classes that the sample has, and that it is given.
     """
 
     number: int
     id: str
-    label: int
-    predicted: int
+    label: Called
+    predicted: Called
+
+
+def called(classes: Tensor) -> Called:
+    """The class of a sample, a number, or its classes, (n_classes,) bool, for `ShownSample`."""
+    return int(classes) if classes.ndim == 0 else tuple(classes.nonzero()[:, 0].tolist())
 
 
 @dataclass(eq=False)
@@ -115,7 +149,8 @@ class Distributions:
 
     Attributes:
         classes: (n_features, n_shown) int64, classes with a histogram of their own, the largest
-            mean first; the last histogram of a feature is that of all other classes.
+            mean first; the last histogram of a feature is that of all other classes, empty for
+            multi-label data.
         counts: (n_features, n_shown + 1, BINS) int64.
         samples: those asked for.
     """
@@ -148,18 +183,25 @@ class Distributions:
         samples: dict[int, ShownSample] = {}
         for start, block in numbered(features):
             bins = ((block.features - survey.low) / width * BINS).long().clamp_(0, BINS - 1)
-            rows = (place + slots[:, block.labels].T) * BINS + bins
+            labels = block.labels
+            if labels.ndim == 2:
+                own, labels = labels.nonzero().unbind(1)
+                bins = bins[own]
+            rows = (place + slots[:, labels].T) * BINS + bins
             counts += torch.bincount(rows.ravel(), minlength=len(counts))
             chosen = [i for i in range(len(block.labels)) if start + i in wanted]
             predicted = None
             if chosen:
                 predicted = block.predicted if head is None else block.dense_classes(head)
             for i in chosen:
-                label = int(block.labels[i])
-                guess = label if predicted is None else int(predicted[i])
+                label = called(block.labels[i])
+                guess = label if predicted is None else called(predicted[i])
                 name = block.ids[i] if block.ids else ""
                 samples[start + i] = ShownSample(start + i, name, label, guess)
-        return cls(classes, counts.view(d, n_shown + 1, BINS), samples)
+        shaped = counts.view(d, n_shown + 1, BINS)
+        if features.multi_label:
+            shaped[:, -1] = 0
+        return cls(classes, shaped, samples)
 
 
 def numbered(features: Features) -> Iterator[tuple[int, Block]]:

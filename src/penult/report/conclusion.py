@@ -23,6 +23,8 @@ def conclusion(document: Mapping[str, Any]) -> list[str]:
 
 def _network(document: Mapping[str, Any]) -> str:
     about = document["about"]
+    if about["multi_label"]:
+        return _decisions(document)
     commonest = about["commonest"]
     sentence = (
         f"The network gets {percent(about['dense_accuracy'])}% of the "
@@ -37,10 +39,28 @@ def _network(document: Mapping[str, Any]) -> str:
     return f"{sentence}."
 
 
+def _decisions(document: Mapping[str, Any]) -> str:
+    """How well the network decides each class by itself."""
+    about = document["about"]
+    sentence = (
+        f"On {about['n_eval_samples']:,} {_images(about)} the network has "
+        f"{percent(about['dense_accuracy'])}% of its yes-or-no decisions, one for each class, "
+        "right; always giving the commoner answer would have "
+        f"{percent(about['commonest']['accuracy'])}%"
+    )
+    known = [row["average_precision"] for row in document["classes"]]
+    known = [value for value in known if value is not None]
+    if known:
+        mean = sum(known) / len(known)
+        sentence += f". Its mean average precision over the classes is {percent(mean)}%"
+    return f"{sentence}."
+
+
 def _enough(document: Mapping[str, Any]) -> str:
     about, head = document["about"], document["head"]
     low, high = (100 * end for end in head["interval"])
     loss = 100 * head["loss"]
+    which = "these decisions" if about["multi_label"] else "them"
     if abs(loss) < 0.005:
         change = "as many as the network"
     else:
@@ -49,7 +69,8 @@ def _enough(document: Mapping[str, Any]) -> str:
     return (
         f"With {head['k']} of its {about['n_features']:,} features per class, the sparse head gets "
         f"{percent(head['accuracy'])}% right, {change} ({_between(low, high)}, with 95 % "
-        f"confidence), and says the same as the network on {percent(head['agreement'])}% of them."
+        f"confidence), and says the same as the network on "
+        f"{percent(head['agreement'])}% of {which}."
     )
 
 
@@ -72,6 +93,8 @@ def _where(document: Mapping[str, Any]) -> str:
     measured = [row for row in classes if row[which] is not None]
     if not measured:
         return "No class has evaluation images, so nothing can be said of single classes."
+    if document["about"]["multi_label"]:
+        return _hardest(document)
     weakest = min(measured, key=lambda row: row[which])
     if weakest[which] == 1:
         sentence = "Every class is right on all of its images"
@@ -86,6 +109,22 @@ def _where(document: Mapping[str, Any]) -> str:
     elif loss > 0:
         sentence += f", and it also loses most with so few features, {100 * loss:.2f} points"
     return f"{sentence}{_remarks(document)}."
+
+
+def _hardest(document: Mapping[str, Any]) -> str:
+    """The class of multi-label data that is told worst from the rest, and how it fails."""
+    rows = [row for row in document["classes"] if row["average_precision"] is not None]
+    if not rows:
+        return f"No class has evaluation images{_remarks(document)}."
+    worst = min(rows, key=lambda row: row["average_precision"])
+    n_evaluated = document["about"]["n_eval_samples"]
+    return (
+        f"The class told worst from the rest is {_quoted(worst['name'])} (average precision "
+        f"{percent(worst['average_precision'])}%, by guessing "
+        f"{percent(worst['n_eval'] / max(1, n_evaluated))}%): it is missed on "
+        f"{worst['missed']:,} of its {worst['n_eval']:,} images and given to "
+        f"{worst['false']:,} others{_remarks(document)}."
+    )
 
 
 def _remarks(document: Mapping[str, Any]) -> str:

@@ -9,9 +9,13 @@ from typing import Any
 
 import torch
 
+from penult.edit.effects import said
 from penult.errors import InputError
 from penult.explain.choice import choose_head
+from penult.features.shards import Block
+from penult.heads.sparse_head import SparseHead
 from penult.intervals import accuracy_interval
+from penult.network.head import Head
 from penult.runs.run import Run
 from penult.storage import read_json, write_atomically
 
@@ -37,9 +41,10 @@ def write_csv_tables(
 
     `predictions.csv` has a row for each image of the evaluation data, of the analysed data where
     the run has no other: its label, what the network and a sparse head say of it, with which
-    probability, and whether they are right (1 or 0). `mistakes.csv` holds those rows in which one
-    of the two is wrong. `classes.csv` has the network's accuracy in each class with its 95 %
-    interval, `measures.csv` every number of `penult measure` if that was run.
+    probability, and whether they are right (1 or 0); of multi-label data a row for each image and
+    class, whose label and calls are the class, or `not` and its name. `mistakes.csv` holds those
+    rows in which one of the two is wrong. `classes.csv` has the network's accuracy in each class
+    with its 95 % interval, `measures.csv` every number of `penult measure` if that was run.
 
     Args:
         run: a finished one.
@@ -76,22 +81,42 @@ def _predictions(run: Run, k: int | None, select: str | None) -> Iterator[Row]:
     features = run.evaluation()
     dense, names = features.require_head(), features.names()
     for block in features.blocks():
+        if features.multi_label:
+            yield from _decisions(block, dense, sparse, names)
+            continue
         logits, kept = dense(block.features), sparse(block.features)
         # What the network itself said, where it was recorded: rounding may decide between classes.
-        said, kept_said = block.dense_classes(dense), kept.argmax(1)
-        chances = torch.softmax(logits.double(), 1).gather(1, said[:, None])[:, 0]
+        called, kept_called = block.dense_classes(dense), kept.argmax(1)
+        chances = torch.softmax(logits.double(), 1).gather(1, called[:, None])[:, 0]
         kept_chances = torch.softmax(kept.double(), 1).amax(1)
         columns = (
             block.ids,
             [names[c] for c in block.labels],
-            [names[c] for c in said],
+            [names[c] for c in called],
             [f"{p:.6f}" for p in chances.tolist()],
-            (said == block.labels).int().tolist(),
-            [names[c] for c in kept_said],
+            (called == block.labels).int().tolist(),
+            [names[c] for c in kept_called],
             [f"{p:.6f}" for p in kept_chances.tolist()],
-            (kept_said == block.labels).int().tolist(),
+            (kept_called == block.labels).int().tolist(),
         )
         yield from zip(*columns, strict=True)
+
+
+def _decisions(
+    block: Block, dense: Head, sparse: SparseHead, names: Sequence[str]
+) -> Iterator[Row]:
+    """A row for each sample and class of multi-label data."""
+    right = block.labels.tolist()
+    calls = [block.dense_classes(dense).tolist(), (sparse(block.features) > 0).tolist()]
+    chances = [head(block.features).double().sigmoid().tolist() for head in (dense, sparse)]
+    for i, sample in enumerate(block.ids):
+        for c, name in enumerate(names):
+            row: list[object] = [sample, said(name, right[i][c])]
+            for call, chance in zip(calls, chances, strict=True):
+                given = call[i][c]
+                likely = chance[i][c] if given else 1 - chance[i][c]
+                row += [said(name, given), f"{likely:.6f}", int(given == right[i][c])]
+            yield row
 
 
 def _classes(summary: Mapping[str, Any]) -> Iterator[Row]:

@@ -31,23 +31,31 @@ function classView(c) {
     content: [
       top("class", c, classOrder(), className, `Class ${count(c)}`, el("bdi", null, row.name)),
       el("dl", { class: "numbers" },
-        el("div", { class: hasSparse() ? null : "chosen" }, el("dt", null, "Network (dense head)"), el("dd", null, percent(row.dense)), el("dd", { class: "note" }, "of its images right")),
+        el("div", { class: hasSparse() ? null : "chosen" }, el("dt", null, "Network (dense head)"), el("dd", null, percent(row.dense)), el("dd", { class: "note" }, isMultiLabel() ? `of the decisions on it right; never giving it: ${percent(row.always_no)}` : "of its images right")),
         hasSparse() && el("div", { class: "chosen" }, el("dt", null, "Sparse head"), el("dd", null, percent(row.sparse)), el("dd", { class: "note" }, known(difference) ? `${points(difference)} points` : "not known")),
-        el("div", null, el("dt", null, "Images"), el("dd", null, count(row.n_eval)), el("dd", { class: "note" }, `evaluated; ${count(row.n_samples)} analysed`)),
-        el("div", null, el("dt", null, "Sufficient reason"), el("dd", null, short(row.reason)), el("dd", { class: "note" }, known(row.reason) ? "features guarantee a prediction, median" : "not computed")),
+        el("div", null, el("dt", null, "Images"), el("dd", null, count(row.n_eval)), el("dd", { class: "note" }, `${isMultiLabel() ? "have it, " : ""}evaluated; ${count(row.n_samples)} analysed`)),
+        isMultiLabel() ? oneAgainstRest(c, row) : [el("div", null, el("dt", null, "Sufficient reason"), el("dd", null, short(row.reason)), el("dd", { class: "note" }, known(row.reason) ? "features guarantee a prediction, median" : "not computed")),
         el("div", null, el("dt", null, "Most often taken for"), el("dd", { class: "name" }, classLink(row.confused)),
-          el("dd", { class: "note" }, mistakesLink(c, "Its mistakes")))),
+          el("dd", { class: "note" }, mistakesLink(c, "Its mistakes")))]),
       detail ? classTraits(c, detail) : el("p", { class: "empty" }, "This page keeps no details of the class; its features: ", someFeatures(row.features, row.kept)),
       detail && confusions(c, detail),
     ],
   };
 }
 
+// How a class of multi-label data is decided by itself.
+function oneAgainstRest(c, row) {
+  return [
+    el("div", null, el("dt", null, "Average precision"), el("dd", null, percent(row.average_precision)), el("dd", { class: "note" }, `by guessing ${percent(1 - row.always_no)}`)),
+    el("div", null, el("dt", null, "Missed"), el("dd", null, count(row.missed)), el("dd", { class: "note" }, `of the ${count(row.n_eval)} that have it`)),
+    el("div", null, el("dt", null, "Falsely given"), el("dd", null, count(row.false)), el("dd", { class: "note" }, mistakesLink(c, "Its mistakes")))];
+}
+
 const ABSENCE = "its absence speaks for this class";
 const byAbsence = (trait) => trait.weight < 0 && trait.influence > 0;
 
 function traitsText(c, detail) {
-  if (about().classes.length === 2) {
+  if (about().classes.length === 2 && !isMultiLabel()) {
     return `Of two classes only the difference of their logits counts: what stands here is ${className(c)} less ${className(1 - c)}. Orange moves the class's own images towards it, blue away. The bias is ${signed(detail.bias)}, the mean difference ${signed(detail.logit)}.`;
   }
   const order = detail.features.some((trait) => !known(trait.influence))
@@ -80,15 +88,25 @@ function classTraits(c, detail) {
           el("span", null, "in the class"), bar(Math.abs(trait.mean) / reach, "own", ""), el("span", { class: "n" }, number(trait.mean)),
           el("span", null, "elsewhere"), bar(Math.abs(trait.elsewhere) / reach, "", ""), el("span", { class: "n" }, number(trait.elsewhere)))),
       trait.own.length || trait.others.length ? [
-        el("div", { class: "trait-shots" }, el("h4", null, "From this class"), strip(trait.own, trait.feature, c)),
-        el("div", { class: "trait-shots" }, el("h4", null, "From other classes"), strip(trait.others, trait.feature, c))] : null))));
+        el("div", { class: "trait-shots" }, el("h4", null, isMultiLabel() ? "From images with it" : "From this class"), strip(trait.own, trait.feature, c)),
+        el("div", { class: "trait-shots" }, el("h4", null, isMultiLabel() ? "From images without it" : "From other classes"), strip(trait.others, trait.feature, c))] : null))));
 }
 
 function confusions(c, detail) {
+  if (isMultiLabel()) return wrongDecisions(c, detail);
   if (!detail.confusions.length) return el("section", null, heading("Confusions", "No image of this class is taken for another, and none of another for it."));
   const scale = largestOf(detail.confusions.flatMap((rival) => [...rival.features, ...(rival.misled || [])].map((f) => f.moves)));
   return el("section", null,
     heading("Confusions", ["The images that were taken for another class, and what the network saw in them. Bars in units of the logit: ", el("span", { class: "pos" }, "orange towards this class"), ", ", el("span", { class: "neg" }, "blue towards the other"), "."]),
+    el("div", { class: "rivals" }, detail.confusions.map((rival) => confusion(c, rival, scale))));
+}
+
+// The images on which a class of multi-label data is missed, and those to which it is falsely given.
+function wrongDecisions(c, detail) {
+  if (!detail.confusions.length) return el("section", null, heading("Mistakes", "Every decision on this class is right."));
+  const scale = largestOf(detail.confusions.flatMap((rival) => [...rival.features, ...(rival.misled || [])].map((f) => f.moves)));
+  return el("section", null,
+    heading("Mistakes", ["What separates the images that have the class from those that do not, and what the network saw in those on which it is missed. Bars in units of the logit: ", el("span", { class: "pos" }, "orange towards this class"), ", ", el("span", { class: "neg" }, "blue away from it"), "."]),
     el("div", { class: "rivals" }, detail.confusions.map((rival) => confusion(c, rival, scale))));
 }
 
@@ -104,8 +122,8 @@ function confusion(c, rival, scale) {
     el("table", { class: "plain" },
       el("thead", null, el("tr", null, el("td"), el("th", { scope: "col", class: "n" }, "network"), hasSparse() && el("th", { scope: "col", class: "n" }, "sparse head"))),
       el("tbody", null,
-        counts("its images taken for the other", rival.to, c),
-        counts("the other's taken for it", rival.from, rival.class))),
+        counts(isMultiLabel() ? "images that have it, and are not given it" : "its images taken for the other", rival.to, c),
+        counts(isMultiLabel() ? "images without it that are given it" : "the other's taken for it", rival.from, isMultiLabel() ? c : rival.class))),
     el("h4", null, "What separates the average ", name(c), " from the average ", name(rival.class)),
     bars(rival.features),
     rival.misled?.length ? [
@@ -137,7 +155,7 @@ function featureView(j) {
         hasSparse() && el("div", null, el("dt", null, "Kept for"), el("dd", null, count(row.readers)), el("dd", { class: "note" }, row.readers === 1 ? "class of the sparse head" : "classes of the sparse head")),
         el("div", null, el("dt", null, "Strongest in"), el("dd", { class: "name" }, classLink(row.best))),
         el("div", null, el("dt", null, "Mean"), el("dd", null, number(row.mean)), detail && el("dd", { class: "note" }, `from ${number(detail.range[0])} to ${number(detail.range[1])}`)),
-        el("div", null, el("dt", null, "Between classes"), el("dd", null, percent(row.share)), el("dd", { class: "note" }, "of its variance"))),
+        !isMultiLabel() && el("div", null, el("dt", null, "Between classes"), el("dd", null, percent(row.share)), el("dd", { class: "note" }, "of its variance"))),
       detail ? featureDetail(j, detail) : el("p", { class: "empty" }, "This page keeps no details of the feature."),
     ],
   };
@@ -219,11 +237,11 @@ function mistakeView(index) {
     title: `Mistake ${index}: ${className(row.label)}`,
     content: [
       top("mistake", index, numbered(rows.length), (to) => className(rows[to].label), [el("span", null, `Mistake ${count(index)}`), el("span", null, kindName(row.kind))],
-        [el("bdi", null, className(row.label)), el("span", { class: "as" }, " taken for "), el("bdi", null, className(row.kind === "only-dense" ? row.dense : row.sparse))]),
+        [el("bdi", null, className(row.label)), el("span", { class: "as" }, ` ${takenFor()} `), el("bdi", null, className(row.kind === "only-dense" ? row.dense : row.sparse))]),
       el("div", { class: "inquest" },
         el("aside", null, large,
           el("p", { class: "id" }, el("bdi", null, image ? image.id : row.id)),
-          el("dl", { class: "facts" }, fact("Label", classLink(row.label)), fact("Network", verdict(row.dense)), hasSparse() && fact("Sparse head", verdict(row.sparse))),
+          el("dl", { class: "facts" }, fact("Label", classLink(row.label)), isMultiLabel() && image && fact("All its labels", calledLinks(image.class)), fact("Network", verdict(row.dense)), hasSparse() && fact("Sparse head", verdict(row.sparse))),
           about().pictures.maps ? el("p", { class: "note" }, "Point at a feature to see its map on the image.") : null, mapKey()),
         reasons.map((reason) => reasonPanel(row, reason, scale, show))),
     ],

@@ -41,7 +41,7 @@ class Details:
         """
         found, means = self._found, self._found.means
         has_own = bool(means.counts[c] > 0)
-        has_others = bool(means.counts[c] < means.counts.sum())
+        has_others = bool(means.counts[c] < means.n_samples)
         features = [
             {
                 "feature": (j := int(found.shown.indices[entry])),
@@ -83,7 +83,7 @@ class Details:
     def _confusions(self, c: int) -> list[dict[str, Any]]:
         found = self._found.confusions.get(c, {})
         often = sorted(found, key=lambda d: (-sum(found[d][0]) - sum(found[d][1]), d))
-        network, means = self._found.network, self._found.means
+        network, means = self._found.told_apart
         rows = []
         for d in often[:CONFUSIONS]:
             taken = self._found.verdicts.taken.get((c, d))

@@ -126,8 +126,8 @@ class _Builder:
                 {
                     "image": shots.number(key),
                     "id": mistake.sample.id or str(mistake.sample.number),
-                    "label": mistake.sample.label,
-                    "dense": mistake.sample.predicted,
+                    "label": mistake.label,
+                    "dense": mistake.dense,
                     "sparse": mistake.sparse,
                     "kind": mistake.kind,
                     "reasons": reasons,
@@ -186,7 +186,7 @@ class _Builder:
         """What was analysed, and what its accuracy is to be compared with."""
         found, summary = self.found, self.found.summary
         data = self.run.about["data"]
-        commonest, fraction = found.verdicts.commonest
+        commonest = self._commonest()
         judge = summary["judge"] if found.choice is None else found.choice.judge.document()
         return {
             "network": summary["network"],
@@ -200,11 +200,20 @@ class _Builder:
             "judge": judge,
             "dense_accuracy": summary["dense"]["accuracy"],
             "train_accuracy": summary["dense"]["train_accuracy"],
-            "commonest": {"class": commonest, "accuracy": fraction},
+            "multi_label": found.dense.multi_label,
+            "commonest": commonest,
             "warnings": _warnings(summary, judge),
             "data": data.get("path") or data.get("source") or data["kind"],
             "versions": self.run.about["versions"],
         }
+
+    def _commonest(self) -> dict[str, Any]:
+        """What is right without a look at the images."""
+        if self.found.dense.multi_label:
+            found: dict[str, Any] = self.found.summary["dense"]["commonest"]
+            return found
+        commonest, fraction = self.found.verdicts.commonest
+        return {"class": commonest, "accuracy": fraction}
 
     def _head(self) -> dict[str, Any] | None:
         """The sparse head that is explained beside the network's own; None without."""
@@ -231,6 +240,7 @@ class _Builder:
         rows = []
         for c, name in enumerate(found.summary["class_names"]):
             taken = {d: to[0] for d, (to, _) in found.confusions.get(c, {}).items() if to[0]}
+            missed = taken.pop(c + found.n_classes, 0)
             shown = found.shown[c]
             read = [] if found.sparse is None else shown[found.sparse.read[c, shown]].tolist()
             rows.append(
@@ -244,9 +254,23 @@ class _Builder:
                     "kept": read,
                     "confused": max(taken, key=lambda d: (taken[d], -d)) if taken else None,
                     "reason": medians[c],
+                    **(self._one_against_rest(c, missed) if found.dense.multi_label else {}),
                 }
             )
         return rows
+
+    def _one_against_rest(self, c: int, missed: int) -> dict[str, Any]:
+        """How the network decides a class of multi-label data by itself."""
+        dense, n_codes = self.found.summary["dense"], self.found.verdicts.n_classes
+        own = self.found.confusions.get(c, {}).get(c + n_codes, ([0, 0], [0, 0]))
+        precision = dense.get("average_precision", [None] * n_codes)[c]
+        positive = int(self.found.verdicts.accuracies()[2][c])
+        return {
+            "missed": missed,
+            "false": own[1][0],
+            "average_precision": precision,
+            "always_no": 1 - positive / max(1, self.found.verdicts.n_samples),
+        }
 
     def _means(self) -> Tensor:
         """Means of each class, -∞ of those without samples."""
@@ -276,12 +300,14 @@ class _Builder:
             for j in range(found.n_features)
         ]
 
-    def _reasons(self) -> tuple[dict[str, Any], list[float | None]]:
+    def _reasons(self) -> tuple[dict[str, Any] | None, list[float | None]]:
         """Sizes of sufficient reasons of a sample of the evaluation images, and class medians.
 
-        The medians are the network's.
+        The medians are the network's. None of multi-label data, where each class has its own.
         """
         found = self.found
+        if found.dense.multi_label:
+            return None, [None] * found.n_classes
         exact = found.n_features <= PROVEN_FEATURES
         n = min(REASON_SAMPLES, found.evaluation.n_samples)
         keep = spread(torch.from_numpy(found.verdicts.labels), n)

@@ -76,19 +76,36 @@ const signed = (value) => (known(value) && value > 0 ? `+${number(value)}` : num
 
 const plural = (n, one, many) => `${count(n)} ${n === 1 ? one : many}`;
 
-const className = (c) => about().classes[c]?.name ?? "–";
+// Of multi-label data the numbers after those of the classes mean that a class is not given.
+const className = (c) => {
+  const { classes } = about();
+  return c >= classes.length && isMultiLabel() ? `not ${className(c - classes.length)}` : classes[c]?.name ?? "–";
+};
+
+const isMultiLabel = () => about().about.multi_label;
+
+// One class, or all that a sample has, as names or as links.
+const calledName = (called) => (Array.isArray(called) ? called.map(className).join(", ") || "none of the classes" : className(called));
+const calledLinks = (called) => (Array.isArray(called)
+  ? (called.length ? called.map((c, i) => [i ? ", " : "", classLink(c)]) : "none of the classes") : classLink(called));
+const isCalled = (called, c) => (Array.isArray(called) ? called.includes(c) : called === c);
 
 function classLink(c) {
   if (!known(c)) return el("span", { class: "nothing" }, "–");
   const name = className(c);
-  return el("a", { href: `#class/${c}`, title: name }, el("bdi", null, name));
+  return el("a", { href: `#class/${isMultiLabel() ? c % about().classes.length : c}`, title: name }, el("bdi", null, name));
 }
+
+// Of multi-label data the mistakes of a class are those on which it is missed and those to which it is falsely given.
+const isMistakeOf = (row, label) => (isMultiLabel() ? row.label % about().classes.length === label : row.label === label);
 
 // To the mistakes with that label; null where the page shows none.
 function mistakesLink(label, text) {
-  const shown = about().mistakes.rows.some((row) => row.label === label);
+  const shown = about().mistakes.rows.some((row) => isMistakeOf(row, label));
   return shown ? el("a", { href: `#mistakes/${label}` }, text) : null;
 }
+
+const takenFor = () => (isMultiLabel() ? "called" : "taken for");
 
 const featureLink = (j) => el("a", { href: `#feature/${j}`, class: "feature" }, String(j));
 

@@ -52,17 +52,18 @@ function editView(index) {
       top("edit", index, numbered(found.length), (to) => found[to].name, [el("span", null, "Edit"), el("span", null, headName(effect.head))], el("bdi", null, effect.name)),
       effect.notes.length ? el("div", { class: "warnings", role: "note" }, effect.notes.map((note) => el("p", null, note))) : null,
       el("dl", { class: "numbers" },
-        el("div", null, el("dt", null, "Before"), el("dd", null, percent(overall.before)), el("dd", { class: "note" }, `of ${count(overall.n_samples)} images right`)),
+        el("div", null, el("dt", null, "Before"), el("dd", null, percent(overall.before)), el("dd", { class: "note" }, isMultiLabel() ? `of the decisions on ${count(overall.n_samples)} images right` : `of ${count(overall.n_samples)} images right`)),
         el("div", { class: "chosen" }, el("dt", null, "After"), el("dd", null, percent(overall.after)), el("dd", { class: "note" }, `between ${interval(overall.after_interval)}`)),
         el("div", null, el("dt", null, "Change"), el("dd", null, changed(overall.loss), el("small", null, " points")), el("dd", { class: "note" }, `${changedBetween(overall.interval)} with 95 % confidence`)),
+        isMultiLabel() && overall.mean_average_precision && el("div", null, el("dt", null, "Mean average precision"), el("dd", null, overall.mean_average_precision.map(percent).join(" → ")), el("dd", { class: "note" }, "over the classes")),
         el("div", null, el("dt", null, "Lost"), el("dd", null, count(overall.lost)), el("dd", { class: "note" }, "right before, wrong now")),
         el("div", null, el("dt", null, "Won"), el("dd", null, count(overall.won)), el("dd", { class: "note" }, "wrong before, right now"))),
       el("section", null, heading(plural(effect.edits.length, "edit", "edits"), effect.n_bounds ? `The head is no linear layer any more: it has ${plural(effect.n_bounds, "bound", "bounds")}, beyond which a feature counts no further.` : null),
         el("ol", { class: "steps" }, effect.edits.map((edit) => el("li", null, el("b", null, edit.described), edit.reason ? el("span", { class: "note" }, " ", el("bdi", null, edit.reason)) : null)))),
-      el("section", null, heading("By class", effect.n_changed ? `${plural(effect.n_changed, "class wins or loses", "classes win or lose")} images; ${count(effect.n_classes - effect.n_changed)} stay as they were.` : "No class wins or loses an image."),
+      el("section", null, heading("By class", effect.n_changed ? `${plural(effect.n_changed, "class wins or loses", "classes win or lose")} ${isMultiLabel() ? "decisions" : "images"}; ${count(effect.n_classes - effect.n_changed)} stay as they were.` : `No class wins or loses ${isMultiLabel() ? "a decision" : "an image"}.`),
         effect.classes.length ? changes(effect.classes, [["Class", (row) => classLink(row.class)]], low) : null),
       effect.groups.map(editGroups),
-      [["right_to_wrong", "Right before, wrong now"], ["wrong_to_right", "Wrong before, right now"], ["wrong_to_wrong", "Wrong before and now, in another way"]].map(([kind, title]) => flipsSection(effect.flips[kind], title)),
+      [["right_to_wrong", "Right before, wrong now"], ["wrong_to_right", "Wrong before, right now"], ...(isMultiLabel() ? [] : [["wrong_to_wrong", "Wrong before and now, in another way"]])].map(([kind, title]) => flipsSection(effect.flips[kind], title)),
     ],
   };
 }
@@ -114,7 +115,7 @@ function flipsSection(found, title) {
   const left = found.n_samples - found.samples.length;
   const views = found.samples.map((flip) => ({ index: flip.image, map: flip.map, feature: flip.features[0]?.feature, value: flip.features[0]?.value }));
   return el("section", null,
-    heading(title, `${plural(found.n_samples, "image", "images")}${left > 0 ? `, of which ${count(found.samples.length)} are shown` : ""}. Under each stand the features that changed the call most, by how much each moved the new class above the old one; the heat map is that of the first.`),
+    heading(title, `${isMultiLabel() ? plural(found.n_samples, "decision", "decisions") : plural(found.n_samples, "image", "images")}${left > 0 ? `, of which ${count(found.samples.length)} are shown` : ""}. Under each stand the features that changed the call most, by how much each moved the new class above the old one; the heat map is that of the first.`),
     mapKey(),
     el("div", { class: "cases flips" }, found.samples.map((flip, place) => el("figure", { class: "case" },
       known(flip.image) ? el("button", { type: "button", class: "bare", title: flip.id, onclick: () => openViewer(views, place) }, picture(flip.image, flip.map, flip.id)) : picture(null, null, flip.id),

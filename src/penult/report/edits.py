@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from penult.edit.effects import said
 from penult.edit.kept import kept_effects, kept_mends
 from penult.explain.survey import ShownSample
 from penult.report.album import Album, Shots
@@ -30,9 +31,13 @@ class EditViews:
         self._found = found
         kept, self.warnings = kept_effects(found.run)
         self.effects = [*(given or {}).items(), *kept]
-        self.mends, said = kept_mends(found.run)
-        self.warnings += said
-        self._place = {name: c for c, name in enumerate(found.summary["class_names"])}
+        self.mends, left_out = kept_mends(found.run)
+        self.warnings += left_out
+        names = found.summary["class_names"]
+        self._place = {name: c for c, name in enumerate(names)}
+        if found.dense.multi_label:
+            opposites = {said(name, False): c for c, name in enumerate(names, len(names))}
+            self._place = opposites | self._place
 
     def enter(self, album: Album) -> None:
         """Put the images that flip into an album, as large as mistakes are shown."""
@@ -40,7 +45,7 @@ class EditViews:
         for _, effect in self.effects:
             for flip in self._flips(effect):
                 n = flip["row"]
-                sample = ShownSample(n, flip["id"], int(calls.labels[n]), int(calls.dense[n]))
+                sample = ShownSample(n, flip["id"], *calls.calls(n))
                 mapped = {one["feature"]: one["value"] for one in flip["features"][:1]}
                 album.mistakes.append(((part, n), sample, mapped))
 

@@ -33,6 +33,8 @@ class Findings:
         dense: the network's own head, `network` its rows.
         sparse: rows of the sparse head, or None.
         train, evaluation: features.
+        told_apart: rows and means of what the heads call samples: the classes; of multi-label data
+            also that they are not, see `Verdicts`.
         means: of each class; influence: (n_classes, n_features) of the network's head, see
             `ClassMeans.influence`.
         shown: the features that each class's page shows: those that move the class most in the
@@ -50,9 +52,13 @@ class Findings:
         self.train: Features = run.train()
         self.dense: Head = self.train.require_head()
         self.evaluation: Features = run.evaluation()
-        self.network = HeadRows.of(self.dense)
-        self.sparse = None if choice is None else HeadRows.of(choice.head)
+        several = self.dense.multi_label
+        self.network = HeadRows.of(self.dense, several)
+        self.sparse = None if choice is None else HeadRows.of(choice.head, several)
         self.means = ClassMeans.of(run.moments())
+        self.told_apart = self.network, self.means
+        if several:
+            self.told_apart = self.network.with_opposites(), self.means.with_opposites()
         self.influence: Tensor = self.means.influence(self.network.relative())
         self.deciding: Tensor
         self.shown, self.deciding = self._shown()

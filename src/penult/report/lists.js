@@ -111,13 +111,18 @@ function classesView() {
     pictured && { title: "", cell: (r) => thumbs(item("class", r.c)?.features[0]?.own, 1), kind: "thumbs" },
     { title: "Class", value: (r) => r.low, cell: (r) => classLink(r.c), kind: "who" },
     { title: "Samples", value: (r) => r.n_samples, cell: (r) => count(r.n_samples), kind: "n", down: true, hint: "images of the class that were analysed" },
-    { title: "Network", value: (r) => r.dense, cell: (r) => percent(r.dense), kind: "n", hint: "images of the class that the network (dense head) gets right" },
-    sparse && { title: "Sparse head", value: (r) => r.sparse, cell: (r) => percent(r.sparse), kind: "n", hint: "images of the class that the sparse head gets right" },
+    { title: "Network", value: (r) => r.dense, cell: (r) => percent(r.dense), kind: "n", hint: isMultiLabel() ? "decisions on the class, on all images, that the network (dense head) has right" : "images of the class that the network (dense head) gets right" },
+    sparse && { title: "Sparse head", value: (r) => r.sparse, cell: (r) => percent(r.sparse), kind: "n", hint: isMultiLabel() ? "decisions on the class, on all images, that the sparse head has right" : "images of the class that the sparse head gets right" },
     sparse && { title: "Difference", value: (r) => r.difference, kind: "n wide", hint: `sparse head less network, in percentage points; the dots on one axis from ${percent(low)} to 100%`,
       cell: (r) => [dumbbell(r.dense, r.sparse, low), el("span", { class: "aligned" }, points(r.difference))] },
+    isMultiLabel() && { title: "Average precision", value: (r) => r.average_precision, cell: (r) => percent(r.average_precision), kind: "n", hint: "area under the curve of precision over recall; by guessing, the part of the images that have the class" },
+    isMultiLabel() && { title: "Have it", value: (r) => r.n_eval, cell: (r) => count(r.n_eval), kind: "n", down: true, hint: "evaluated images that have the class" },
+    isMultiLabel() && { title: "Always no", value: (r) => r.always_no, cell: (r) => percent(r.always_no), kind: "n", hint: "right by never giving the class" },
+    isMultiLabel() && { title: "Missed", value: (r) => r.missed, cell: (r) => mistakesLink(r.c, count(r.missed)) || count(r.missed), kind: "n", down: true, hint: "images that have the class and to which the network does not give it" },
+    isMultiLabel() && { title: "False", value: (r) => r.false, cell: (r) => count(r.false), kind: "n", down: true, hint: "images without the class to which the network gives it" },
     { title: "Features", value: (r) => r.features.length, cell: (r) => someFeatures(r.features, r.kept), hint: sparse ? "those that move the class most in the network first; green: kept by the sparse head" : "those that move the class most in the network first", down: true },
-    { title: "Most often taken for", value: (r) => (known(r.confused) ? className(r.confused).toLowerCase() : null), cell: (r) => classLink(r.confused), kind: "who" },
-    { title: "Reason", value: (r) => r.reason, cell: (r) => short(r.reason), kind: "n", hint: "features that guarantee a prediction of the network (a sufficient reason), median of its images" },
+    !isMultiLabel() && { title: "Most often taken for", value: (r) => (known(r.confused) ? className(r.confused).toLowerCase() : null), cell: (r) => classLink(r.confused), kind: "who" },
+    !isMultiLabel() && { title: "Reason", value: (r) => r.reason, cell: (r) => short(r.reason), kind: "n", hint: "features that guarantee a prediction of the network (a sufficient reason), median of its images" },
   ].filter(Boolean);
   const some = classes.some((r) => hasImages(r.c));
   const presets = some && classes.some((r) => !hasImages(r.c)) ? [["", "With images"], ["all", "All"]] : null;
@@ -162,7 +167,7 @@ function featuresView(preset) {
     sparse && { title: "Kept for", value: (r) => r.readers, cell: (r) => classes(r.readers, "no class"), kind: "n", down: true, hint: "classes of the sparse head that read it" },
     { title: "Strongest in", value: (r) => (known(r.best) ? className(r.best).toLowerCase() : null), cell: (r) => classLink(r.best), kind: "who" },
     { title: "Mean", value: (r) => r.mean, cell: (r) => number(r.mean), kind: "n", down: true },
-    { title: "Between classes", value: (r) => r.share, cell: (r) => percent(r.share), kind: "n", down: true, hint: "part of its variance that lies between the classes" },
+    !isMultiLabel() && { title: "Between classes", value: (r) => r.share, cell: (r) => percent(r.share), kind: "n", down: true, hint: "part of its variance that lies between the classes" },
     { title: "Remarks", value: (r) => (r.dead ? 0 : r.flat ? 1 : known(r.twin) ? 2 : null), cell: featureMarks },
   ].filter(Boolean);
   const largest = largestOf(features.map((r) => r.evidence));
@@ -198,7 +203,8 @@ function extent(rows, kind, total, text) {
 }
 
 function mistakesText({ rows, n_samples: among, n_both: both, n_only_dense: dense, n_only_sparse: sparse }) {
-  const text = `${plural(both + dense + sparse, "mistake", "mistakes")} among ${plural(among, "image", "images")}.`;
+  const judged = isMultiLabel() ? plural(among, "decision, one for each image and class", "decisions, one for each image and class") : plural(among, "image", "images");
+  const text = `${plural(both + dense + sparse, "mistake", "mistakes")} among ${judged}.`;
   const parts = [extent(rows, "both", both, hasSparse() ? "both the network and the sparse head get" : "the network gets"), extent(rows, "only-dense", dense, "only the network gets"),
     extent(rows, "only-sparse", sparse, "only the sparse head gets")].filter(Boolean);
   return rows.length ? `${text} Shown in this order: ${parts.join("; ")}.` : text;
@@ -211,13 +217,13 @@ function mistakesView(label) {
   const asked = known(label) ? String(label) : "";
   if (state.label !== asked) Object.assign(state, { kind: "", label: asked, shown: 0 });
   const rows = mistakes.rows.map((row, index) => ({ ...row, index }));
-  const labels = [...new Set([...rows.map((row) => row.label), ...(asked ? [label] : [])])].sort((a, b) => a - b);
+  const labels = [...new Set([...rows.map((row) => (isMultiLabel() ? row.label % about().classes.length : row.label)), ...(asked ? [label] : [])])].sort((a, b) => a - b);
   const grid = el("div", { class: "cases" });
   const after = el("div");
   const counted = el("span", { class: "counted", role: "status" });
   const fill = () => {
     const fits = rows.filter((row) => (!state.kind || row.kind === state.kind)
-      && (state.label === "" || row.label === Number(state.label)));
+      && (state.label === "" || isMistakeOf(row, Number(state.label))));
     grid.replaceChildren();
     counted.textContent = fits.length === rows.length ? count(rows.length) : `${count(fits.length)} of ${count(rows.length)}`;
     const none = !rows.length ? "No mistakes are shown in this page." : state.kind ? "Nothing matches." : "No mistake of this class is shown in this page.";
@@ -240,7 +246,7 @@ function mistakesView(label) {
       el("div", { class: "heading" }, el("h1", { tabindex: "-1" }, "Mistakes"), el("p", null, mistakesText(mistakes))),
       rows.length ? el("div", { class: "filter" },
         hasSparse() && choose("kind", "Show", [["", "All mistakes"], ...Object.entries(KINDS)]),
-        choose("label", "Label", [["", "All classes"], ...labels.map((c) => [String(c), className(c)])]), counted) : null,
+        choose("label", isMultiLabel() ? "Class" : "Label", [["", "All classes"], ...labels.map((c) => [String(c), className(c)])]), counted) : null,
       grid, after,
     ],
   };
@@ -250,6 +256,6 @@ function mistakeCard(row) {
   const said = row.kind === "only-dense" ? row.dense : row.sparse;
   return el("a", { class: `case ${row.kind}`, href: `#mistake/${row.index}` }, picture(row.image, null, row.id),
     el("span", { class: "said" }, el("bdi", { title: className(row.label) }, className(row.label)),
-      el("span", { class: "as" }, "taken for"), el("bdi", { title: className(said) }, className(said))),
+      el("span", { class: "as" }, takenFor()), el("bdi", { title: className(said) }, className(said))),
     hasSparse() && el("span", { class: "mark" }, SHORT_KINDS[row.kind]));
 }

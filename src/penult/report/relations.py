@@ -25,12 +25,14 @@ class ClassMeans:
         counts: (n_classes,), samples of each class.
         compared: (n_classes,) bool, whether there are samples both of the class and of others;
             without, one of the two means is zeros that say nothing.
+        n_samples: in all.
     """
 
     means: Tensor
     elsewhere: Tensor
     counts: Tensor
     compared: Tensor
+    n_samples: int
 
     @classmethod
     def of(cls, moments: Moments) -> ClassMeans:
@@ -39,7 +41,17 @@ class ClassMeans:
         others = (n - counts).clamp(min=1)[:, None]
         elsewhere = (moments.total - moments.sums) / others
         compared = (counts > 0) & (counts < n)
-        return cls(moments.class_means(), elsewhere, moments.counts, compared)
+        return cls(moments.class_means(), elsewhere, moments.counts, compared, n)
+
+    def with_opposites(self) -> ClassMeans:
+        """The classes, then for each the samples that do not have it, as classes of their own."""
+        return ClassMeans(
+            torch.cat([self.means, self.elsewhere]),
+            torch.cat([self.elsewhere, self.means]),
+            torch.cat([self.counts, self.n_samples - self.counts]),
+            self.compared.repeat(2),
+            self.n_samples,
+        )
 
     def influence(self, weight: Tensor) -> Tensor:
         """How far each feature moves each class's logit up for the class's own samples.
@@ -80,7 +92,7 @@ class Relations:
         mean: (n_features,), of all samples.
         share: (n_features,), fraction of the variance that lies between the classes, less what
             chance alone would put there (epsilon squared, Kelley 1935); NaN where nothing varies,
-            and where fewer than two classes have samples.
+            where fewer than two classes have samples, and where classes share samples.
         dead: (n_features,) bool, features that never change.
         flat: (n_features,) bool, features that hardly differ between classes.
         twins: (n_features,) int64, the feature that each duplicates, -1 for none.
@@ -109,7 +121,7 @@ class Relations:
         n_filled = int((counts > 0).sum())
         chance = (n_filled - 1) * within / max(n - n_filled, 1)
         share = ((between - chance) / variance).clamp(0, 1)
-        share[dead | (n_filled < 2)] = torch.nan
+        share[dead | (n_filled < 2) | moments.overlapping] = torch.nan
         scale = variance.sqrt()
         scale[dead] = torch.inf
         correlation = covariance / torch.outer(scale, scale)

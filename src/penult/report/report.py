@@ -61,7 +61,6 @@ class Report:
         if dense and (k is not None or select is not None):
             raise InputError("--dense leaves the sparse heads out: give it without -k and --select")
         run = run if isinstance(run, Run) else Run.open(run)
-        run.train().require_one_label("the report")
         choice = None if dense else choose_head(run, k, select)
         data = build(run, choice, pictures or PictureOptions(), effects)
         return cls(data, "edit/0" if effects else "summary")

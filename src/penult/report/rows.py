@@ -22,14 +22,16 @@ class HeadRows:
         weight: (n_classes, n_features) float64.
         read: (n_classes, n_features) bool, which features a class reads.
         bias: (n_classes,) float64.
+        multi_label: whether each class is decided by itself, so that weights are not compared.
     """
 
     weight: Tensor
     read: Tensor
     bias: Tensor
+    multi_label: bool = False
 
     @classmethod
-    def of(cls, head: Head | SparseHead) -> HeadRows:
+    def of(cls, head: Head | SparseHead, multi_label: bool = False) -> HeadRows:
         """The rows of a head, dense or sparse."""
         if isinstance(head, SparseHead):
             weight = head.dense_weight().detach().double()
@@ -39,21 +41,31 @@ class HeadRows:
             weight = head.weight.detach().double()
             read = torch.ones_like(weight, dtype=torch.bool)
         bias = head.bias.detach().double()
-        if len(weight) == 2:
+        if len(weight) == 2 and not multi_label:
             weight, bias, read = weight - weight.flip(0), bias - bias.flip(0), read | read.flip(0)
-        return cls(weight, read, bias)
+        return cls(weight, read, bias, multi_label)
+
+    def with_opposites(self) -> HeadRows:
+        """Rows of the classes, then of as many that are not to give them, whose logits are 0."""
+        weight, read, bias = (
+            torch.cat([part, torch.zeros_like(part)])
+            for part in (self.weight, self.read, self.bias)
+        )
+        return HeadRows(weight, read, bias, True)
 
     @property
     def differences(self) -> bool:
         """Whether each row is the difference of two classes."""
-        return len(self.weight) == 2
+        return len(self.weight) == 2 and not self.multi_label
 
     def relative(self) -> Tensor:
         """(n_classes, n_features) weights less the mean of all classes': what tells a class apart.
 
-        A weight that all classes have adds the same to all logits, which changes no probability.
+        A weight that all classes have adds the same to all logits, which changes no probability,
+        but where each class is decided by itself.
         """
-        return self.weight if self.differences else self.weight - self.weight.mean(0)
+        alone = self.differences or self.multi_label
+        return self.weight if alone else self.weight - self.weight.mean(0)
 
     def between(self, c: int, d: int, change: Tensor) -> list[tuple[int, float]]:
         """What a change (n_features,) of the features adds to logit c − logit d, by feature.

@@ -78,7 +78,7 @@ function picture(index, map, name) {
 }
 
 function describe(image) {
-  return known(image.class) ? `${image.id}, ${className(image.class)}` : image.id;
+  return known(image.class) ? `${image.id}, ${calledName(image.class)}` : image.id;
 }
 
 // shots: [[image, value, map], ...] of `feature`; own: the class whose page this is, if it is one.
@@ -88,11 +88,11 @@ function strip(shots, feature, own) {
   return el("div", { class: "strip", style: { "--n": Math.max(shots.length, 4) } }, views.map((view, place) => {
     const image = item("image", view.index);
     const title = image ? `${describe(image)} · feature ${feature}: ${number(view.value)}` : "";
-    const other = image && known(image.class) && image.class !== own;
+    const other = image && known(image.class) && !isCalled(image.class, own);
     return el("figure", { class: "shot" },
       el("button", { type: "button", title, onclick: () => openViewer(views, place) }, picture(view.index, view.map)),
       el("figcaption", null, el("b", null, number(view.value)),
-        other && el("bdi", { title: className(image.class) }, className(image.class))));
+        other && el("bdi", { title: calledName(image.class) }, calledName(image.class))));
   }));
 }
 
@@ -110,8 +110,8 @@ function openViewer(views, place) {
       el("div", { class: "facts-of" },
         el("p", { class: "id" }, el("bdi", null, image?.id || "no image")),
         el("dl", { class: "facts" },
-          image && known(image.class) && fact("Label", classLink(image.class)),
-          image && known(image.predicted) && fact("The network says", classLink(image.predicted)),
+          image && known(image.class) && fact(isMultiLabel() ? "Labels" : "Label", calledLinks(image.class)),
+          image && known(image.predicted) && fact("The network says", calledLinks(image.predicted)),
           known(view.value) && fact(["Feature ", featureLink(view.feature)], number(view.value))),
         el("div", { class: "row" }, step(-1, "Previous image", "←"), step(1, "Next image", "→"),
           el("button", { type: "button", class: "tool close", onclick: () => dialog.close() }, "Close"))));

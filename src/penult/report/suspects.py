@@ -38,7 +38,7 @@ class SuspectViews:
             document = None
         if document is not None:
             same = document["part"] == found.eval_part
-            same &= document["n_samples"] == len(found.verdicts.labels)
+            same &= document["n_samples"] == found.verdicts.n_samples
             if same and document["head"].split()[-1] == found.dense.fingerprint().split()[-1]:
                 self._document = document
             else:
@@ -66,8 +66,7 @@ class SuspectViews:
                 for shown in row["samples"][side]:
                     n = shown["row"]
                     calls = self._found.verdicts
-                    label, said = int(calls.labels[n]), int(calls.dense[n])
-                    samples[part, n] = ShownSample(n, shown["id"], label, said)
+                    samples[part, n] = ShownSample(n, shown["id"], *calls.calls(n))
         return samples
 
     def document(self, shots: Shots) -> dict[str, Any] | None:
