@@ -428,6 +428,7 @@ def test_the_conclusion_says_where_the_few_features_fail(
             "evaluated_on": "eval",
             "n_eval_samples": 1000,
             "dense_accuracy": 0.9,
+            "multi_label": False,
             "commonest": {"class": 1, "accuracy": 0.625},
         },
         "head": head,
