@@ -1,8 +1,9 @@
 """What users' data, networks and files do to penult: every attempt, and what came of it.
 
 `python bench/robustness.py` runs the cases beside the project (../shared/cases, if they are there)
-and the attempts of this file, and writes docs/benchmarks/robustness.md. `--only NAME,…` runs some;
-`--kept FILE` keeps outcomes there, so that the rest may run another time.
+and the attempts of this file, and writes docs/benchmarks/robustness.md. `--kept FILE` keeps each
+outcome there as soon as it is known, and what is kept is not run again; `--only NAME,…` runs these,
+kept or not.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from penult.data.class_list import class_list
@@ -29,12 +31,23 @@ from penult.data.classes import align_classes
 from penult.data.open import batches, open_data
 from penult.data.transform import Transform
 from penult.errors import InputError
+from penult.features.features import Features
+from penult.runs.analyze import analyze_features
 
 ROOT = Path(__file__).resolve().parent.parent
 CASES = ROOT.parent / "shared" / "cases"
 PAGE = ROOT / "docs" / "benchmarks" / "robustness.md"
 LIMIT = 400
-SHOWN = 240
+SHOWN = 300
+# Cases that analyse several things into one --out, which alone would be refused.
+FRESH = {
+    "checkpoint-reparametrised",
+    "cosine-heads",
+    "grey-networks",
+    "one-logit",
+    "tensor-layout",
+    "wordnet-folders",
+}
 
 HEIC = b"\0\0\0\x18ftypheic" + bytes(40)
 RAW = Transform(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
@@ -44,17 +57,21 @@ Row = tuple[str, str]  # what was tried, what came
 
 def run_case(path: Path) -> list[Row]:
     """Run a script that prints `$ penult …`, what penult said, and how it ended."""
-    penult = Path(sys.executable).with_name("penult")
-    try:
-        done = subprocess.run(
-            [sys.executable, str(path)],
-            capture_output=True,
-            text=True,
-            timeout=LIMIT,
-            env={**os.environ, "PENULT": str(penult), "OMP_NUM_THREADS": "1"},
-        )
-    except subprocess.TimeoutExpired:
-        return [("the whole case", f"did not end within {LIMIT} s")]
+    with tempfile.TemporaryDirectory() as place:
+        try:
+            done = subprocess.run(
+                [sys.executable, str(path)],
+                capture_output=True,
+                text=True,
+                timeout=LIMIT,
+                env={
+                    **os.environ,
+                    "PENULT": str(programs(Path(place), fresh=path.stem in FRESH)),
+                    "OMP_NUM_THREADS": "1",
+                },
+            )
+        except subprocess.TimeoutExpired:
+            return [("the whole case", f"did not end within {LIMIT} s")]
     rows: list[Row] = []
     said: list[str] = []
     command = "from Python"
@@ -66,6 +83,16 @@ def run_case(path: Path) -> list[Row]:
             rows.append((command, outcome(said)))
         command, said = line.removeprefix("$ "), []
     return rows or [("the whole case", f"ended with {done.returncode} and printed nothing")]
+
+
+def programs(place: Path, *, fresh: bool) -> Path:
+    """Write the program penult, and Python beside it; `fresh` replaces what analyze finds."""
+    here = Path(sys.executable)
+    added = '[ "$1" = analyze ] && set -- "$@" --overwrite' if fresh else ":"
+    for name, first in (("penult", added), ("python", ":")):
+        (place / name).write_text(f'#!/bin/sh\n{first}\nexec "{here.with_name(name)}" "$@"\n')
+        (place / name).chmod(0o755)
+    return place / "penult"
 
 
 def outcome(said: list[str]) -> str:
@@ -155,6 +182,24 @@ def placed(names: list[str], n_classes: int, given: str | None = None) -> Callab
     return attempt
 
 
+def few(n_samples: int, n_classes: int, n_features: int = 64) -> Callable[[Path], str]:
+    """An attempt: an analysis, with heads, of very few samples."""
+
+    def attempt(root: Path) -> str:
+        generator = torch.Generator().manual_seed(1)
+        weight = torch.randn(n_classes, n_features, generator=generator)
+        labels = torch.arange(n_samples) % n_classes
+        noise = torch.randn(n_samples, n_features, generator=generator)
+        features = Features.of((noise + 3 * weight[labels]).relu(), labels, weight)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            path = analyze_features(features, None, root / "run").summary()["path"]
+        heads = f"heads of {', '.join(str(row['k']) for row in path)} features per class"
+        return "; ".join([heads, *(str(warning.message) for warning in said)])
+
+    return attempt
+
+
 def items(make: Callable[[int], Any]) -> Callable[[Path], str]:
     """An attempt: a data set of such items."""
     return lambda _: looked_at([make(i) for i in range(6)])
@@ -188,6 +233,8 @@ ATTEMPTS: dict[str, Callable[[Path], str]] = {
     "samples with a vector of labels": items(lambda i: (IMAGE, [0, 1, 0])),
     "samples with two labels at once": items(lambda i: (IMAGE, [0, 1, 1])),
     "samples with words as labels": items(lambda i: (IMAGE, "cat")),
+    "one sample per class, 10 classes": few(10, 10),
+    "three samples of two classes": few(3, 2),
     "a dict without an image": items(lambda i: {"text": "x", "label": 1}),
 }
 
@@ -208,7 +255,8 @@ def page(kept: dict[str, list[Row]]) -> str:
         "# Robustness: what was tried, and what came of it",
         "",
         "Each row is something that users do, run as they would, with penult's own words on what "
-        "came of it.",
+        "came of it. Where a case analyses several things into one `--out`, `--overwrite` is "
+        "added.",
         "Written by `python bench/robustness.py`.",
         "",
         "| case | tried | what came |",
@@ -239,14 +287,15 @@ def main() -> None:
     scripts = {path.stem: path for path in sorted(CASES.glob("*.py"))}
     kept: dict[str, list[Row]] = {}
     for name in [*scripts, *ATTEMPTS]:
-        if asked and (name if name in scripts else "data") not in asked:
-            if name in earlier:
-                kept[name] = earlier[name]
-            continue
-        print(name, file=sys.stderr, flush=True)
-        kept[name] = run_case(scripts[name]) if name in scripts else attempt(name)
-    if given.kept:
-        given.kept.write_text(json.dumps(kept, indent=1))
+        kind = name if name in scripts else "data"
+        wanted = kind in asked if asked else name not in earlier
+        if wanted:
+            print(name, file=sys.stderr, flush=True)
+            earlier[name] = run_case(scripts[name]) if name in scripts else attempt(name)
+            if given.kept:
+                given.kept.write_text(json.dumps(earlier, indent=1))
+        if name in earlier:
+            kept[name] = earlier[name]
     PAGE.write_text(page(kept))
 
 
