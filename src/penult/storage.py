@@ -112,6 +112,28 @@ def not_written(path: Path, error: BaseException) -> NotWrittenError:
     return NotWrittenError(f"{path} could not be written: {reason}")
 
 
+def check_writable(path: Path) -> None:
+    """Refuse a file or folder that cannot be written, before work whose result would be lost.
+
+    Raises:
+        NotWrittenError: the disk is full or read-only.
+    """
+    if path.is_dir():
+        probe = temporary_beside(path / "probe")
+    else:
+        probe = temporary_beside(next(p for p in path.absolute().parents if p.exists()) / "probe")
+    try:
+        with probe.open("xb") as file:
+            file.write(bytes(4096))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise not_written(path, error) from error
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
+
+
 def _flush_folder(folder: Path) -> None:
     # Without this the rename itself may be lost when the power fails. Not every system allows it.
     with suppress(OSError):

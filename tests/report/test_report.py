@@ -260,7 +260,9 @@ def test_hostile_names_and_vanished_images(
     pictures = document["pictures"]
     n_gone = 7 + 5 - len([f for f in files[:7] if f.parent == files[-1].parent])
     assert pictures["n_missing"] == n_gone
-    assert f"{n_gone} of {pictures['n_images']} images are gone: say with --data" in said.err
+    assert (
+        f"{n_gone} of {pictures['n_images']} images are gone or can no longer be read" in said.err
+    )
     assert len(pictures["missing"]) == min(20, n_gone)
     html = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     for width in (360, 1440):

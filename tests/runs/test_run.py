@@ -62,7 +62,7 @@ def test_a_run_of_something_else_is_refused_and_named(tmp_path: Path, key: str) 
     other = IDENTITY | {key: "new"}
     old = IDENTITY[key]
     with (
-        pytest.raises(InputError, match=rf"of another {key} \({old}; now new\): .*--overwrite"),
+        pytest.raises(InputError, match=rf"differs in its {key} \({old}; now new\): .*--overwrite"),
         claim(tmp_path / "run", other, {}, overwrite=False),
     ):
         pass

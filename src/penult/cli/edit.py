@@ -26,6 +26,7 @@ from penult.explain.gallery import PictureOptions
 from penult.report.report import Report
 from penult.runs.run import Run
 from penult.runs.tune.folder import selection
+from penult.storage import check_writable
 
 THIS = "this edit"  # what its report calls an edit that has no folder
 
@@ -124,6 +125,9 @@ def edit(
         raise InputError(f"{out} is a file: expected a folder for the edited head")
     if page is not None and page.is_dir():
         raise InputError(f"{page} is a folder: expected the name of a page")
+    for place in (out, page):
+        if place is not None:
+            check_writable(place)
     names = opened.summary()["class_names"]
     first = Recipe(()) if recipe is None else Recipe.load(recipe)
     if undo:

@@ -13,7 +13,7 @@ from penult.cli.output import print_json
 from penult.cli.pages import added_page, path_page, print_page
 from penult.cli.spread import spread
 from penult.cli.values import seconds_of, sizes_of
-from penult.errors import InputError
+from penult.errors import InputError, NotWrittenError
 from penult.features.features import Features
 from penult.features.unlabelled import open_unlabelled
 from penult.heads.cross_fit import affordable_folds
@@ -25,6 +25,7 @@ from penult.heads.plan import SIZES, Plan
 from penult.measure.groups import groups_document, write_groups_document
 from penult.runs.fitted import Clock, add_heads, complete_path, fitted_sizes
 from penult.runs.run import Run
+from penult.storage import check_writable, not_written
 from penult.text import duration
 
 INTERRUPTED = 130
@@ -67,6 +68,7 @@ def fit(
     held_out = Features.open(eval_) if eval_ is not None else None
     more = open_unlabelled(also, found) if also is not None else None
     require_folder(out)
+    check_writable(out)
     n_samples = found.n_samples + (0 if more is None else more.n_samples)
     n_classes = found.require_head().n_classes
     n_folds = affordable_folds(n_samples, found.n_features, n_classes)
@@ -170,7 +172,13 @@ def _more(tolerance: float) -> str:
 def _finish(path: HeadPath, out: Path, tolerance: float | None, as_json: bool) -> None:
     """Write the heads, and print what they are."""
     document: dict[str, Any] = path.document()
-    path.save(out)
+    lost: NotWrittenError | None = None
+    try:
+        path.save(out)
+    except NotWrittenError as error:
+        lost = error  # what minutes have found is printed before it is said
+    except OSError as error:
+        lost = not_written(out, error)
     if path.judge.warning:
         warn(path.judge.warning)
     if tolerance is not None:
@@ -180,6 +188,9 @@ def _finish(path: HeadPath, out: Path, tolerance: float | None, as_json: bool) -
             warn(pick.why)
     if as_json:
         print_json(document)
-        return
-    print_page(path_page(document))
-    print(f"\nHeads: {out / 'heads'}")
+    else:
+        print_page(path_page(document))
+    if lost is not None:
+        raise lost
+    if not as_json:
+        print(f"\nHeads: {out / 'heads'}")

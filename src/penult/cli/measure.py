@@ -25,6 +25,7 @@ from penult.measure.groups import groups_document
 from penult.measure.plots import plot_comparison, plot_layers, plot_measures, require_plots
 from penult.measure.tables import comparison_page, layers_page, measures_page
 from penult.runs.run import Run
+from penult.storage import check_writable
 
 
 @spread
@@ -49,6 +50,7 @@ def measure(
     settings = Settings(fractions, k, tolerance, seed)
     if plots is not None:
         require_plots(plots)
+        check_writable(plots)
     if layers.asked:
         if len(what) != 2 or compare:
             raise InputError(

@@ -20,7 +20,7 @@ from penult.edit.edited_run import save_head, save_network
 from penult.edit.mends import MENDS, best_mend, compare_mends, fitted_mend
 from penult.errors import InputError
 from penult.runs.run import Run
-from penult.storage import write_json
+from penult.storage import check_writable, write_json
 from penult.text import percent
 
 Attribute = Annotated[str, option("Attribute whose groups are to be treated alike.", "--groups")]
@@ -55,6 +55,8 @@ def mend(
     opened = Run.open(run)
     if out is not None and out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file: expected a folder for the mended head")
+    if out is not None:
+        check_writable(out)
     if name is not None and name not in [one.name for one in MENDS]:
         known = ", ".join(one.name for one in MENDS)
         raise InputError(f"--name: no mend is called {name!r}; there are {known}")

@@ -23,6 +23,7 @@ from penult.explain.page import explanation_page
 from penult.plotting import require_picture
 from penult.report.report import Report
 from penult.runs.run import Run
+from penult.storage import check_writable
 
 SEVERAL = "penult-explanations/1"
 
@@ -43,6 +44,7 @@ def report(
     page = out or opened.report_file
     if page.is_dir():
         raise InputError(f"{page} is a folder: expected the name of a page")
+    check_writable(page)
     with progress_bars("opening the run") as heard:
         made = Report.of(
             opened,
@@ -63,8 +65,8 @@ def report(
     pictures = made.document["pictures"]
     if pictures["n_missing"]:
         warn(
-            f"{pictures['n_missing']:,} of {pictures['n_images']:,} images are gone: say with "
-            "--data or --eval where they are now"
+            f"{pictures['n_missing']:,} of {pictures['n_images']:,} images are gone or can no "
+            "longer be read: say with --data or --eval where they are now"
         )
     if as_json:
         print_json(made.document)
@@ -91,6 +93,7 @@ def explain(
     opened = Run.open(run)
     if out is not None:
         require_picture(out)
+        check_writable(out)
     with progress_bars("explaining"):
         each = Explanation.each(
             opened,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from penult.edit.pooled import FEWEST_POOLED, pooled_suspects
 from penult.edit.setting import EditSetting
 from penult.edit.suspects import FEWEST, Direction, described_pair, find_suspects
 from penult.edit.verdicts import latest
-from penult.errors import InputError
+from penult.errors import InputError, NotWrittenError
 from penult.runs.groups import evaluated_part, groups_of
 from penult.runs.run import Run
 from penult.storage import read_json, write_json
@@ -109,8 +110,11 @@ def find_shortcuts(
         "pairs": rows,
         "pooled": pooled,
     }
-    with run.writing():
-        write_json(run.folder / "shortcuts.json", document)
+    try:
+        with run.writing():
+            write_json(run.folder / "shortcuts.json", document)
+    except NotWrittenError as error:
+        warnings.warn(f"what was found is not kept in the run: {error}", stacklevel=2)
     return with_verdicts(run, document)
 
 

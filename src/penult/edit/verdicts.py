@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ from penult.edit.edit import Edit
 from penult.edit.setting import class_index, feature_index
 from penult.errors import InputError
 from penult.runs.run import Run
+from penult.storage import not_written
 from penult.text import one_line
 
 FORMAT = "penult-verdicts/1"
@@ -98,13 +100,27 @@ def add_verdict(
     try:
         with run.writing():
             torn = path.is_file() and not path.read_bytes().endswith(b"\n") and path.stat().st_size
-            with path.open("a", encoding="utf-8") as file:
-                file.write(f"\n{line}" if torn else line)
-                file.flush()
-                os.fsync(file.fileno())
+            size = path.stat().st_size if path.is_file() else None
+            try:
+                with path.open("a", encoding="utf-8") as file:
+                    file.write(f"\n{line}" if torn else line)
+                    file.flush()
+                    os.fsync(file.fileno())
+            except OSError:
+                _undo(path, size)
+                raise
     except OSError as error:
-        raise InputError(f"{path} could not be written: {error}") from error
+        raise not_written(path, error) from error
     return made
+
+
+def _undo(path: Path, size: int | None) -> None:
+    """Take away what was appended to a file of that size, None for a new one."""
+    with suppress(OSError):
+        if size is None:
+            path.unlink(missing_ok=True)
+        else:
+            os.truncate(path, size)
 
 
 def verdicts_of(run: Run) -> list[Verdict]:

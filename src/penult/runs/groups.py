@@ -131,12 +131,14 @@ def add_groups(run: Run, table: GroupsTable, part: str | None = None) -> Matched
     _require_a_match(run, table, rows, ids, len(unknown))
     without = {}
     with run.writing():
-        for name in rows:
-            groups_file(run, name).unlink(missing_ok=True)
         for name, found in rows.items():
             without[name] = (found < 0).nonzero()[:, 0].tolist()
             if len(without[name]) < len(found):
                 table.groups(found).save(groups_file(run, name))
+        # Earlier ones go when the new are there, so that a full disk loses neither.
+        for name, found in rows.items():
+            if len(without[name]) == len(found):
+                groups_file(run, name).unlink(missing_ok=True)
     names = [key for key in table.keys if key in unknown]
     return Matched(
         tuple(table.attributes),

@@ -226,13 +226,23 @@ def reopen_images(run: Run, part: str, places: Places | None = None) -> Chosen:
         raise InputError(
             f"the images of {run.folder} cannot be opened ({error}): give {option}"
         ) from error
+    features = run.train() if part == "data" else run.evaluation()
     if data.fingerprint != about["fingerprint"]:
         raise InputError(
-            f"{where} no longer holds the images of {run.folder}: files or labels have changed "
-            f"since; give the run's own with {option}, or analyse anew"
+            f"{where} no longer holds the images of {run.folder}: {_changed(data, features)}; "
+            f"give the run's own with {option}, or analyse anew"
         )
-    features = run.train() if part == "data" else run.evaluation()
     return matched_images(data, features)
+
+
+def _changed(data: ImageData, features: Features) -> str:
+    """What differs between images and those that features were made from, in words."""
+    there, known = {data.id(i) for i in range(len(data))}, features.ids()
+    gone = [name for name in known if name not in there]
+    if not gone:
+        return "files or labels have changed since"
+    are = "is" if len(gone) == 1 else "are"
+    return f"{len(gone):,} of {len(known):,} {are} gone, the first: {gone[0]}"
 
 
 def images_of(run: Run, part: str, places: Places | None = None) -> ImageData | None:

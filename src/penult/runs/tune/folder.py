@@ -18,7 +18,7 @@ from penult.heads.sparse_head import SparseHead, accuracies
 from penult.network.replace import replace_head
 from penult.runs.reopen import Places, load_as, reopen_network
 from penult.runs.run import Run
-from penult.storage import read_json, write_json
+from penult.storage import check_writable, not_written, read_json, write_json
 from penult.text import some
 
 FORMAT = "penult-tune/1"
@@ -99,7 +99,11 @@ def claim_tuned(
     """Hold the folder of one tuning; gives what `tune.json` says so far."""
     path = folder / "tune.json"
     document = {"format": FORMAT, "complete": False, "identity": dict(identity), **about}
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        check_writable(folder)
+    except OSError as error:
+        raise not_written(folder, error) from error
     try:
         with FileLock(folder / ".lock", timeout=0):
             if path.exists():
