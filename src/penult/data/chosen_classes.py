@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from penult.data.class_list import class_list
 from penult.data.classes import ClassPlaces
 from penult.data.image import UNLABELLED, ImageData, ImageFaultError, Label, Loaded
+from penult.data.some_images import SomeImages
 from penult.errors import InputError
 from penult.text import some
 
@@ -39,7 +39,7 @@ def chosen_classes(asked: str, places: ClassPlaces, *data: ImageData | None) -> 
     return tuple(sorted(found))
 
 
-class ClassImages(ImageData):
+class ClassImages(SomeImages):
     """The images of some classes, which are counted anew from 0.
 
     Where samples can have several, all of them stay, and are asked about these classes only.
@@ -51,41 +51,28 @@ class ClassImages(ImageData):
     """
 
     def __init__(self, data: ImageData, kept: Sequence[int], names: Sequence[str]) -> None:
-        self._data = data
+        inside = np.ones(len(data), dtype=bool)
+        if data.labels is not None and not data.multi_label:
+            inside = np.isin(data.labels, kept)
+        super().__init__(data, np.flatnonzero(inside))
         self._names = names
         self._numbers = {number: i for i, number in enumerate(kept)}
-        self.labelled = data.labelled
-        self.class_names = tuple(names[i] for i in kept) if data.labelled else None
-        self.labels: NDArray[Any] | None = None
-        self.multi_label = data.multi_label
         self._kept = list(kept)
-        self._positions = np.arange(len(data))
-        if data.labels is not None and data.multi_label:
-            self.labels = data.labels[:, self._kept]
-        elif data.labels is not None:
-            self._positions = np.flatnonzero(np.isin(data.labels, kept))
-            self.labels = np.searchsorted(kept, data.labels[self._positions]).astype(np.int64)
-        self.fingerprint = data.fingerprint
+        self.named_by_folders = False
+        self.class_names = tuple(names[i] for i in kept) if data.labelled else None
+        if self.labels is not None:
+            several = data.multi_label
+            own = self.labels[:, self._kept] if several else np.searchsorted(kept, self.labels)
+            self.labels = own if several else own.astype(np.int64)
         n_left = len(data) - len(self)
         left_out = f"{n_left:,} images of other classes than --classes are left out"
         self.notes = (*data.notes, *([left_out] if n_left else []))
         if not len(self):
             raise InputError(f"no image is of the classes {some(list(self.class_names or ()))}")
 
-    def __len__(self) -> int:
-        return len(self._positions)
-
-    def id(self, index: int) -> str:
-        """The sample's name."""
-        return self._data.id(int(self._positions[index]))
-
-    def load(self, index: int) -> Loaded:
-        """The sample's image."""
-        return self._data.load(int(self._positions[index]))
-
     def sample(self, index: int) -> tuple[Loaded, Label]:
         """The image of a sample and its label among these classes."""
-        image, label = self._data.sample(int(self._positions[index]))
+        image, label = super().sample(index)
         if isinstance(label, np.ndarray):
             return image, label[self._kept]
         if label == UNLABELLED:
@@ -97,8 +84,7 @@ class ClassImages(ImageData):
 
     def describe(self) -> dict[str, Any]:
         """What the data say, with the numbers of these classes."""
-        own = {"n_samples": len(self), "n_classes": len(self._numbers), "notes": list(self.notes)}
-        return {**self._data.describe(), **own}
+        return {**super().describe(), "n_classes": len(self._numbers)}
 
 
 def _present(images: ImageData) -> set[int]:

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, IterableDataset
 
-from penult.data.image import ImageData, Label, Loaded
+from penult.data.image import ImageData
+from penult.data.some_images import SomeImages
 from penult.errors import InputError
 
 
-class LimitedImages(ImageData):
+class LimitedImages(SomeImages):
     """Some samples of other data, spread evenly over their order.
 
     Args:
@@ -23,39 +24,16 @@ class LimitedImages(ImageData):
     """
 
     def __init__(self, data: ImageData, limit: int) -> None:
-        self._data = data
+        super().__init__(data, np.unique(np.linspace(0, len(data) - 1, limit).astype(int)))
         self._limit = limit
-        self._positions = np.unique(np.linspace(0, len(data) - 1, limit).astype(int))
-        self.named_by_folders = data.named_by_folders
-        self.labelled = data.labelled
-        self.multi_label = data.multi_label
-        self.class_names = data.class_names
-        self.labels = None if data.labels is None else data.labels[self._positions]
         self.fingerprint = f"{data.fingerprint} limit {limit}"
         part = f"{len(self):,} of {len(data):,} samples are taken, spread evenly (--limit {limit})"
         self.notes = (*data.notes, part)
 
-    def __len__(self) -> int:
-        return len(self._positions)
-
-    def id(self, index: int) -> str:
-        """The sample's name."""
-        return self._data.id(int(self._positions[index]))
-
-    def load(self, index: int) -> Loaded:
-        """The sample's image."""
-        return self._data.load(int(self._positions[index]))
-
-    def sample(self, index: int) -> tuple[Loaded, Label]:
-        """The image of a sample and its label."""
-        return self._data.sample(int(self._positions[index]))
-
     def describe(self) -> dict[str, Any]:
         """What the data say, with the number of these samples."""
-        about = self._data.describe()
-        about["options"] = {**about.get("options", {}), "limit": self._limit}
-        own = {"n_samples": len(self), "notes": list(self.notes), "fingerprint": self.fingerprint}
-        return {**about, **own}
+        about = super().describe()
+        return {**about, "options": {**about.get("options", {}), "limit": self._limit}}
 
     def align(self, place: NDArray[np.int64], names: tuple[str, ...]) -> None:
         """Count the classes as the network does."""

@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penult.data.image import UNLABELLED, ImageData, ImageFaultError, Label, Loaded
+from penult.data.some_images import SomeImages
 from penult.errors import InputError
 
 
-class MultiHotImages(ImageData):
+class MultiHotImages(SomeImages):
     """Other data, whose single labels stand for a 1 of their class and a 0 of all others.
 
     Args:
@@ -21,13 +22,9 @@ class MultiHotImages(ImageData):
         InputError: it does not say which classes there are.
     """
 
-    multi_label = True
-
     def __init__(self, data: ImageData) -> None:
-        self._data = data
-        self.named_by_folders = data.named_by_folders
-        self.labelled = data.labelled
-        self.class_names = data.class_names
+        super().__init__(data, np.arange(len(data)))
+        self.multi_label = True
         labels = data.labels
         n_known = 0 if labels is None else 1 + int(labels.max(initial=-1))
         self._n_classes = len(self.class_names) if self.class_names is not None else n_known
@@ -40,22 +37,11 @@ class MultiHotImages(ImageData):
         self.fingerprint = f"{data.fingerprint} multi-label"
         self.notes = (*data.notes, "each sample's one class is taken as one of several possible")
 
-    def __len__(self) -> int:
-        return len(self._data)
-
-    def id(self, index: int) -> str:
-        """The sample's name."""
-        return self._data.id(index)
-
-    def load(self, index: int) -> Loaded:
-        """The sample's image."""
-        return self._data.load(index)
-
     def sample(self, index: int) -> tuple[Loaded, Label]:
         """The image of a sample and its row of classes."""
         if self.labels is not None:
             return self.load(index), self.labels[index]
-        image, label = self._data.sample(index)
+        image, label = super().sample(index)
         if label == UNLABELLED:
             return image, label
         if not 0 <= int(label) < self._n_classes:
@@ -64,9 +50,8 @@ class MultiHotImages(ImageData):
 
     def describe(self) -> dict[str, Any]:
         """What the data say, and that they are taken as multi-label."""
-        about = self._data.describe()
-        about["options"] = {**about.get("options", {}), "multi_label": True}
-        return {**about, "notes": list(self.notes), "fingerprint": self.fingerprint}
+        about = super().describe()
+        return {**about, "options": {**about.get("options", {}), "multi_label": True}}
 
     def align(self, place: NDArray[np.int64], names: tuple[str, ...]) -> None:
         """Count the classes as the network does."""

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from penult.data.forms import DataOptions
-from penult.data.image import Loaded
-from penult.data.open import DIGITS, ImageData, archive_of, open_data
+from penult.data.image import ImageData, Label, Loaded
+from penult.data.open import DIGITS, archive_of, open_data
+from penult.data.some_images import SomeImages
 from penult.data.tar_images import shard_paths
 from penult.data.tokens import KIND, TokenTransform
 from penult.errors import InputError
@@ -50,7 +51,7 @@ class Places:
     trust_run: bool = False
 
 
-class Chosen(ImageData):
+class Chosen(SomeImages):
     """Some samples of other data, in an order and with labels of their own.
 
     Args:
@@ -60,23 +61,14 @@ class Chosen(ImageData):
     """
 
     def __init__(self, data: ImageData, positions: Tensor, labels: Tensor) -> None:
-        self.labelled = True
+        super().__init__(data, positions.numpy())
+        self.labelled, self.class_names, self.notes = True, None, ()
+        self.named_by_folders = False
         self.labels = labels.numpy()
-        self.class_names = None
-        self.fingerprint = data.fingerprint
-        self._data = data
-        self._positions = positions.numpy()
 
-    def __len__(self) -> int:
-        return len(self._positions)
-
-    def id(self, index: int) -> str:
-        """The sample's name."""
-        return self._data.id(int(self._positions[index]))
-
-    def load(self, index: int) -> Loaded:
-        """The sample's image."""
-        return self._data.load(int(self._positions[index]))
+    def sample(self, index: int) -> tuple[Loaded, Label]:
+        """The image of a sample and its label, which is that given here."""
+        return ImageData.sample(self, index)
 
     def describe(self) -> dict[str, Any]:
         """Kind and number of samples."""
