@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from penult.data.transform import Transform
 from penult.features.collect import network_shards, usable_head
 from penult.features.influence import Evidence, sizes_within
 from penult.features.shard_folder import ShardFolder
+from penult.features.shards import Block
 from penult.network.calling import evaluating
 from penult.network.load import import_torchvision, load_model
 
@@ -49,18 +51,23 @@ def bare(model: nn.Module, source: ImageSource) -> float:
     return time.perf_counter() - start
 
 
+def passed(
+    model: nn.Module, source: ImageSource, how: Pass, each: Callable[[Block], object]
+) -> float:
+    """Seconds of the pass with its features written; each block is given to `each`."""
+    head = usable_head(model, source)
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        shards = ShardFolder(Path(folder) / "features", head, None, how.store, {})
+        shards.fill(network_shards(model, source, head, how), each)
+        return time.perf_counter() - start
+
+
 def whole(model: nn.Module, source: ImageSource, how: Pass) -> float:
     """Seconds of the pass with all that `penult analyze` keeps."""
     head = usable_head(model, source)
     evidence = Evidence.zeros(head.weight, sizes_within(head.n_features))
-    with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
-        shards = ShardFolder(Path(folder) / "features", head, None, how.store, {})
-        shards.fill(
-            network_shards(model, source, head, how),
-            lambda block: evidence.update(block.features, block.labels),
-        )
-        return time.perf_counter() - start
+    return passed(model, source, how, lambda block: evidence.update(block.features, block.labels))
 
 
 def compare(name: str, model: nn.Module, source: ImageSource, how: Pass, rounds: int) -> Row:

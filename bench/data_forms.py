@@ -28,11 +28,9 @@ import pyarrow.parquet as pq
 import torch
 from torch import nn
 
+from collect import bare, passed
 from penult.data.open import open_data
 from penult.data.source import ImageSource, Pass
-from penult.features.collect import network_shards, usable_head
-from penult.features.shard_folder import ShardFolder
-from penult.network.calling import evaluating
 from penult.network.load import load_model
 
 LIMIT = 0.05
@@ -103,27 +101,13 @@ def write_tar(path: Path, mode: Any, files: dict[str, bytes]) -> None:
             archive.addfile(info, io.BytesIO(content))
 
 
-def bare(model: nn.Module, source: ImageSource) -> float:
-    """Seconds of the forward loop alone."""
-    start = time.perf_counter()
-    with evaluating(model), torch.no_grad():
-        for batch in source.batches(0):
-            model(source.inputs(batch, torch.device("cpu")))
-    return time.perf_counter() - start
-
-
 def whole(model: nn.Module, source: ImageSource, how: Pass) -> tuple[float, str]:
     """Seconds of the pass with its features written, and a hash of these."""
-    head = usable_head(model, source)
     digest = hashlib.blake2b(digest_size=8)
-    with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
-        shards = ShardFolder(Path(folder) / "features", head, None, how.store, {})
-        shards.fill(
-            network_shards(model, source, head, how),
-            lambda block: digest.update(block.features.numpy().tobytes()),
-        )
-        return time.perf_counter() - start, digest.hexdigest()
+    seconds = passed(
+        model, source, how, lambda block: digest.update(block.features.numpy().tobytes())
+    )
+    return seconds, digest.hexdigest()
 
 
 def report(name: str, rows: dict[str, dict[str, Any]], n_samples: int, rounds: int) -> str:
@@ -157,8 +141,8 @@ def main() -> None:
     parser.add_argument("shared", type=Path, help="folder with imagenet/")
     parser.add_argument("--network", default="mobilenet_v1_025")
     parser.add_argument("--out", type=Path, default=HERE.parent / "docs" / "benchmarks")
-    parser.add_argument("--images", type=int, default=400)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--images", type=int, default=1300)
+    parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
     imagenet = arguments.shared / "imagenet"
     loaded = load_model(f"{imagenet / 'networks.py'}:{arguments.network}")
