@@ -52,7 +52,7 @@ def bare(model: nn.Module, source: ImageSource) -> float:
 
 
 def passed(
-    model: nn.Module, source: ImageSource, how: Pass, each: Callable[[Block], object]
+    model: nn.Module, source: ImageSource, how: Pass, each: Callable[[Block], None]
 ) -> float:
     """Seconds of the pass with its features written; each block is given to `each`."""
     head = usable_head(model, source)

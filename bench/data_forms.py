@@ -141,8 +141,8 @@ def main() -> None:
     parser.add_argument("shared", type=Path, help="folder with imagenet/")
     parser.add_argument("--network", default="mobilenet_v1_025")
     parser.add_argument("--out", type=Path, default=HERE.parent / "docs" / "benchmarks")
-    parser.add_argument("--images", type=int, default=1300)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     imagenet = arguments.shared / "imagenet"
     loaded = load_model(f"{imagenet / 'networks.py'}:{arguments.network}")

@@ -404,7 +404,6 @@ def test_another_package_adds_a_form(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 NETWORK = """
 import numpy as np
-import torch
 from torch import nn
 
 
@@ -504,3 +503,75 @@ def test_every_example_of_the_page_on_data_runs(
         assert code == 0, f"{line}: {capsys.readouterr().err}"
     read_again = json.loads((tmp_path / "run3" / "run.json").read_text())["data"]
     assert read_again["options"] == {"image_column": "photo", "label_column": "kind"}
+
+
+def test_columns_of_the_table_itself_are_groups(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    listed: list[tuple[str, str]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = [
+        {"path": f"photos/{path}", "label": name, "sex": "mf"[i % 2], "age": 20 + i}
+        for i, (path, name) in enumerate(listed)
+    ]
+    write_csv(tmp_path / "list.csv", rows)
+    monkeypatch.chdir(tmp_path)
+    write_network(tmp_path)
+    command = ("analyze", "model.py:network", "list.csv", "--weights", "weights.safetensors")
+    asked = ("--group-columns", "sex", "--bins", "age=3", "--limit", "24")
+    assert penult(*command, *asked, "--out", "run", "--no-fit") == 0
+    capsys.readouterr()
+    assert penult("measure", "run", "--json") == 0
+    found = json.loads(capsys.readouterr().out)["groups"]["attributes"]
+    assert set(found) == {"sex", "age"}
+    taken = [rows[i] for i in np.linspace(0, N - 1, 24).astype(int)]
+    counted = {(row["class"], row["value"]): row["n_samples"] for row in found["sex"]["groups"]}
+    for (name, value), n in counted.items():
+        own = [row for row in taken if row["label"] == name and row["sex"] == value]
+        assert n == len(own)
+    assert sum(counted.values()) == len(taken)
+    assert len(found["age"]["values"]) == 3
+    for more, said in (
+        (("--group-columns", "hospital"), "no column 'hospital'; it has path, label, sex, age"),
+        (("--group-columns", "sex", "--groups", "list.csv"), "give one"),
+    ):
+        assert penult(*command, *more, "--out", "other") == 2
+        assert said in " ".join(capsys.readouterr().err.split())
+    assert penult("analyze", command[1], "photos", *command[3:], *asked[:2], "--out", "other") == 2
+    assert "the data are no table" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_column_of_images_in_several_encodings(tmp_path: Path) -> None:
+    """Each image is read as it is encoded; what is none is a fault of that image alone."""
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    picture = Image.fromarray(pixels)
+    encoded = []
+    for kind, mode, options in (
+        ("PNG", "RGB", {}),
+        ("WEBP", "RGB", {"lossless": True}),
+        ("BMP", "RGB", {}),
+        ("JPEG", "RGB", {"quality": 95}),
+        ("PNG", "L", {}),
+        ("GIF", "P", {}),
+    ):
+        file = io.BytesIO()
+        picture.convert(mode).save(file, format=kind, **options)
+        encoded.append(file.getvalue())
+    encoded += [b"no image", encoded[0][:40]]
+    rows = [{"image": {"bytes": raw, "path": None}, "label": "ab"[i % 2]}
+            for i, raw in enumerate(encoded)]  # fmt: skip
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "mixed.parquet")
+    data = open_data(tmp_path / "mixed.parquet")
+    assert len(data) == len(encoded)
+    wanted = read(data, PLAIN, 0).values
+    for i in (1, 2):
+        assert torch.equal(read(data, PLAIN, i).values, wanted)
+    for i in (3, 4, 5):
+        assert read(data, PLAIN, i).values.shape == wanted.shape
+    for i in (6, 7):
+        with pytest.raises(InputError, match=str(i)):
+            read(data, PLAIN, i)

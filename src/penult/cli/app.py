@@ -136,6 +136,8 @@ def analyze(
         network.refuse(reason)
         images.refuse(reason)
         passing.refuse(reason, but=["device"])
+        if grouped.group_columns is not None:
+            raise InputError(f"--group-columns {reason}: give --groups FILE")
         held_out_features = Features.open(eval_) if eval_ is not None else None
         with _kept_when_interrupted(out, as_json), progress_bars() as heard:
             features = Features.open(model)
@@ -148,6 +150,7 @@ def analyze(
         _print_run(run, as_json)
         return
     subject = open_subject(model, data, eval_, network, images, passing, also)
+    tables += grouped.of_data(subject.images, subject.held_out)
     if tables:
         require_softmax(subject.head.link, "--groups")
     with _kept_when_interrupted(out, as_json), progress_bars("opening the run") as heard:

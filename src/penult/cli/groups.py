@@ -15,13 +15,16 @@ from penult.cli.group_pages import groups_page
 from penult.cli.output import print_json
 from penult.cli.pages import print_page
 from penult.cli.spread import OptionGroup, option, spread
+from penult.data.image import ImageData
+from penult.data.tables import text_of
 from penult.errors import InputError
-from penult.features.groups import GroupsTable
+from penult.features.groups import GroupsTable, coded
 from penult.features.groups_file import read_groups
 from penult.measure.groups import write_groups_document
 from penult.runs.groups import add_groups
 from penult.runs.run import Run
 
+Tables = list[tuple[GroupsTable, Literal["train", "eval"] | None]]
 GroupsPath = Annotated[
     Path,
     typer.Argument(
@@ -61,20 +64,27 @@ class GroupsOptions(OptionGroup):
         Path | None,
         option("Attributes of the evaluation samples, if they stand in a file of their own."),
     ] = None
+    group_columns: Annotated[
+        str | None,
+        option(
+            "Columns of the table that is DATA (and of that of --eval) to take as attributes of "
+            "the samples, such as sex,hospital."
+        ),
+    ] = None
     bins: Bins = None
 
-    def read(self, held_out: bool) -> list[tuple[GroupsTable, str | None]]:
+    def read(self, held_out: bool) -> Tables:
         """The files, read before any long work, each with the part that it is about.
 
         Args:
             held_out: whether there is evaluation data.
         """
         bins = bins_of(self.bins or [])
-        if bins and self.groups is None and self.eval_groups is None:
-            raise InputError("--bins needs --groups FILE")
+        if bins and not (self.groups or self.eval_groups or self.group_columns):
+            raise InputError("--bins needs --groups FILE or --group-columns")
         if self.eval_groups is not None and not held_out:
             raise InputError("--eval-groups needs --eval: without it give --groups")
-        found: list[tuple[GroupsTable, str | None]] = []
+        found: Tables = []
         if self.groups is not None:
             table = read_groups(self.groups, bins=bins)
             if table.by_row and held_out and self.eval_groups is None:
@@ -86,6 +96,35 @@ class GroupsOptions(OptionGroup):
             found.append((table, None if both else "train"))
         if self.eval_groups is not None:
             found.append((read_groups(self.eval_groups, bins=bins), "eval"))
+        return found
+
+    def of_data(self, data: ImageData, held_out: ImageData | None) -> Tables:
+        """The attributes that stand in columns of the data themselves; none where not asked for.
+
+        Raises:
+            InputError: the data are no table, or have no such column; says which there are.
+        """
+        if self.group_columns is None:
+            return []
+        if self.groups is not None or self.eval_groups is not None:
+            raise InputError("--group-columns and --groups both say what the groups are: give one")
+        bins = bins_of(self.bins or [])
+        names = [name.strip() for name in self.group_columns.split(",") if name.strip()]
+        names += [name for name in bins if name not in names]
+        if not names:
+            raise InputError("--group-columns: expected names of columns, such as sex,hospital")
+        found: Tables = []
+        parts: tuple[tuple[Literal["train", "eval"], ImageData | None], ...]
+        parts = ("train", data), ("eval", held_out)
+        for part, images in parts:
+            if images is not None:
+                columns = {name: [text_of(x) for x in images.column(name)] for name in names}
+                coded_columns = {
+                    name: coded(f"the data ({part})", name, values, bins.get(name))
+                    for name, values in columns.items()
+                }
+                ids = [images.id(i) for i in range(len(images))]
+                found.append((GroupsTable("the data", ids, False, coded_columns), part))
         return found
 
 
@@ -110,7 +149,7 @@ def groups(
     print_page(groups_page(document))
 
 
-def take_groups(run: Run, tables: Sequence[tuple[GroupsTable, str | None]]) -> dict[str, Any]:
+def take_groups(run: Run, tables: Tables) -> dict[str, Any]:
     """Keep groups in a run, say on standard error what did not fit, and measure."""
     matches = [add_groups(run, table, part) for table, part in tables]
     for matched in matches:

@@ -107,6 +107,17 @@ class ImageData(ABC):
     def describe(self) -> dict[str, Any]:
         """What and how much it is, as JSON values."""
 
+    def column(self, name: str) -> list[Any]:
+        """What a column of the table that lists the samples holds for each of them.
+
+        Raises:
+            InputError: there is no such column, or no table.
+        """
+        raise InputError(
+            f"the data are no table, so they have no column {name!r}: give the attributes of the "
+            "samples in a file of their own, with --groups FILE"
+        )
+
     def align(self, place: NDArray[np.int64], names: tuple[str, ...]) -> None:
         """Count the classes as the network does: what was class i becomes class place[i].
 

@@ -47,6 +47,11 @@ class SomeImages(ImageData):
         """The image of a sample and its label."""
         return self._data.sample(int(self._positions[index]))
 
+    def column(self, name: str) -> list[Any]:
+        """What a column of the table that lists the samples holds for each of them."""
+        found = self._data.column(name)
+        return [found[position] for position in self._positions.tolist()]
+
     def describe(self) -> dict[str, Any]:
         """What the data say, with the number of these samples and what is to be known of them."""
         own = {"n_samples": len(self), "notes": list(self.notes), "fingerprint": self.fingerprint}

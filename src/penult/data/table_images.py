@@ -139,6 +139,11 @@ class TableImages(ImageData):
             return opened(value, self.id(index))
         return opened(self._file(self._paths[index]), self.id(index))
 
+    def column(self, name: str) -> list[Any]:
+        """What a column holds for each sample."""
+        values = self._table.column(name)
+        return [values[int(row)] for row in self._rows]
+
     def describe(self) -> dict[str, Any]:
         """Kind, path, columns, numbers and fingerprint."""
         where = "shards" if isinstance(self._table, JoinedTable) else "path"

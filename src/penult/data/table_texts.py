@@ -53,6 +53,7 @@ class TableTexts(ImageData):
         label_columns: Sequence[str] | None = None,
         multi_label: bool | None = None,
     ) -> None:
+        self._table = table
         self.path = table.path
         self.labelled = labelled
         self.labels = self.class_names = None
@@ -83,6 +84,7 @@ class TableTexts(ImageData):
         }
         values = table.column(self._column)
         self._texts = [_whole(values[int(row)]) for row in rows]
+        self._rows = rows
         self._ids = self._names(table, rows)
         self.notes = tuple(notes)
         self.fingerprint = self._digest()
@@ -97,6 +99,11 @@ class TableTexts(ImageData):
     def load(self, index: int) -> str:
         """A text, which may be empty."""
         return self._texts[index]
+
+    def column(self, name: str) -> list[Any]:
+        """What a column holds for each sample."""
+        values = self._table.column(name)
+        return [values[int(row)] for row in self._rows]
 
     def describe(self) -> dict[str, Any]:
         """Kind, path, columns, numbers and fingerprint."""
