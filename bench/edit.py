@@ -152,7 +152,9 @@ def suspects_timed(data: Data) -> Rows:
     rows = [(text, *watch.taken())]
     watch = Watch()
     for pair, q in listed:
-        described_pair(data.table, pair, q, 0.05, (), data.names, data.ids, data.groups)
+        described_pair(
+            data.table, pair, q, 0.05, (), data.names, data.ids, data.groups, data.setting.mean
+        )
     return [*rows, (f"the worst {len(listed)} described as the table has them", *watch.taken())]
 
 

@@ -127,3 +127,15 @@ def test_absurd_documents_end_in_one_line(tmp_path: Path, text: str) -> None:
         read_json(tmp_path)
     with pytest.raises(InputError, match="is no file"):
         read_tensors(tmp_path, "x/1", ())
+
+
+def test_tensors_of_one_memory_are_written_each(tmp_path: Path) -> None:
+    """The weights of a network that uses a layer twice, and views of one tensor."""
+    layer = torch.nn.Linear(3, 3)
+    model = torch.nn.Sequential(layer, layer)
+    whole = torch.arange(6.0)
+    tensors = {**model.state_dict(), "whole": whole, "half": whole[3:]}
+    write_tensors(tmp_path / "x.safetensors", tensors, {"format": "x/1"})
+    found, _ = read_tensors(tmp_path / "x.safetensors", "x/1", ())
+    assert found.keys() == tensors.keys()
+    torch.testing.assert_close(found, dict(tensors))

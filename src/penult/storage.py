@@ -186,7 +186,14 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         tensors: from any device.
         metadata: at least `format`.
     """
-    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    ready: dict[str, Tensor] = {}
+    held: set[int] = set()
+    for name, tensor in tensors.items():
+        own = tensor.detach().cpu().contiguous()
+        # The format takes no two tensors of one memory, such as those of a layer used twice.
+        place = own.untyped_storage().data_ptr()
+        ready[name] = own.clone() if place in held else own
+        held.add(place)
 
     def write(temporary: Path) -> None:
         save_file(ready, temporary, dict(metadata))

@@ -156,7 +156,8 @@ def test_switching_a_pair_off_changes_accuracy_as_computed_anew() -> None:
         logits = head(z.double())
         moved = z[:, j].double() - z[:, j].double().mean()
         logits[:, c] -= float(head.weight[c, j]) * moved
-        found = off(table, z[:, j], pair)
+        at = float(z[:, j].double().mean())
+        found = off(table, z[:, j], pair, at)
         expected = float((logits.argmax(1) == labels).double().mean())
         assert found["overall"]["after"] == pytest.approx(expected)
 
@@ -214,6 +215,11 @@ def test_the_command_finds_the_frame_tells_that_it_carries_it_and_shows_verdicts
     assert any(row["direction"] is not None for row in found["pairs"])
     named = next(row for row in found["pairs"] if row["feature"] is not None)
     pair = f"{named['feature']}:{named['class']}"
+    for row in [row for row in found["pairs"] if row["feature"] is not None][:3]:
+        capsys.readouterr()
+        assert penult("edit", run, "--off", f"{row['feature']}:{row['class']}", "--json") == 0
+        edited = json.loads(capsys.readouterr().out)["overall"]
+        assert row["off"]["overall"]["after"] == edited["after"], pair
     assert penult("verdict", run, pair, "shortcut") == 0
     capsys.readouterr()
     assert penult("shortcuts", run, "--listed", "5") == 0

@@ -152,3 +152,10 @@ def test_ranges_hold_every_number_once_and_equal_numbers_together(
             low, high = (float(end) for end in found.values[code].split(" to "))
             assert low <= number <= high
     assert set(found.codes.tolist()) - {-1} == set(range(len(found.values)))
+
+
+def test_bins_of_large_numbers_that_lie_close_have_names_of_their_own() -> None:
+    column = [1_600_000_000_000 + i for i in range(12)]
+    found = coded("f", "taken", [*map(str, column)], 4)
+    assert len(set(found.values)) == len(found.values) == 4
+    assert found.values[0] == "1600000000000 to 1600000000002"

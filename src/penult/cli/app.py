@@ -56,7 +56,7 @@ AFTER_INTERRUPT = {
     "tune": RESUMES,
     "report": "the run has all that it had before; repeat the command",
     "edit": "the run is as it was",
-    "groups": "the run is as it was",
+    "groups": "repeat the command, so that accuracies are measured by the groups that the run has",
     "verdict": "the run is as it was",
     "mend": "the run is as it was; repeat the command",
     "measure": "repeat the command; layers that were collected in --out are kept",

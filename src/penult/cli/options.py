@@ -50,8 +50,9 @@ ModelSpec = Annotated[
 DataSpec = Annotated[
     str | None,
     typer.Argument(
-        help="A folder or zip with a folder of images for each class, `digits`, or "
-        "file.py:function that returns a map-style data set of (image, label)."
+        help="A folder, zip or tar with a folder of images for each class; a table (CSV, TSV, "
+        "JSON lines, Parquet) of images or texts and labels; tar shards; hf:NAME or "
+        "torchvision:NAME; file.py:function that returns a data set; or `digits`."
     ),
 ]
 Out = Annotated[
@@ -65,7 +66,13 @@ FrequencyTop = Annotated[
         "as many as the subspace keeps."
     ),
 ]
-Seed = Annotated[int, option("Seed of the random control.")]
+Seed = Annotated[
+    int,
+    option(
+        "Seed of the random control, of --views, and of the parts that are judged in turn where "
+        "there is no --eval."
+    ),
+]
 Overwrite = Annotated[
     bool, option("Replace the run in --out if it is of something else.", "--overwrite")
 ]
@@ -262,7 +269,8 @@ RetakePictures = Annotated[
 ImageName = Annotated[
     str,
     typer.Argument(
-        help="An image file, the name of an image in the run's data, or eval:NUMBER, train:NUMBER.",
+        help="An image file (a text, for a network of texts), the name of a sample in the run's "
+        "data, or eval:NUMBER, train:NUMBER.",
         metavar="IMAGE",
     ),
 ]

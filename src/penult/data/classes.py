@@ -49,7 +49,7 @@ def align_classes(
             continue
         if images.class_names is None:
             if images.labels is not None and images.multi_label:
-                _widen(images, n_classes, places.names)
+                _widen(images, n_classes, places.names, what)
             elif images.labels is not None:
                 checked_labels(images.labels, len(images), n_classes)
             continue
@@ -66,13 +66,13 @@ def align_classes(
     return places
 
 
-def _widen(images: ImageData, n_classes: int, names: tuple[str, ...]) -> None:
+def _widen(images: ImageData, n_classes: int, names: tuple[str, ...], what: str) -> None:
     """Give multi-hot labels without class names a column for each class of the network."""
     assert images.labels is not None
     found = images.labels.shape[1]
     if found > n_classes:
         raise InputError(
-            f"the data has labels of {found} classes and the network only {n_classes}: give a "
+            f"{what} has labels of {found} classes and the network only {n_classes}: give a "
             "network for these classes, or data with fewer"
         )
     images.align(np.arange(found), names)

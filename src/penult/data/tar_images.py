@@ -132,7 +132,7 @@ class ShardImages(ImageData):
             except InputError as error:
                 raise InputError(f"{spec}: {error}") from None
             self.multi_label = self.labels.ndim == 2
-            self.notes = several_notes(self.labels)
+            self.notes += several_notes(self.labels)
         self._said = multi_label if self.multi_label else None
         self.fingerprint = self._digest()
 

@@ -21,9 +21,11 @@ from penult.heads.bounded_head import BoundedHead
 from penult.heads.sparse_head import SparseHead
 from penult.heads.subspaces import Subspaces
 from penult.measure.groups import group_frequencies
+from penult.network.explicit import Reading
 from penult.network.head import Head
 from penult.network.write_head import write_head
 from penult.runs.groups import evaluated_part, groups_of
+from penult.runs.lock import refuse_links
 from penult.runs.reopen import Places, reopen_network
 from penult.runs.run import Run
 from penult.storage import write_json, write_tensors
@@ -149,6 +151,12 @@ def save_network(run: Run, head: Head, folder: Path, places: Places | None = Non
     if "network" not in run.about:
         return []
     try:
+        if "reading" in run.about["network"]:
+            raise InputError(
+                "several layers, or none, compute the network's logits, so that the head has no "
+                "place in its weights: take the head file, and read its features as "
+                f"{Reading.from_json(run.about['network']['reading'])}"
+            )
         if isinstance(head, BoundedHead):
             raise InputError(
                 "a head with bounds is no linear layer: put it in the network's place with "
@@ -188,6 +196,8 @@ def logits_of(run: Run, head: Head, progress: Progress | None = None) -> LogitTa
     """Logits of a head on the evaluated samples of a run; kept in the run where they are many."""
     features = run.evaluation()
     many = features.n_samples * head.n_classes >= KEPT
+    if many:
+        refuse_links(run.folder)
     file = table_file(run.folder / "edited" / "logits", features, head) if many else None
     return LogitTable(features, head, file, progress)
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from penult.edit.logits import LogitTable
+from penult.features.draw import stratified
 from penult.intervals import upper_tail
 
 ROWS = 4096
@@ -78,7 +79,8 @@ class Residuals:
         """
         labels, n = table.labels, table.n_samples
         step = max(1, -(-n * table.n_classes // FITTED))
-        rows = torch.arange(0, n, step)
+        # Drawn, since samples that take turns by class would be in step with even ones.
+        rows = stratified(labels, 1 / step, 0).nonzero()[:, 0]
         found = []
         for i, by_class in enumerate((False, True)):
             scale, shift = calibration(table.logits[rows], labels[rows], by_class)

@@ -98,7 +98,8 @@ def find_shortcuts(
     notes += said
     groups, ids = groups_of(run, part), run.evaluation().ids()
     rows = [
-        described_pair(table, pair, q, rate, directions, names, ids, groups) for pair, q in listed
+        described_pair(table, pair, q, rate, directions, names, ids, groups, setting.mean)
+        for pair, q in listed
     ]
     document = {
         "format": FORMAT,

@@ -170,9 +170,14 @@ def described_pair(
     class_names: Sequence[str],
     ids: Sequence[str],
     groups: Groups | None,
+    mean: Tensor,
 ) -> dict[str, Any]:
-    """Everything about one pair, as JSON holds it."""
+    """Everything about one pair, as JSON holds it.
+
+    `mean` (n_features,) is that of the analysed data, at which an edit switches a feature off.
+    """
     x, sign = _values(table, pair, directions), _sign(table, pair)
+    at = _value_at(mean, pair, directions)
     return {
         "class": class_names[pair.of],
         "feature": pair.feature,
@@ -182,7 +187,7 @@ def described_pair(
         "overuse": {"score": pair.score, "p": pair.p, "q": q, "suspect": q <= rate},
         "gap": one_gap(table, x, pair.of),
         "pull": pull(table, x * sign, pair.of),
-        "off": off(table, x, pair),
+        "off": off(table, x, pair, at),
         "carries": [] if groups is None else carries(table, x, pair.of, groups),
         "sign": int(sign),
         "samples": _samples(table, x, sign, pair.of, ids),
@@ -216,9 +221,12 @@ def pull(table: LogitTable, x: Tensor, c: int) -> dict[str, Any] | None:
     }
 
 
-def off(table: LogitTable, x: Tensor, pair: Pair) -> dict[str, Any]:
-    """The exact change of accuracy when it stands still at its mean for the class."""
-    taken = pair.weight * (x.double() - x.double().mean())
+def off(table: LogitTable, x: Tensor, pair: Pair, at: float) -> dict[str, Any]:
+    """The exact change of accuracy when it stands still for the class, at one value.
+
+    With the mean of the analysed data as this value it is what `penult edit --off` does.
+    """
+    taken = pair.weight * (x.double() - at)
     lead = table.leads(pair.of).double()
     now = torch.where(lead - taken > 0, pair.of, table.second(pair.of))
     # Whether the class is called now is decided by its own logit alone; others' order stays.
@@ -278,6 +286,14 @@ def _values(table: LogitTable, pair: Pair, directions: Sequence[Direction]) -> T
     if pair.feature is not None:
         return table.column(pair.feature)
     return table.along(_vector(pair, directions))
+
+
+def _value_at(features: Tensor, pair: Pair, directions: Sequence[Direction]) -> float:
+    """The feature's, or the direction's, value of one sample (n_features,)."""
+    if pair.feature is not None:
+        return float(features[pair.feature])
+    vector = _vector(pair, directions)
+    return float(features.to(vector) @ vector)
 
 
 def _vector(pair: Pair, directions: Sequence[Direction]) -> Tensor:

@@ -21,8 +21,8 @@ from penult.explain.wanted import Wanted, check_wanted
 from penult.extras import import_extra
 from penult.network.calling import evaluating, first_tensor, layer_named
 from penult.network.head import Head
-from penult.network.linear_maps import channel_axis, reduced, rows, wide
-from penult.network.tap import FeatureTap
+from penult.network.linear_maps import reduced, rows, wide
+from penult.network.tap import FeatureTap, head_axis
 from penult.network.watch import run_hooked
 from penult.plotting import import_matplotlib
 from penult.text import described as one_line
@@ -137,7 +137,8 @@ class AttributedMaps:
         def read(module: nn.Module, args: Any, kwargs: Any, output: Tensor) -> None:
             x = first_tensor(args, kwargs)
             assert x is not None
-            axis = channel_axis(module, x, output, (head.n_classes, head.n_features))
+            axis = head_axis(module, x, output, head)
+            assert axis is not None
             seen[:] = [wide(reduced(rows(x, axis), head.reduce))]
 
         def forward(images: Tensor) -> Tensor:

@@ -246,12 +246,23 @@ def _binned(where: str, name: str, column: Sequence[str | None], bins: int) -> A
     edges = ordered[(inner * len(ordered)).long().clamp_max(len(ordered) - 1)]
     edges = torch.unique(edges)
     codes = torch.bucketize(numbers, edges, right=True)
-    names = []
-    for code in range(len(edges) + 1):
-        inside = numbers[(codes == code) & numbers.isfinite()]
-        names.append(f"{inside.min():g} to {inside.max():g}" if len(inside) else "")
+    inside = [numbers[(codes == code) & numbers.isfinite()] for code in range(len(edges) + 1)]
+    ends = [(float(x.min()), float(x.max())) if len(x) else None for x in inside]
+    names = _bin_names(ends)
     codes = torch.where(numbers.isfinite(), codes, -1)
     filled = [code for code, text in enumerate(names) if text]
     place = torch.full((len(names) + 1,), -1)
     place[filled] = torch.arange(len(filled))
     return Attribute(name, tuple(names[code] for code in filled), place[codes])
+
+
+def _bin_names(ends: Sequence[tuple[float, float] | None]) -> list[str]:
+    """Names of bins by their ends, in as many digits as tell them apart; "" for an empty bin."""
+    for digits in (6, 9, 12, 17):
+        names = [
+            "" if end is None else f"{end[0]:.{digits}g} to {end[1]:.{digits}g}" for end in ends
+        ]
+        filled = [name for name in names if name]
+        if len(set(filled)) == len(filled):
+            break
+    return names

@@ -22,7 +22,7 @@ class Plan:
         select: one of `SELECTIONS`: how the features are chosen.
         refit: one of `REFITS`: how their weights are.
         labels: refit to the labels rather than to the dense head's probabilities.
-        seed: of the random control and of the split that `HeadPath.pick` makes.
+        seed: of the random control, and of the parts judged in turn without evaluation data.
         budget: one of `BUDGETS`: "each" gives every class k features; "mean" gives k on average,
             more to the classes that need more; with "curvature" and "moments".
         max_features: how many different features all classes may use together; with "curvature"

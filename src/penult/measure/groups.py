@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 from penult.features.groups import FEWEST_RANKED, Attribute, Groups
 from penult.heads.comparison import Classifier, Comparison, PairedCounts, compare_heads
 from penult.intervals import accuracy_interval, benjamini_hochberg, sign_test
-from penult.runs.groups import evaluated_part, groups_of, require_groups
+from penult.runs.groups import accuracies_file, evaluated_part, groups_of, require_groups
 from penult.runs.run import Run
 from penult.storage import read_json, write_json
 
@@ -63,7 +62,7 @@ def measure_groups(run: Run) -> dict[str, Any]:
 
 def groups_document(run: Run) -> dict[str, Any] | None:
     """What `measure_groups` found, from the run folder; None for a run without groups."""
-    path = document_file(run)
+    path = accuracies_file(run)
     return read_json(path, FORMAT) if path.is_file() else None
 
 
@@ -71,13 +70,8 @@ def write_groups_document(run: Run) -> dict[str, Any]:
     """Measure the groups of a run and keep the document in its folder."""
     document = measure_groups(run)
     with run.writing():
-        write_json(document_file(run), document)
+        write_json(accuracies_file(run), document)
     return document
-
-
-def document_file(run: Run) -> Path:
-    """Where the accuracies by group lie."""
-    return run.folder / "groups" / "accuracies.json"
 
 
 def accuracy_by_group(

@@ -144,6 +144,11 @@ def analyze_network(
     if options.views:
         if not isinstance(transform, Transform):
             raise InputError("--views are images cropped and mirrored, and these are texts")
+        if head.multi_label:
+            raise InputError(
+                "--views are kept as far as the share of right classes survives them, which "
+                "samples with several labels do not have: leave --views out"
+            )
         views = Views(options.views, model, head, data, transform, how, options.seed, progress)
     parts = Parts(
         part(data, "train", how),

@@ -103,6 +103,11 @@ def require_groups(run: Run, part: str | None = None) -> Groups:
     return found
 
 
+def accuracies_file(run: Run) -> Path:
+    """Where the accuracies by group lie once they are measured."""
+    return run.folder / "groups" / "accuracies.json"
+
+
 def add_groups(run: Run, table: GroupsTable, part: str | None = None) -> Matched:
     """Give the samples of a run their groups; replaces earlier ones of the same part.
 
@@ -131,6 +136,8 @@ def add_groups(run: Run, table: GroupsTable, part: str | None = None) -> Matched
     _require_a_match(run, table, rows, ids, len(unknown))
     without = {}
     with run.writing():
+        # What was measured by the groups before is no longer true of the run.
+        accuracies_file(run).unlink(missing_ok=True)
         for name, found in rows.items():
             without[name] = (found < 0).nonzero()[:, 0].tolist()
             if len(without[name]) < len(found):

@@ -31,7 +31,7 @@ def locked(folder: Path, busy: str, *, wait: float = 0.0) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _refuse_links(folder)
+        refuse_links(folder)
         lock = FileLock(folder / FILE, timeout=0)
         try:
             lock.acquire()
@@ -51,7 +51,12 @@ def locked(folder: Path, busy: str, *, wait: float = 0.0) -> Iterator[None]:
         lock.release()
 
 
-def _refuse_links(folder: Path) -> None:
+def refuse_links(folder: Path) -> None:
+    """Refuse a run folder that leads out of itself.
+
+    Raises:
+        InputError: a folder in it, or in one of its folders, is a link.
+    """
     # A folder that somebody else made may hold links, and what is written through them would land,
     # or delete, anywhere.
     inside = [place for place in folder.iterdir() if place.is_dir() and not place.is_symlink()]

@@ -379,8 +379,8 @@ def _clear(folder: Path) -> None:
     # run.json goes first: if this is cut short, what is left is no run that could be gone on with.
     (folder / "run.json").unlink()
     parts = ("train", "eval", "also")
-    kept = ("heads", "examples", "tuned", "groups", "edited")
-    places = [*(folder / "features" / name for name in parts), *(folder / name for name in kept)]
+    old = ("heads", "examples", "explained", "tuned", "groups", "edited")
+    places = [*(folder / "features" / name for name in parts), *(folder / name for name in old)]
     for place in [*places, *(folder / "features").glob("view-*")]:
         shutil.rmtree(place, ignore_errors=True)
     for name in ("moments.safetensors", "influence.safetensors", *WRITTEN):

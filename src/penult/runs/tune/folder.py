@@ -16,6 +16,7 @@ from torch import nn
 from penult.errors import InputError
 from penult.heads.sparse_head import SparseHead, accuracies
 from penult.network.replace import replace_head
+from penult.runs.lock import refuse_links
 from penult.runs.reopen import Places, load_as, reopen_network
 from penult.runs.run import Run
 from penult.storage import check_writable, not_written, read_json, write_json
@@ -77,7 +78,10 @@ def selection(run: Run, k: int, select: str | None) -> str:
             found.setdefault(int(match[2]), []).append(match[1])
     if k not in found:
         sizes = ", ".join(map(str, sorted(found))) or "none"
-        raise InputError(f"the run holds no head of k = {k}; it holds k = {sizes}")
+        raise InputError(
+            f"the run holds no head of k = {k}; it holds k = {sizes}: add it with penult fit "
+            f"{run.folder} -k {k}"
+        )
     names = found[k]
     if select is None:
         measured = accuracies([run.head(name, k) for name in names], run.train())
@@ -100,6 +104,8 @@ def claim_tuned(
     path = folder / "tune.json"
     document = {"format": FORMAT, "complete": False, "identity": dict(identity), **about}
     try:
+        if folder.parents[1].is_dir():
+            refuse_links(folder.parents[1])
         folder.mkdir(parents=True, exist_ok=True)
         check_writable(folder)
     except OSError as error:

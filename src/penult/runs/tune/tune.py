@@ -272,9 +272,7 @@ class _Job:
         replacement.restore()
         in_network = _put_dense(replacement.original, head)
         tensors = {
-            name: value.detach().cpu().clone()
-            for name, value in model.state_dict().items()
-            if isinstance(value, Tensor)
+            name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)
         }
         write_tensors(self.folder / "network.safetensors", tensors, {"format": "pt"})
         return in_network
