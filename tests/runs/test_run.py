@@ -146,7 +146,9 @@ def test_nothing_is_added_to_a_run_that_was_made_anew_meanwhile(tmp_path: Path) 
         pass
 
 
-@pytest.mark.parametrize("place", [".lock", "examples", "features/train", "explained", "tuned", "tuned/x"])
+@pytest.mark.parametrize(
+    "place", [".lock", "examples", "features/train", "explained", "tuned", "tuned/x"]
+)
 def test_nothing_is_written_or_removed_through_links(tmp_path: Path, place: str) -> None:
     folder = tmp_path / "run"
     finished(folder)
