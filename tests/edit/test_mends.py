@@ -120,3 +120,22 @@ def test_mends_that_balance_groups_save_the_worst_one(
     (run.folder / "groups" / "train.safetensors").unlink()
     assert penult("mend", str(run.folder), "--groups", "sex") == 2
     assert "have no groups: give them with penult groups" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["suspects_off", "suspects_capped"])
+def test_a_class_keeps_its_last_feature_however_many_are_suspects(
+    tmp_path: Path, name: str
+) -> None:
+    """More pairs are asked for than there are features: none is taken that leaves a class empty."""
+    from penult.edit import mends
+
+    run = confounded(tmp_path)
+    head = run.train().require_head()
+    narrow = Head("", head.weight.clone(), head.bias)
+    narrow.weight[1] = torch.tensor([0.0, 2.0, 0.0, 0.0])  # one feature for class b
+    narrow.weight[0] = torch.tensor([0.3, 0.0, 0.1, 0.0])
+    z, labels = run.train().arrays()
+    features = Features.of(z, labels, narrow.weight, narrow.bias, ["a", "b"])
+    problem = Problem(narrow, features, labels, len(z), {})
+    made = getattr(mends, name)(problem, 100)
+    assert bool((made.weight != 0).any(1).all())

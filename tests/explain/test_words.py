@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -331,3 +333,30 @@ def test_the_planted_word_is_found_whatever_the_training(
     texts = [t for t, _ in sentences(300, seed + 1000, planted=False) if PLANTED in t.split()][:9]
     found = [attribute(t, [first["feature"]], head.weight[0].double(), CPU) for t in texts]
     assert sum(one.top(one.features[0], 1)[0][0] == PLANTED for one in found) >= 5
+
+
+def test_pages_of_texts_speak_of_texts(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert penult("measure", "run") == 0
+    assert "images" not in capsys.readouterr().out
+    assert penult("show", "run") == 0
+    assert "images" not in capsys.readouterr().out
+    assert penult("report", "run") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "evaluation texts right" in said
+    assert "images" not in said.partition("Report:")[0]
+
+
+def test_a_mend_of_texts_by_the_planted_word(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Path("eval.csv").open(encoding="utf-8") as file:
+        texts = [row["text"] for row in csv.DictReader(file)]
+    rows = "".join(f"{i},{PLANTED in text.split()}\n" for i, text in enumerate(texts))
+    (tmp_path / "groups.csv").write_text(f"row,planted\n{rows}")
+    shutil.copytree("run", tmp_path / "run")
+    copy, groups = str(tmp_path / "run"), str(tmp_path / "groups.csv")
+    assert penult("groups", copy, groups, "--part", "eval") == 0
+    assert penult("verdict", copy, "0:food", "unsure") == 0
+    capsys.readouterr()
+    assert penult("mend", copy, "--groups", "planted", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["mends"]

@@ -315,8 +315,12 @@ def _suspects(problem: Problem, n: int, kind: str) -> Head:
     _, listed = find_suspects(table, n_fitted=problem.n_fitted, n_listed=n)
     made = head
     for pair, _ in listed:
-        if pair.feature is not None:
-            made = apply_edit(made, Edit(kind, feature=pair.feature, of=pair.of), setting)
+        if pair.feature is None:
+            continue
+        read = made.weight[pair.of] != 0
+        if kind == "off" and int(read.sum()) == int(read[pair.feature]) == 1:
+            continue  # a class keeps its last feature
+        made = apply_edit(made, Edit(kind, feature=pair.feature, of=pair.of), setting)
     return made
 
 

@@ -119,7 +119,7 @@ def _correlation(found: Mapping[str, Any] | None) -> str:
 
 def _heading(document: Mapping[str, Any]) -> RenderableType:
     layer = f"layer {document['layer']}: " if document["layer"] else ""
-    where = "evaluation images" if document["evaluated_on"] == "eval" else "of the analysed images"
+    where = "evaluation samples" if document["evaluated_on"] == "eval" else "of those analysed"
     lines = [
         f"{layer}{document['n_features']:,} features, {document['n_classes']:,} classes, "
         f"{document['n_samples']:,} samples",

@@ -84,7 +84,13 @@ def _between(low: float, high: float) -> str:
 
 
 def _images(about: Mapping[str, Any]) -> str:
-    return "evaluation images" if about["evaluated_on"] == "eval" else "analysed images"
+    kind = _kind(about)
+    return f"evaluation {kind}" if about["evaluated_on"] == "eval" else f"analysed {kind}"
+
+
+def _kind(about: Mapping[str, Any]) -> str:
+    """What the samples are: "images" or "texts"."""
+    return str(about.get("samples", "images"))
 
 
 def _where(document: Mapping[str, Any]) -> str:
@@ -92,12 +98,13 @@ def _where(document: Mapping[str, Any]) -> str:
     which = "dense" if head is None else "sparse"
     measured = [row for row in classes if row[which] is not None]
     if not measured:
-        return "No class has evaluation images, so nothing can be said of single classes."
+        kind = _kind(document["about"])
+        return f"No class has evaluation {kind}, so nothing can be said of single classes."
     if document["about"]["multi_label"]:
         return _hardest(document)
     weakest = min(measured, key=lambda row: row[which])
     if weakest[which] == 1:
-        sentence = "Every class is right on all of its images"
+        sentence = f"Every class is right on all of its {_kind(document['about'])}"
     else:
         sentence = f"The weakest class is {_quoted(weakest['name'])} ({percent(weakest[which])}%"
         if weakest["confused"] is not None:
@@ -115,14 +122,14 @@ def _hardest(document: Mapping[str, Any]) -> str:
     """The class of multi-label data that is told worst from the rest, and how it fails."""
     rows = [row for row in document["classes"] if row["average_precision"] is not None]
     if not rows:
-        return f"No class has evaluation images{_remarks(document)}."
+        return f"No class has evaluation {_kind(document['about'])}{_remarks(document)}."
     worst = min(rows, key=lambda row: row["average_precision"])
     n_evaluated = document["about"]["n_eval_samples"]
     return (
         f"The class told worst from the rest is {_quoted(worst['name'])} (average precision "
         f"{percent(worst['average_precision'])}%, by guessing "
         f"{percent(worst['n_eval'] / max(1, n_evaluated))}%): it is missed on "
-        f"{worst['missed']:,} of its {worst['n_eval']:,} images and given to "
+        f"{worst['missed']:,} of its {worst['n_eval']:,} {_kind(document['about'])} and given to "
         f"{worst['false']:,} others{_remarks(document)}."
     )
 

@@ -25,6 +25,7 @@ from penult.report.edits import EditViews
 from penult.report.findings import Findings
 from penult.report.suspects import SuspectViews, verdicts_part
 from penult.report.verdicts import KINDS
+from penult.runs.reopen import holds_texts
 from penult.runs.run import Run
 
 FORMAT = "penult-report/1"
@@ -201,6 +202,7 @@ class _Builder:
             "dense_accuracy": summary["dense"]["accuracy"],
             "train_accuracy": summary["dense"]["train_accuracy"],
             "multi_label": found.dense.multi_label,
+            "samples": "texts" if holds_texts(self.run) else "images",
             "commonest": commonest,
             "warnings": _warnings(summary, judge),
             "data": data.get("path") or data.get("source") or data["kind"],
