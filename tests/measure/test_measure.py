@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -7,12 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from torch import Tensor
 
 from command import penult
 from penult.errors import InputError
 from penult.features.features import Features
 from penult.measure import Settings, compare_runs, measure_features, measure_run
+from penult.measure.plots import plot_measures
+from penult.measure.tables import classes_seen_first, measures_page
 from penult.runs.analyze import Options, analyze_features
 from penult.runs.run import Run
 
@@ -173,6 +177,39 @@ def test_dead_and_negative_features_and_small_classes_are_named(
     assert "2 features never change: 3, 7" in page
     assert "classes with one sample: bee" in page
     assert "features can be negative" in page
+
+
+def test_classes_with_samples_come_first_on_the_page_and_the_plot(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    z, names = torch.rand(60, 6, generator=generator), [f"class {c}" for c in range(50)]
+    labels = torch.tensor([49, 47])[torch.arange(60) % 2]
+    features = Features.of(z, labels, torch.randn(50, 6, generator=generator), class_names=names)
+    document = measure_features(features, features.require_head())
+    assert classes_seen_first(document)[:3] == [47, 49, 0]
+    with Console(width=200, record=True, quiet=False, file=io.StringIO()) as console:
+        console.print(measures_page(document))
+    page = console.export_text()
+    assert "class 0, class 1" in page.split("classes with no samples: ")[1].split("\n")[0]
+    assert "and 38 more" in page
+    rows = [line for line in page.splitlines() if line.startswith("class ")]
+    listed = [line for line in rows if line[6].isdecimal()]
+    assert [line.split()[1] for line in listed[:3]] == ["47", "49", "0"]
+    plot_measures(document, tmp_path, "svg")
+    drawn = (tmp_path / "stability.svg").read_text()
+    assert "class 47" in drawn
+    assert "class 49" in drawn
+    assert "like the set of all samples" in drawn
+
+
+@pytest.mark.filterwarnings("default")
+def test_letters_without_a_font_are_said_once_for_all_plots(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = measure_run(run)
+    monkeypatch.setattr("penult.plotting.fonts_for", lambda text: (["DejaVu Sans"], ["日"]))
+    with pytest.warns(UserWarning, match="no installed font has 日") as said:
+        plot_measures(document, tmp_path)
+    assert len(said) == 1
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])

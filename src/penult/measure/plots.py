@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from penult.errors import InputError
+from penult.measure.tables import classes_seen_first
 from penult.plotting import Format, new_figure, plain_style, save_figure, with_fonts
 
 # Okabe and Ito's colours, told apart by the colour-blind; the line styles say it once more.
@@ -72,11 +74,16 @@ def _write(
 ) -> list[Path]:
     require_plots(folder)
     files = []
-    for name, draw in draws.items():
-        with plain_style():
-            figure = with_fonts(draw(document))
-        files.append(folder / f"{name}.{kind}")
-        save_figure(figure, files[-1])
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        for name, draw in draws.items():
+            with plain_style():
+                figure = with_fonts(draw(document))
+            files.append(folder / f"{name}.{kind}")
+            save_figure(figure, files[-1])
+    # What holds for several plots, such as letters that no font has, is said once.
+    for text in dict.fromkeys(str(warning.message) for warning in said):
+        warnings.warn(text, stacklevel=3)
     return files
 
 
@@ -189,18 +196,19 @@ def _overlap(document: Mapping[str, Any]) -> Figure:
 
 def _stability(document: Mapping[str, Any]) -> Figure:
     found = document["stability"]["frequency"]
-    names = document["class_names"][:NAMED_CLASSES]
+    classes = classes_seen_first(document)[:NAMED_CLASSES]
+    names = [document["class_names"][c] for c in classes]
     figure, ((axes,),) = _figure(size=(6.4, 1.6 + 0.24 * len(names)))
     for i, (key, label) in enumerate(
         (("jaccard", "like the set of all samples"), ("between", "like that of another sample"))
     ):
-        for c in range(len(names)):
+        for line, c in enumerate(classes):
             row = found["classes"][c]
             if row is None:
                 continue
-            place = c + 0.18 * (2 * i - 1)
+            place = line + 0.18 * (2 * i - 1)
             axes.plot(row[key]["interval"], [place, place], color=COLOURS[i], linewidth=1.5)
-            said = label if c == 0 else None
+            said = label if line == 0 else None
             mark = {"marker": MARKS[i], "color": COLOURS[i], "linestyle": "none", "markersize": 5}
             axes.plot(row[key]["mean"], place, label=said, **mark)
     axes.axvline(found["chance"], color="0.5", linestyle=":", label="chance")

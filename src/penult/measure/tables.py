@@ -136,7 +136,8 @@ def _heading(document: Mapping[str, Any]) -> RenderableType:
     for how_many, names in document["few_samples"].items():
         if names:
             said = "no samples" if how_many == "none" else "one sample"
-            lines.append(f"classes with {said}: {', '.join(names[:10])}")
+            more = f" and {len(names) - 10:,} more" if len(names) > 10 else ""
+            lines.append(f"classes with {said}: {', '.join(names[:10])}{more}")
     return Text("\n".join(lines))
 
 
@@ -153,8 +154,8 @@ def _selectivity(document: Mapping[str, Any]) -> RenderableType:
 
 def _decisions(document: Mapping[str, Any]) -> RenderableType:
     table = _table("class", "have it", "always no", "right (%)", "balanced", "average precision")
-    rows = zip(document["class_names"], document["decisions"], strict=True)
-    for name, row in [*rows][:CLASSES_SHOWN]:
+    for c in classes_seen_first(document)[:CLASSES_SHOWN]:
+        name, row = document["class_names"][c], document["decisions"][c]
         shown = [row[key] for key in ("balanced", "average_precision")]
         table.add_row(
             _printable(name),
@@ -178,13 +179,20 @@ def _printable(name: str) -> Text:
     return Text("".join(x if x.isprintable() else "·" for x in name))
 
 
+def classes_seen_first(document: Mapping[str, Any]) -> list[int]:
+    """Classes in their order, those without samples last: nothing was seen of them."""
+    counts = document["class_counts"]
+    return sorted(range(len(counts)), key=lambda c: not counts[c])
+
+
 def _classes(document: Mapping[str, Any]) -> RenderableType:
     fractions = list(document["selectivity"]["psi"])
     middle = min(fractions, key=lambda f: abs(float(f) - 0.5))
     psi = document["selectivity"]["psi"][middle]["classes"]
     intrinsic = document["dimension"]["intrinsic"]["classes"]
     table = _table("class", f"Ψ at {middle}", "directions (90 %)", "intrinsic", "again", "features")
-    for c, name in enumerate(document["class_names"][:CLASSES_SHOWN]):
+    for c in classes_seen_first(document)[:CLASSES_SHOWN]:
+        name = document["class_names"][c]
         spectrum = document["dimension"]["classes"]["spectra"][c]
         again = document["stability"]["frequency"]["classes"][c]
         features = " ".join(f"{j:>4}" for j in document["overlap"]["sets"][c])
