@@ -31,7 +31,11 @@ Device = Annotated[
 ]
 EvalSpec = Annotated[
     str | None,
-    option("Data on which accuracies are measured: best images not trained on.", "--eval"),
+    option(
+        "Data on which accuracies are measured, preferably images that the network was not "
+        "trained on.",
+        "--eval",
+    ),
 ]
 AsJson = Annotated[
     bool, option("Print one JSON document to standard output, and nothing else.", "--json")

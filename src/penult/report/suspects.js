@@ -122,7 +122,7 @@ function suspectView(index) {
           el("p", { class: "note" }, [said.who, said.when].filter(Boolean).join(", "))]
           : el("p", { class: "note" }, j === null ? "Verdicts are given of single features." : "Nobody has said what this feature is to the class."),
         j === null ? null : [
-          el("p", null, "Say what you see with one of ", ["core", "shortcut", "label noise", "unsure"].map((kind, i) => [i ? ", " : "", el("b", null, kind)]), ":"),
+          el("p", null, "In the folder that holds the run, say what you see with one of ", ["core", "shortcut", "label noise", "unsure"].map((kind, i) => [i ? ", " : "", el("b", null, kind)]), ":"),
           el("pre", null, `penult verdict ${quoted(about().about.run)} ${quoted(`${j}:${className(row.class)}`)} shortcut`),
           el("p", { class: "note" }, "and see at once what happens without it: ", el("code", null, `penult edit ${quoted(about().about.run)} --off ${quoted(`${j}:${className(row.class)}`)}`))],
         j === null ? null : el("p", null, el("a", { href: `#feature/${j}` }, `All of feature ${j}`))),
