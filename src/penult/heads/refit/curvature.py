@@ -12,6 +12,8 @@ from penult.heads.refit.loss import Objective
 Map = Callable[[Tensor], Tensor]
 # Samples × weights that are worth one preconditioner; and these times the weights of a class.
 WORK, MOST_WORK = 2e8, 4e10
+# Samples that are read for it at most: it need only be near.
+MOST_READ = 8192
 # Numbers of the blocks of all classes up to which they are taken whole; beyond, their diagonals.
 MOST_NUMBERS = 2**26
 # Part of a variance that is rounding in the float32 products of many samples.
@@ -73,7 +75,7 @@ def _spreads(objective: Objective, values: Tensor, bias: Tensor) -> tuple[Tensor
     few = samples.few
     width = support.slots[1].shape[1] + 1
     worth = min(WORK, MOST_WORK / width) / (samples.n_classes * width)
-    part = few.part(max(256, int(worth)))
+    part = few.part(min(max(256, int(worth)), MOST_READ))
     x, spreads = [], []
     for tile in part.tiles():
         own = support.logits(tile.features, values.float()).double() + bias.double()[:, None]

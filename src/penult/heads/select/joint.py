@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from penult.heads.select.quadratic import FoundSize, JointCoupling
-from penult.heads.select.tableau import Tableau
+from penult.heads.select.tableau import Tableau, explained_by
 
 # Part of a pair's curvature that rounding leaves of it.
 LEAST_VARIANCE = 1e-5
@@ -17,6 +17,9 @@ LEAST_GAIN = 1e-6
 MOST_SWAPS = 1000
 # Above the largest k, each step leaves this part of the features.
 STEP = 0.9
+# Up to so many pairs a path from none upwards is a start too: it costs most, and with more pairs
+# it hardly ever ends best.
+MOST_GROWN = 100
 
 
 class JointPath:
@@ -51,14 +54,14 @@ class JointPath:
 
         Where a head is wanted, pairs are swapped until none helps, from three starts, and the best
         end is taken: all pairs less those that cost least, one by one; the last head less what
-        costs least; and from none on the pairs that explain most.
+        costs least; and, for few pairs, from none on those that explain most.
 
         Args:
             sizes: for every k that is passed, in falling order, how many features each class keeps.
             wanted: those of them whose heads are.
             tick: called after each step.
         """
-        grown = self._grow(sizes, wanted)
+        grown = self._grow(sizes, [k for k in wanted if int(sizes[k].sum()) <= MOST_GROWN])
         left = torch.arange(self._n_classes * self._n_features)
         swapped: Tensor | None = None
         for k, size in sizes.items():
@@ -66,7 +69,8 @@ class JointPath:
             swapped = None if swapped is None else self._thin(swapped, size, tick)
             if k not in wanted:
                 continue
-            starts = [left, grown[k]] if swapped is None else [left, swapped, grown[k]]
+            starts = [left] if swapped is None else [left, swapped]
+            starts += [grown[k]] if k in grown else []
             ends = [self._improve(pairs) for pairs in _distinct(starts)]
             best = max(ends, key=lambda end: float(end.explained[0]))
             swapped = best.support[0].sort().values
@@ -81,7 +85,7 @@ class JointPath:
         n_left = torch.zeros(self._n_classes, dtype=torch.int64)
         tableau = Tableau.empty(self._covariance, self._products[None], LEAST_VARIANCE)
         found = {}
-        for k in sorted(sizes):
+        for k in sorted(wanted):
             while bool((n_left < sizes[k]).any()):
                 open_ = n_left < sizes[k]
                 for _ in range(int(open_.sum())):
@@ -90,14 +94,18 @@ class JointPath:
                     tableau.add(best[None])
                     open_[best // self._n_features] = False
                     n_left[best // self._n_features] += 1
-            if k in wanted:
-                found[k] = tableau.support[0].sort().values
+            found[k] = tableau.support[0].sort().values
         return found
 
     def _tableau(self, pairs: Tensor) -> Tableau:
         return Tableau.of(
             self._covariance, self._products[None], pairs[None], least_variance=LEAST_VARIANCE
         )
+
+    def _explained(self, pairs: Tensor) -> float:
+        """What a set of pairs explains, as `_tableau` has it."""
+        inside = self._covariance[pairs[:, None], pairs]
+        return explained_by(inside, self._products[pairs], LEAST_VARIANCE)
 
     def _thin(self, pairs: Tensor, sizes: Tensor, tick: Callable[[], None]) -> Tensor:
         """The pairs (n,), in rising order, without those that cost least: `sizes` per class."""
@@ -160,14 +168,14 @@ class JointPath:
             ]
             together = pairs.clone()
             together[places] = columns[places, column[places]]
-            moved = self._tableau(together)
-            if len(places) > 1 and float(moved.explained[0]) < explained + float(best[first]):
-                alone = pairs.clone()
-                alone[first] = columns[first, column[first]]
-                moved = self._tableau(alone)
-            if float(moved.explained[0]) <= explained:
+            reached = self._explained(together)
+            if len(places) > 1 and reached < explained + float(best[first]):
+                together = pairs.clone()
+                together[first] = columns[first, column[first]]
+                reached = self._explained(together)
+            if reached <= explained:
                 break
-            tableau = moved
+            tableau = self._tableau(together)
         return tableau
 
     def _coefficients(self, tableau: Tableau) -> Tensor:

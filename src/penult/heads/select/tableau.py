@@ -229,6 +229,21 @@ def combine(covariance: Tensor, features: Tensor, shares: Tensor) -> Tensor:
     return torch.bmm(shares[:, None], rows)[:, 0]
 
 
+def explained_by(inside: Tensor, products: Tensor, least_variance: float = LEAST_VARIANCE) -> float:
+    """What features explain of one target, as a tableau of them has it, and nothing else.
+
+    Args:
+        inside: (k, k), their covariances; changed in place.
+        products: (k,), what each shares with the target.
+        least_variance: see `Tableau`.
+    """
+    ridge = RIDGE * least_variance
+    inside.diagonal().add_(ridge)
+    factor = _factor(inside[None], ridge)[0]
+    half = torch.linalg.solve_triangular(factor, products[:, None], upper=False)
+    return float(half.square().sum())
+
+
 def _factor(inside: Tensor, ridge: float) -> Tensor:
     """Cholesky factors (n, k, k); where rounding hides that one exists, with a larger ridge."""
     factors: Tensor
