@@ -20,6 +20,7 @@ from penult.heads.path import (
 )
 from penult.heads.plan import Plan
 from penult.heads.refit.registry import REFITS
+from penult.heads.select.joint import JointPath
 from penult.heads.select.registry import SELECTIONS
 from penult.heads.sparse_head import SparseHead
 
@@ -454,3 +455,45 @@ def test_a_fit_replaces_nothing_but_a_fit(tmp_path: Path) -> None:
 def test_sizes_that_are_no_sizes(text: str) -> None:
     with pytest.raises(InputError, match="-k: expected"):
         sizes_of(text)
+
+
+def test_the_limit_is_heard_within_a_long_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, _ = planted(300)
+    clock = [0.0]
+    monkeypatch.setattr("penult.heads.pace.time.monotonic", lambda: clock[0])
+    improved = JointPath._improve
+
+    def late(self: JointPath, pairs: torch.Tensor) -> Any:
+        clock[0] += 1000.0 if len(pairs) <= 2 * N_CLASSES else 0.0
+        found = improved(self, pairs)
+        assert clock[0] == 0, "a step that began too late came to its end"
+        return found
+
+    monkeypatch.setattr(JointPath, "_improve", late)
+    path = fit_path(features, None, Plan((1, 2, 4)), time_limit=500)
+    assert [step.k for step in path.steps] == [4]
+    assert path.unfinished == (1, 2)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_sizes_asked_for_do_not_decide_how_good_a_head_is(seed: int) -> None:
+    features = generated(seed)
+    whole = fit_path(features, None, Plan(tuple(range(1, 13))))
+    for ks in ((3, 12), (2, 6, 12)):
+        some = fit_path(features, None, Plan(ks))
+        for step in some.steps:
+            full = next(one for one in whole.steps if one.k == step.k)
+            assert step.counts
+            assert full.counts
+            found, best = step.counts.document()["kl"], full.counts.document()["kl"]
+            assert found <= 1.15 * best + 1e-3, f"k = {step.k} of {ks}: {found}, else {best}"
+
+
+def generated(seed: int) -> Features:
+    """Features as after a ReLU, which 6 classes read in part and with unequal weights."""
+    generator = torch.Generator().manual_seed(seed)
+    mixed = torch.randn(40, 8, generator=generator)
+    z = torch.randn(600, 40, generator=generator)
+    z = (z + torch.randn(600, 8, generator=generator) @ mixed.T / 3).relu()
+    weight = torch.randn(6, 40, generator=generator) * torch.rand(6, 40, generator=generator)
+    return Features.of(z, (z @ weight.T).argmax(1), weight)

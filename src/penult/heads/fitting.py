@@ -114,6 +114,7 @@ def fit_heads(
         plan.limits(),
         tick=pace.phase("class turns", 20 * ks[-1]),
         fit_tick=passes,
+        hear=pace.hear,
     )
     selection = SELECTIONS[plan.select]
     shared = (time.perf_counter() - start) / len(ks)

@@ -26,6 +26,10 @@ class TimeLimitError(Exception):
     """The time limit has passed."""
 
 
+class NoHeadInTimeError(InputError):
+    """A time limit passed before the first head of a path was done."""
+
+
 class Pace:
     """Hears of every step of a fit, says how far each phase is, and stops it when time is up.
 
@@ -66,7 +70,15 @@ class Pace:
             if heard is not None and loud:
                 heard(min(done, total), total)
                 said = now
-            if self._end is not None and now > self._end:
-                raise TimeLimitError
+            self.hear()
 
         return step
+
+    def hear(self) -> None:
+        """Stop where time is up: called within steps that take long.
+
+        Raises:
+            TimeLimitError: the time limit has passed.
+        """
+        if self._end is not None and time.monotonic() > self._end:
+            raise TimeLimitError

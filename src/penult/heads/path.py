@@ -21,7 +21,7 @@ from penult.heads.cross_fit import cross_fit
 from penult.heads.fitting import Step, fit_heads
 from penult.heads.further import TOLERANCE, Shape, go_on, good_enough
 from penult.heads.judge import CROSS_FIT, EVALUATION, FITTED, Judge, size_within
-from penult.heads.pace import Pace, TimeLimitError
+from penult.heads.pace import NoHeadInTimeError, Pace, TimeLimitError
 from penult.heads.plan import Plan
 from penult.heads.ratings import Ratings, Scores
 from penult.heads.sparse_head import SparseHead
@@ -326,10 +326,6 @@ def _judged(
     return judge, paired_counts(head, heads, judges, divergence=True), scores.ratings()
 
 
-class NoHeadInTimeError(InputError):
-    """A time limit passed before the first head of a path was done."""
-
-
 class Interrupted(KeyboardInterrupt):
     """A fit was interrupted when some of its heads were done.
 
@@ -401,8 +397,7 @@ def extend_until(
     Raises:
         Interrupted: the keyboard's interrupt; it holds the path so far.
     """
-    head = path.features.require_head()
-    more = _parts(path.also, path.views)
+    head, more = path.features.require_head(), _parts(path.also, path.views)
     n_samples = path.features.n_samples + sum(part.n_samples for part in more)
     found = path
 

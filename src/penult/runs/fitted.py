@@ -12,7 +12,8 @@ from penult.features.collect import Progress
 from penult.heads.comparison import PairedCounts
 from penult.heads.further import TOLERANCE, Shape, go_on, good_enough
 from penult.heads.judge import Judge
-from penult.heads.path import HeadPath, Interrupted, NoHeadInTimeError, fit_path
+from penult.heads.pace import NoHeadInTimeError
+from penult.heads.path import HeadPath, Interrupted, fit_path
 from penult.heads.plan import SIZES, Plan
 from penult.heads.select.budget import check_sizes
 from penult.runs.run import Run

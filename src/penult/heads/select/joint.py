@@ -29,9 +29,11 @@ class JointPath:
 
     Args:
         coupling: of all classes, with the whole Hessian.
+        hear: called pair by pair and swap by swap; raises an error to stop.
     """
 
-    def __init__(self, coupling: JointCoupling) -> None:
+    def __init__(self, coupling: JointCoupling, hear: Callable[[], None] = lambda: None) -> None:
+        self._hear = hear
         hessian, weight = coupling.hessian, coupling.weight
         self._n_classes, width = weight.shape
         self._n_features = width - 1
@@ -54,7 +56,8 @@ class JointPath:
 
         Where a head is wanted, pairs are swapped until none helps, from three starts, and the best
         end is taken: all pairs less those that cost least, one by one; the last head less what
-        costs least; and, for few pairs, from none on those that explain most.
+        costs least, swapped at every size between; and, for few pairs, from none on those that
+        explain most.
 
         Args:
             sizes: for every k that is passed, in falling order, how many features each class keeps.
@@ -68,6 +71,9 @@ class JointPath:
             left = self._thin(left, size, tick)
             swapped = None if swapped is None else self._thin(swapped, size, tick)
             if k not in wanted:
+                # The sizes that are asked for must not decide how good each of them is.
+                if swapped is not None:
+                    swapped = self._improve(swapped).support[0].sort().values
                 continue
             starts = [left] if swapped is None else [left, swapped]
             starts += [grown[k]] if k in grown else []
@@ -92,6 +98,7 @@ class JointPath:
                     gains = tableau.gains()[0].reshape(self._n_classes, -1)
                     best = gains.masked_fill(~open_[:, None], -2.0).flatten().argmax()
                     tableau.add(best[None])
+                    self._hear()
                     open_[best // self._n_features] = False
                     n_left[best // self._n_features] += 1
             found[k] = tableau.support[0].sort().values
@@ -153,6 +160,7 @@ class JointPath:
         tableau, d = self._tableau(pairs), self._n_features
         own = torch.arange(d)
         for _ in range(MOST_SWAPS):
+            self._hear()
             pairs = tableau.support[0]
             classes = pairs // d
             columns = (classes * d)[:, None] + own

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -114,6 +115,7 @@ def at_dense(
     limits: Limits,
     pool: Tensor | None = None,
     classes: Tensor | None = None,
+    hear: Callable[[], None] = lambda: None,
 ) -> Quadratic:
     """The loss to second order at the dense head, its probabilities softened.
 
@@ -125,6 +127,7 @@ def at_dense(
         limits: constants.
         pool: features in rising order; no others are considered.
         classes: only these, each by itself; else all of them.
+        hear: called class by class; raises an error to stop.
     """
     at = samples.coordinates
     n_classes, d = samples.n_classes, samples.n_features
@@ -140,7 +143,7 @@ def at_dense(
     else:
         candidates = names.expand(len(dense), m)
     share = limits.prior / samples.n_rivals
-    hessian = weighted_moments(at, weights, candidates, share)
+    hessian = weighted_moments(at, weights, candidates, share, hear)
     if coupled and m == d and limits.is_joint(at.n_samples, d, n_classes):
         whole = _whole_hessian(at, p, hessian)
         target = (hessian @ at.weight[:, :, None])[:, :, 0]
@@ -153,7 +156,12 @@ def at_dense(
 
 
 def at_head(
-    samples: Samples, head: SparseHead, prior: float, limits: Limits, pool: Tensor | None = None
+    samples: Samples,
+    head: SparseHead,
+    prior: float,
+    limits: Limits,
+    pool: Tensor | None = None,
+    hear: Callable[[], None] = lambda: None,
 ) -> tuple[Quadratic, Tensor]:
     """The refit's objective to second order at a fitted head; and where its features lie.
 
@@ -165,6 +173,7 @@ def at_head(
         prior: weight of the pull towards the dense logits, see `penult.heads.refit.loss`.
         limits: constants.
         pool: features in rising order; no others are considered.
+        hear: called class by class; raises an error to stop.
 
     Returns:
         The model, and places (n_classes, k) of the head's features in its candidates; where a class
@@ -191,7 +200,7 @@ def at_head(
     m = min(len(names), max(3 * kept.shape[1], 48))
     order = scores[:, names].argsort(dim=1, descending=True, stable=True)
     candidates = names[order[:, :m].sort(dim=1).values]
-    hessian = weighted_moments(at, weights, candidates, share)
+    hessian = weighted_moments(at, weights, candidates, share, hear)
     target = ((weights * logits) @ at.x.T).double() / at.n_samples - gradient
     target += share * own_weight @ at.second_moments
     coupling = SampleCoupling(at.x, p, logits) if samples.link == SOFTMAX else None
@@ -204,7 +213,13 @@ def units_of(samples: Samples) -> Units:
     return Units(samples.mean, samples.std)
 
 
-def weighted_moments(at: Standardised, weights: Tensor, candidates: Tensor, share: float) -> Tensor:
+def weighted_moments(
+    at: Standardised,
+    weights: Tensor,
+    candidates: Tensor,
+    share: float,
+    hear: Callable[[], None] = lambda: None,
+) -> Tensor:
     """Weighted second moments of each class's candidates and the constant, plus a share of even.
 
     Args:
@@ -212,6 +227,7 @@ def weighted_moments(at: Standardised, weights: Tensor, candidates: Tensor, shar
         weights: (n_classes, n_samples).
         candidates: (n_classes, m).
         share: how much of the unweighted second moments is added.
+        hear: called class by class; raises an error to stop.
 
     Returns:
         (n_classes, m + 1, m + 1) float64.
@@ -221,6 +237,7 @@ def weighted_moments(at: Standardised, weights: Tensor, candidates: Tensor, shar
     m = columns.shape[1]
     sums = torch.empty(len(columns), m, m, dtype=torch.float64, device=at.x.device)
     for c, own in enumerate(columns):
+        hear()
         even = at.second_moments if m > d else at.second_moments[own][:, own]
         torch.mul(even, share * n, out=sums[c])
         for start in range(0, n, CHUNK):

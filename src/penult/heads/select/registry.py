@@ -39,6 +39,7 @@ class Search:
         limits: constants.
         tick: called after each turn of classes; raises an error to stop.
         fit_tick: likewise before each pass of a refit.
+        hear: called within long steps, and no sign of progress; raises an error to stop.
     """
 
     samples: Samples
@@ -48,6 +49,7 @@ class Search:
     limits: Limits = field(default_factory=Limits)
     tick: Tick = lambda: None
     fit_tick: Tick = lambda: None
+    hear: Tick = lambda: None
 
 
 Heads = Iterator[tuple[int, SparseHead]]
@@ -79,11 +81,11 @@ def curvature(search: Search, ks: list[int]) -> Heads:
 
     def models(k: int, pool: Tensor | None) -> Iterator[Quadratic]:
         if coupled:
-            yield at_dense(samples, k, search.limits, pool)
+            yield at_dense(samples, k, search.limits, pool, hear=search.hear)
             return
         m = search.limits.n_candidates(*sizes, k) + 1
         for classes in torch.split(every, max(1, GROUP // m**2)):
-            yield at_dense(samples, k, search.limits, pool, classes)
+            yield at_dense(samples, k, search.limits, pool, classes, search.hear)
 
     def refit(head: SparseHead) -> SparseHead:
         return fit(samples, head.subspaces, start=head, tick=search.fit_tick).head
@@ -158,7 +160,7 @@ def _walked(search: Search, ks: list[int], models: Models, pool: Tensor | None) 
         start = forward(model, most, search.tick)
         sizes = budget.sizes(passed, start.explained)
         if isinstance(model.coupling, JointCoupling):
-            found = JointPath(model.coupling).down(sizes, ks, search.tick)
+            found = JointPath(model.coupling, search.hear).down(sizes, ks, search.tick)
         else:
             found = walk_down(model, start, sizes, ks, search.tick)
         for k, one in found:
@@ -229,7 +231,7 @@ def improve(search: Search, head: SparseHead, prior: float) -> SparseHead | None
         return None
     bounded = search.budget.pool is not None
     pool = torch.unique(head.indices) if bounded else None
-    model, places = at_head(samples, head, prior, search.limits, pool)
+    model, places = at_head(samples, head, prior, search.limits, pool, search.hear)
     walk = Walk(model, places, sizes.clone(), search.tick)
     if walk.sweep() == 0:
         return None
