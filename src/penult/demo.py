@@ -14,8 +14,9 @@ from penult.data.open import open_data
 from penult.data.source import ImageSource, Pass
 from penult.data.transform import Transform
 from penult.errors import InputError
-from penult.features.collect import Progress, usable_head
+from penult.features.collect import usable_head
 from penult.network.load import fingerprint
+from penult.progress import Progress
 from penult.runs.analyze import Options, analyze_network
 from penult.runs.run import Run
 from penult.storage import read_tensors, write_tensors

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
+from penult.errors import InputError
+
+LONGEST_NUMBER = 18  # digits of a number that a user gives
 
 
 def percent(accuracy: float) -> str:
@@ -34,3 +39,34 @@ def duration(seconds: float) -> str:
     if seconds < 100:
         return f"{max(1.0, seconds):.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def nearest(name: str, known: Iterable[str]) -> list[str]:
+    """Names that could be meant by one that is not known: ends of dotted names, then the like."""
+    known = [*known]
+    ends = [other for other in known if other.endswith(f".{name}")]
+    return ends + [other for other in get_close_matches(name, known, 3, 0.5) if other not in ends]
+
+
+def is_number(text: str) -> bool:
+    """Whether a user's text is a number, and not so long that it cannot be one of anything."""
+    return text.isdecimal() and len(text) <= LONGEST_NUMBER
+
+
+def class_index(given: str | int, class_names: Sequence[str]) -> int:
+    """A class by its name, else by its number.
+
+    Raises:
+        InputError: there is none; says which names are nearest.
+    """
+    names = list(class_names)
+    if isinstance(given, str) and given in names:
+        return names.index(given)
+    if not isinstance(given, str) or is_number(given):
+        number = int(given)
+        if 0 <= number < len(names):
+            return number
+        raise InputError(f"classes are numbered from 0 to {len(names) - 1}, found {number}")
+    near = nearest(given, names)
+    hint = f"did you mean {some(near)}?" if near else f"there are {some(names)}"
+    raise InputError(f"no class is called {given}: {hint}")

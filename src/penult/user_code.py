@@ -11,7 +11,6 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -20,7 +19,7 @@ from penult import extras, plotting
 from penult.errors import InputError
 from penult.extras import with_torchvision
 from penult.plotting import with_matplotlib
-from penult.text import described, some
+from penult.text import described, nearest, some
 
 # Frames of these files are penult's, not the user's.
 _OWN = (__file__, extras.__file__, plotting.__file__)
@@ -179,11 +178,6 @@ def parameters_of(function: Callable[..., object]) -> dict[str, inspect.Paramete
         return {}
     by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return {name: one for name, one in parameters.items() if one.kind in by_name}
-
-
-def nearest(name: str, known: list[str]) -> list[str]:
-    """Up to three of `known` that look most like `name`."""
-    return get_close_matches(name, known, n=3, cutoff=0.5)
 
 
 def _is_file(where: str) -> bool:

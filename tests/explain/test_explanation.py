@@ -21,7 +21,7 @@ from penult import Run, SparseHead
 from penult.errors import InputError
 from penult.explain.choice import choose_head
 from penult.explain.decision import SHOWN
-from penult.explain.explanation import Explanation, class_index
+from penult.explain.explanation import Explanation
 from penult.explain.gallery import CHANGED, MISSING, THERE, PictureOptions, Wish, take_pictures
 from penult.explain.overlay import ABOVE, BELOW, overlay, standing_out
 from penult.explain.survey import ShownSample
@@ -35,6 +35,7 @@ from penult.heads.subspaces import top_k
 from penult.network.head import Head
 from penult.runs.analyze import analyze_features
 from penult.runs.reopen import Places, reopen_network
+from penult.text import class_index
 from small_run import NET, images_for
 
 
@@ -216,13 +217,13 @@ def test_the_notebook_form_holds_text_as_text(digits: Run) -> None:
 
 
 def test_classes_are_named_or_numbered() -> None:
-    assert class_index(["a", "1", "c"], "1") == 1
-    assert class_index(["a", "b", "c"], "2") == 2
-    assert class_index(["a", "b", "c"], 0) == 0
-    assert class_index(["a", "b", "c"], np.int64(2)) == 2  # type: ignore[arg-type]
-    assert class_index(["a", "b", "c"], torch.tensor(2)) == 2  # type: ignore[arg-type]
+    assert class_index("1", ["a", "1", "c"]) == 1
+    assert class_index("2", ["a", "b", "c"]) == 2
+    assert class_index(0, ["a", "b", "c"]) == 0
+    assert class_index(np.int64(2), ["a", "b", "c"]) == 2  # type: ignore[arg-type]
+    assert class_index(torch.tensor(2), ["a", "b", "c"]) == 2  # type: ignore[arg-type]
     with pytest.raises(InputError, match="did you mean tabby"):
-        class_index(["tabby", "dog"], "taby")
+        class_index("taby", ["tabby", "dog"])
 
 
 def test_the_overlay_is_warm_where_the_map_is_high_and_blue_where_it_is_low() -> None:

@@ -16,9 +16,9 @@ from penult.features.moments import Moments
 from penult.heads.sparse_head import SparseHead
 from penult.heads.subspaces import Subspaces, top_k
 from penult.network.head import Head
+from penult.report.answers import KINDS, MOST_MISTAKES, Answers
 from penult.report.relations import ClassMeans, Relations
 from penult.report.rows import HeadRows
-from penult.report.verdicts import KINDS, MOST_MISTAKES, Verdicts
 
 
 def plain(seed: int, n: int = 300, c: int = 4, d: int = 7, levels: int = 0) -> Features:
@@ -178,7 +178,7 @@ def test_verdicts_count_what_a_loop_counts() -> None:
     z, labels = features.arrays()
     dense = features.require_head()
     sparse = SparseHead.from_dense(dense.weight, dense.bias, top_k(dense.weight.abs(), 2))
-    found = Verdicts.of(features, dense, sparse)
+    found = Answers.of(features, dense, sparse)
     with torch.no_grad():
         logits = {"dense": dense(z), "sparse": sparse(z)}
     calls = {name: values.argmax(1) for name, values in logits.items()}
@@ -240,7 +240,7 @@ def test_the_mistakes_shown_are_the_surest() -> None:
     features = Features.of(z, labels, torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
     dense = features.require_head()
     sparse = SparseHead.from_dense(dense.weight, dense.bias, Subspaces.of([[0], [1]], 2))
-    found = Verdicts.of(features, dense, sparse)
+    found = Answers.of(features, dense, sparse)
     gaps = (z[:, 1] - z[:, 0]).sort(descending=True, stable=True)
     assert [m.sample.number for m in found.mistakes] == gaps.indices[:100].tolist()
     assert {m.kind for m in found.mistakes} == {"both"}

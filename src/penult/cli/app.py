@@ -16,7 +16,7 @@ from rich.console import Group
 from rich.text import Text
 
 from penult.cli import options as given
-from penult.cli.console import errors, progress_bars, tell, warn
+from penult.cli.console import INTERRUPTED, errors, progress_bars, tell, warn
 from penult.cli.edit import edit, verdict
 from penult.cli.fit import fit
 from penult.cli.group_pages import groups_page
@@ -47,7 +47,6 @@ from penult.runs.run import Run
 from penult.runs.tune.training import TrainingPlan
 from penult.runs.tune.tune import tune as run_tune
 
-INTERRUPTED = 130
 RESUMES = "repeat the command to resume it where it stopped"
 # What an interrupted command leaves behind; nothing where it is not named.
 AFTER_INTERRUPT = {

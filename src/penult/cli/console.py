@@ -21,12 +21,14 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from penult.progress import Progress as Heard
+
 errors = Console(stderr=True, highlight=False)
 # Stages of few things, which have no rate.
 COUNTED = ("heads", "runs", "measures", "layers", "class turns", "passes", "folds", "scores")
 FIRST_LINE, LINES_APART = 1.0, 4.0  # seconds to the first line; how many times that to the next
 
-Heard = Callable[[int, int], None]
+INTERRUPTED = 130  # exit status after Ctrl-C
 Begin = Callable[[str], Heard]
 
 

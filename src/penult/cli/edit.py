@@ -19,7 +19,7 @@ from penult.cli.spread import option, spread
 from penult.edit.edit import Edit, Place
 from penult.edit.edited_run import EditedRun
 from penult.edit.recipe import Recipe
-from penult.edit.refits import REFITS
+from penult.edit.refits import REFIT_EDITS
 from penult.edit.verdicts import KINDS, add_verdict, shortcut_edits
 from penult.errors import InputError
 from penult.explain.gallery import PictureOptions
@@ -247,8 +247,8 @@ def parsed_direction(kind: str, text: str) -> Edit:
 def parsed_refit(text: str, edits: Sequence[Edit]) -> Edit:
     """The edit of `labels` or `balanced:domain`."""
     to, colon, attribute = text.partition(":")
-    if to not in REFITS:
-        raise InputError(f"--refit: expected one of {', '.join(REFITS)}, found {text!r}")
+    if to not in REFIT_EDITS:
+        raise InputError(f"--refit: expected one of {', '.join(REFIT_EDITS)}, found {text!r}")
     if to == "balanced" and not attribute:
         raise InputError("--refit balanced: expected balanced:ATTRIBUTE, such as balanced:sex")
     pairs = None

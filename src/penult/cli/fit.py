@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from penult.cli import options as given
-from penult.cli.console import progress_bars, tell, warn
+from penult.cli.console import INTERRUPTED, progress_bars, tell, warn
 from penult.cli.output import print_json
 from penult.cli.pages import added_page, path_page, print_page
 from penult.cli.spread import spread
@@ -27,8 +27,6 @@ from penult.runs.fitted import Clock, add_heads, complete_path, fitted_sizes
 from penult.runs.run import Run
 from penult.storage import check_writable, not_written
 from penult.text import duration
-
-INTERRUPTED = 130
 
 
 @spread

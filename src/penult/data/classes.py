@@ -15,8 +15,7 @@ from penult.data.folders import natural_order, order_warning
 from penult.data.image import ImageData
 from penult.data.labels import checked_labels
 from penult.errors import InputError
-from penult.text import some
-from penult.user_code import nearest
+from penult.text import nearest, some
 
 
 def align_classes(

@@ -11,8 +11,7 @@ from typing import Any
 from penult.data.dataset import DatasetImages, map_style
 from penult.errors import InputError
 from penult.extras import import_extra, import_torchvision
-from penult.text import described, some
-from penult.user_code import nearest
+from penult.text import described, nearest, some
 
 SAVED, SAVED_PARTS = "state.json", "dataset_dict.json"
 SPLITS = ("train", "test", "val", "validation", "valid", "extra", "unlabeled")

@@ -32,8 +32,8 @@ from penult.data.multi_hot_images import MultiHotImages
 from penult.data.tables import is_table
 from penult.data.tar_images import is_pattern
 from penult.errors import InputError
-from penult.text import one_line, some
-from penult.user_code import call_object, nearest
+from penult.text import nearest, one_line, some
+from penult.user_code import call_object
 
 __all__ = [
     "ArrayImages",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from penult.measure.groups import group_frequencies
 from penult.network.explicit import Reading
 from penult.network.head import Head
 from penult.network.write_head import write_head
+from penult.progress import Progress
 from penult.runs.groups import evaluated_part, groups_of
 from penult.runs.lock import refuse_links
 from penult.runs.reopen import Places, reopen_network
@@ -33,8 +33,6 @@ from penult.storage import write_json, write_tensors
 FORMAT = "penult-edit/1"
 # Logits of so many numbers are kept in the run; fewer are computed in no time.
 KEPT = 2**22
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)

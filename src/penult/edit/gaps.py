@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,9 @@ from torch import Tensor
 
 from penult.edit.logits import LogitTable
 from penult.intervals import Z95, benjamini_hochberg, upper_tail
+from penult.progress import Progress
 
 COLUMNS = 2**23  # numbers looked at in one step
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from penult.features.features import Features
 from penult.heads.bounded_head import BoundedHead, bounded
 from penult.network.head import Head
 from penult.network.link import decided
+from penult.progress import Progress
 from penult.storage import write_atomically
 
 ROWS = 2048
@@ -26,8 +27,6 @@ ROWS = 2048
 GUARD = 1e-5
 # Features that an edit may change before all logits are computed anew.
 FEW = 64
-
-Progress = Callable[[int, int], None]
 
 
 class _Best(NamedTuple):

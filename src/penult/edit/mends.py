@@ -22,6 +22,7 @@ from penult.features.groups import FEWEST_RANKED
 from penult.features.moments import Moments
 from penult.heads.bounded_head import bounded
 from penult.network.head import Head
+from penult.progress import Progress
 from penult.runs.groups import require_groups
 from penult.runs.run import Run
 
@@ -30,8 +31,6 @@ FIT, CHOOSE = 0.35, 0.15  # of the samples; the rest reports
 STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 1.0)
 DRAWS = 10
 ROUNDS, DRO_STRENGTH = 4, 0.01
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +14,7 @@ from torch import Tensor
 from penult.edit.logits import LogitTable
 from penult.features.draw import stratified
 from penult.intervals import upper_tail
+from penult.progress import Progress
 
 ROWS = 4096
 # Numbers in the logits that temperatures are fitted to; more samples than that are left out evenly.
@@ -25,8 +25,6 @@ TINY = (
     1e-12  # smaller probabilities are 0: squares of numbers near 0 make products ten times slower
 )
 SHRUNK = 1e-4  # penalty on what calibration changes, in nats
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from penult.edit.edit import Edit
-from penult.edit.setting import EditSetting, class_index, feature_index
+from penult.edit.setting import EditSetting, feature_index
 from penult.errors import InputError
 from penult.features.features import Features
 from penult.heads.bounded_head import BoundedHead, bounded, linear_part
@@ -21,6 +21,7 @@ from penult.heads.refit.softmax import refit_softmax
 from penult.heads.sparse_head import SparseHead
 from penult.heads.subspaces import Subspaces
 from penult.network.head import Head
+from penult.text import class_index
 
 DRAWS = 10  # balanced draws whose weights are averaged, as in Kirichenko et al. 2023
 LEAST = 1 / 3  # of a class's samples are taken as its least spurious
@@ -39,7 +40,7 @@ def refit(head: BoundedHead, edit: Edit, setting: EditSetting) -> BoundedHead:
     assert edit.to is not None
     if edit.to in ONE_LABEL:
         setting.features.require_one_label(f"a refit to {edit.to}")
-    return bounded(REFITS[edit.to](head, edit, setting))
+    return bounded(REFIT_EDITS[edit.to](head, edit, setting))
 
 
 def to_probabilities(head: Head, edit: Edit, setting: EditSetting) -> Head:
@@ -263,7 +264,7 @@ def parse_pair(text: str, n_features: int, class_names: Sequence[str]) -> tuple[
     return feature, class_index(name, class_names) if colon else None
 
 
-REFITS: dict[str, Callable[[Head, Edit, EditSetting], Head]] = {
+REFIT_EDITS: dict[str, Callable[[Head, Edit, EditSetting], Head]] = {
     "probabilities": to_probabilities,
     "labels": to_labels,
     "balanced": to_balanced_groups,
@@ -273,8 +274,8 @@ REFITS: dict[str, Callable[[Head, Edit, EditSetting], Head]] = {
 
 def check_refit(edit: Edit, n_features: int, class_names: Sequence[str]) -> None:
     """Refuse a refit that there is not, or that lacks what it needs."""
-    if edit.to not in REFITS:
-        raise InputError(f"refit: expected one of {', '.join(REFITS)}, found {edit.to!r}")
+    if edit.to not in REFIT_EDITS:
+        raise InputError(f"refit: expected one of {', '.join(REFIT_EDITS)}, found {edit.to!r}")
     if (edit.to == "balanced") != (edit.attribute is not None):
         raise InputError("a refit to balanced groups, and no other, needs an attribute")
     if (edit.to == "least-spurious") != (edit.pairs is not None):

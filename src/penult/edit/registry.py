@@ -11,11 +11,11 @@ import torch
 from penult.edit.edit import Edit
 from penult.edit.edits import cap, drop_unused, scale, set_weight, switch_off
 from penult.edit.refits import check_refit, refit
-from penult.edit.setting import EditSetting, class_index, feature_index
+from penult.edit.setting import EditSetting, feature_index
 from penult.errors import InputError
 from penult.heads.bounded_head import BoundedHead, bounded, simplest
 from penult.network.head import Head
-from penult.text import some
+from penult.text import class_index, some
 
 
 @dataclass(frozen=True)

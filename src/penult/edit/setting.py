@@ -17,7 +17,7 @@ from penult.features.moments import Moments
 from penult.network.head import Head
 from penult.runs.groups import groups_of, parts_of
 from penult.runs.run import Run
-from penult.user_code import nearest
+from penult.text import class_index
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,18 +91,6 @@ class EditSetting:
         _, spread, found = torch.linalg.svd(weighted, full_matrices=False)
         sign = torch.where(found.sum(1) < 0, -1.0, 1.0).double()
         return found * sign[:, None], spread.square() / len(z)
-
-
-def class_index(name: str | int, class_names: Sequence[str]) -> int:
-    """A class by its name, else by its number; see `EditSetting.class_index`."""
-    text = str(name)
-    if text in class_names:
-        return list(class_names).index(text)
-    if text.isdecimal() and int(text) < len(class_names):
-        return int(text)
-    near = nearest(text, list(class_names))
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {len(class_names)} classes"
-    raise InputError(f"no class is called {text!r}: {hint}")
 
 
 def feature_index(number: int, n_features: int) -> int:

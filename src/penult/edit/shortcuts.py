@@ -16,6 +16,7 @@ from penult.edit.setting import EditSetting
 from penult.edit.suspects import FEWEST, Direction, described_pair, find_suspects
 from penult.edit.verdicts import latest
 from penult.errors import InputError, NotWrittenError
+from penult.progress import Progress
 from penult.runs.groups import evaluated_part, groups_of
 from penult.runs.run import Run
 from penult.storage import read_json, write_json
@@ -24,8 +25,6 @@ FORMAT = "penult-shortcuts/2"
 # Numbers read to find principal directions; for more they are left out unless they are asked for.
 AFFORDABLE = 4_000_000_000
 DIRECTIONS = 3
-
-Progress = Callable[[int, int], None]
 
 
 def find_shortcuts(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +16,11 @@ from penult.edit.overuse import Residuals, overuse
 from penult.features.groups import FEWEST_RANKED, Groups
 from penult.heads.comparison import PairedCounts
 from penult.intervals import Z95, accuracy_interval, benjamini_hochberg
+from penult.progress import Progress
 
 MATTERS = 0.1  # of a class's most used feature: less used ones are not looked at
 FEWEST = 20  # samples of a class whose features are looked at
 SHOWN = 8  # samples named of each kind
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)

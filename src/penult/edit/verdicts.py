@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from penult.edit.edit import Edit
-from penult.edit.setting import class_index, feature_index
+from penult.edit.setting import feature_index
 from penult.errors import InputError
 from penult.runs.run import Run
 from penult.storage import not_written
-from penult.text import one_line
+from penult.text import class_index, one_line
 
 FORMAT = "penult-verdicts/1"
 KINDS = ("core", "shortcut", "label noise", "unsure")

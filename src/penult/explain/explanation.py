@@ -15,7 +15,7 @@ from penult.explain.choice import choose_head
 from penult.explain.decision import SHOWN, Decision, outside
 from penult.explain.drawing import draw
 from penult.explain.given_classes import GivenClasses, one_class, to_explain
-from penult.explain.looked_up import LookedUp, is_number, look_up
+from penult.explain.looked_up import LookedUp, look_up
 from penult.explain.looked_up_text import LookedUpText, look_up_text
 from penult.explain.notebook import notebook_html
 from penult.explain.reasons import Box, sufficient_reason
@@ -25,8 +25,7 @@ from penult.heads.sparse_head import SparseHead
 from penult.network.head import Head
 from penult.runs.reopen import Places, holds_texts
 from penult.runs.run import Run
-from penult.text import some
-from penult.user_code import nearest
+from penult.text import class_index
 
 FORMAT = "penult-explanation/1"
 CLASSES_LISTED = 5
@@ -149,8 +148,8 @@ class Explanation(Decision):
             )
         found = None if asked.dense else choose_head(run, asked.k, asked.select)
         head: Head | SparseHead = dense_head if found is None else found.head
-        of = None if asked.class_ is None else class_index(names, asked.class_)
-        other = None if asked.against is None else class_index(names, asked.against)
+        of = None if asked.class_ is None else class_index(asked.class_, names)
+        other = None if asked.against is None else class_index(asked.against, names)
         places, where = sources or Places(), torch.device(device)
         looked_up: LookedUp | LookedUpText
         if holds_texts(run):
@@ -320,21 +319,3 @@ def _rival(of: int | None, predicted: int, label: int | None, n_classes: int) ->
     if n_classes == 2:
         return 1 - (predicted if of is None else of)
     return label if of is None and label != predicted else None
-
-
-def class_index(names: Sequence[str], given: str | int) -> int:
-    """Number of a class, from its name or its number.
-
-    Raises:
-        InputError: there is no such class; names the nearest.
-    """
-    if isinstance(given, str) and given in names:
-        return list(names).index(given)
-    if not isinstance(given, str) or is_number(given):
-        number = int(given)
-        if 0 <= number < len(names):
-            return number
-        raise InputError(f"classes are numbered from 0 to {len(names) - 1}, found {number}")
-    near = nearest(given, list(names))
-    hint = f"did you mean {some(near)}?" if near else f"there are {some(list(names))}"
-    raise InputError(f"no class is called {given}: {hint}")

@@ -19,8 +19,8 @@ from penult.errors import InputError
 from penult.explain.maps import Maps, open_maps
 from penult.explain.survey import ShownSample
 from penult.explain.thumbnails import SIDE, coarser, picture_of
-from penult.features.collect import Progress
 from penult.network.calling import autocast, evaluating
+from penult.progress import Progress
 from penult.runs.reopen import Places, dtype_of_run, holds_texts, images_of, reopen_network
 from penult.runs.run import Run
 from penult.storage import read_json, read_tensors, write_folder, write_json, write_tensors

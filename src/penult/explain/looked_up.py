@@ -28,8 +28,7 @@ from penult.network.head import Head
 from penult.network.watch import run_hooked
 from penult.runs.reopen import Places, dtype_of_run, images_of, reopen_network
 from penult.runs.run import Run
-from penult.text import one_line, some
-from penult.user_code import nearest
+from penult.text import is_number, nearest, one_line, some
 
 PARTS = (("eval", "evaluation"), ("train", "data"))
 NAMES_COMPARED = 20_000
@@ -177,10 +176,10 @@ def label_of(run: Run, stored: Block | None) -> Label:
     return int(own) if own.ndim == 0 else tuple(own.nonzero()[:, 0].tolist())
 
 
-Found = tuple[tuple[ImageData, int] | None, str, Block | None]
+Located = tuple[tuple[ImageData, int] | None, str, Block | None]
 
 
-def _found(run: Run, image: str | Path | Image.Image, sources: Places) -> Found:
+def _found(run: Run, image: str | Path | Image.Image, sources: Places) -> Located:
     """Where the image is, its name, and its sample in the run's features."""
     if isinstance(image, Image.Image):
         _require_network(run, "a picture")
@@ -197,7 +196,7 @@ def _found(run: Run, image: str | Path | Image.Image, sources: Places) -> Found:
     return by_name(run, text, sources, "image")
 
 
-def by_name(run: Run, text: str, sources: Places, kind: str) -> Found:
+def by_name(run: Run, text: str, sources: Places, kind: str) -> Located:
     """A sample of the run, by its name or its number.
 
     Args:
@@ -234,12 +233,7 @@ def by_name(run: Run, text: str, sources: Places, kind: str) -> Found:
     )
 
 
-def is_number(text: str) -> bool:
-    """Whether a user's text is a number, and not so long that it cannot be one of anything."""
-    return text.isdecimal() and len(text) <= LONGEST_NUMBER
-
-
-def _of_file(path: Path) -> Found:
+def _of_file(path: Path) -> Located:
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -248,7 +242,7 @@ def _of_file(path: Path) -> Found:
     return (DatasetImages([opened], labelled=False), 0), path.name, None
 
 
-def _of_sample(run: Run, part: str, number: int, sources: Places) -> Found:
+def _of_sample(run: Run, part: str, number: int, sources: Places) -> Located:
     if part == "eval" and not run.has_evaluation:
         raise InputError(f"{run.folder} has no evaluation data: expected train:NUMBER")
     features = run.train() if part == "train" else run.evaluation()

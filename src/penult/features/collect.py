@@ -32,12 +32,12 @@ from penult.network.link import SIGMOID, decided
 from penult.network.load import fingerprint
 from penult.network.preparation import preparation_doubt
 from penult.network.tap import FeatureTap
+from penult.progress import Progress
 from penult.text import described, some
 
 EXAMPLES_TRIED = 8
 FEW = 4  # images on which a network has run before, when its head was found
 
-Progress = Callable[[int, int], None]
 T = TypeVar("T")
 
 

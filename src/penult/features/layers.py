@@ -17,15 +17,16 @@ from torch import Tensor, nn
 from penult.data.source import Pass, examples, source_of
 from penult.data.tokens import Preparation, TokenTransform
 from penult.errors import InputError
-from penult.features.collect import Progress, doubts, network_shards, usable_head
+from penult.features.collect import doubts, network_shards, usable_head
 from penult.features.features import Features
 from penult.features.shard_folder import ShardFolder, ShardsFrom, require_space
 from penult.network.blocks import Trace, find_blocks, first_output, pools
-from penult.network.calling import Example, device_of, first_tensor, kind_of, nearest
+from penult.network.calling import Example, device_of, first_tensor, kind_of
 from penult.network.head import Head
 from penult.network.load import fingerprint
 from penult.network.tap import FeatureTap
-from penult.text import some
+from penult.progress import Progress
+from penult.text import nearest, some
 
 __all__ = ["Layer", "LayerTap", "collect_layers", "find_blocks", "find_layers"]
 

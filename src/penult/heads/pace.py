@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from penult.errors import InputError
-from penult.features.collect import Progress
+from penult.progress import Progress
 
 # Seconds between two words of one phase.
 SILENCE = 0.1

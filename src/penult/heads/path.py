@@ -13,7 +13,6 @@ from typing import Any
 import torch
 
 from penult.errors import InputError
-from penult.features.collect import Progress
 from penult.features.features import Features
 from penult.features.unlabelled import apart_from
 from penult.heads.comparison import Classifier, PairedCounts, paired_counts
@@ -25,6 +24,7 @@ from penult.heads.pace import NoHeadInTimeError, Pace, TimeLimitError
 from penult.heads.plan import Plan
 from penult.heads.ratings import Ratings, Scores
 from penult.heads.sparse_head import SparseHead
+from penult.progress import Progress
 from penult.storage import write_json
 
 PARTIAL = ".heads-"  # folders of heads that are being written

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ from penult.measure.selectivity import selectivity
 from penult.measure.stability import resampled_sets, stability
 from penult.measure.uncertainty import plain
 from penult.network.head import Head
+from penult.progress import Progress
 from penult.runs.run import Run
 from penult.storage import write_json
 
@@ -37,8 +38,6 @@ NAMED = 100
 EDITED_SAMPLES = 10_000
 NEED_HEAD = ("dimension.decision", "essentiality", "faithfulness", "stability.contribution")
 NO_HEAD = "no head reads this layer"
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from penult.errors import InputError
 from penult.network.head import HeadNotFound
 from penult.network.linear_maps import possible_sizes, single_layer
-from penult.text import some
+from penult.text import nearest, some
 
 Example = Tensor | Mapping[str, Any] | tuple[Any, ...] | list[Any]
 
@@ -93,13 +92,6 @@ def layer_named(model: nn.Module, name: str) -> nn.Module:
         f"the network has no layer {name}: "
         + (f"the nearest names are {some(near)}" if near else f"it has {some(linear[::-1])}")
     )
-
-
-def nearest(name: str, names: Iterable[str]) -> list[str]:
-    """The names that could be meant by one that is not among them."""
-    names = [*names]
-    near = [other for other in names if other.endswith(f".{name}")]
-    return near + [n for n in difflib.get_close_matches(name, names, 3, 0.5) if n not in near]
 
 
 def first_tensor(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:

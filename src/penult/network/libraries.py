@@ -20,8 +20,7 @@ from penult.network.state import Shapes, check_fit
 from penult.network.text_inputs import token_transform
 from penult.network.weight_sets import find_state
 from penult.text import described as one_line
-from penult.text import some
-from penult.user_code import nearest
+from penult.text import nearest, some
 
 # What people call the weights that a library gives without being asked.
 _DEFAULTS = frozenset({"DEFAULT", "PRETRAINED", "TRUE"})

@@ -18,13 +18,13 @@ from penult.features.draw import spread
 from penult.heads.sparse_head import SparseHead
 from penult.network.head import Head
 from penult.report.album import Album, Shots
+from penult.report.answers import KINDS
 from penult.report.by_group import group_warnings, groups_part
 from penult.report.conclusion import conclusion
 from penult.report.details import Details, finite
 from penult.report.edits import EditViews
 from penult.report.findings import Findings
 from penult.report.suspects import SuspectViews, verdicts_part
-from penult.report.verdicts import KINDS
 from penult.runs.reopen import holds_texts
 from penult.runs.run import Run
 

@@ -11,9 +11,9 @@ from penult.features.features import Features
 from penult.heads.subspaces import Subspaces
 from penult.network.head import Head
 from penult.report.album import images_each
+from penult.report.answers import Answers
 from penult.report.relations import ClassMeans, Relations
 from penult.report.rows import HeadRows
-from penult.report.verdicts import Verdicts
 from penult.runs.run import Run
 
 MOST_OF_NETWORK, FEWEST_OF_NETWORK = 8, 4
@@ -34,7 +34,7 @@ class Findings:
         sparse: rows of the sparse head, or None.
         train, evaluation: features.
         told_apart: rows and means of what the heads call samples: the classes; of multi-label data
-            also that they are not, see `Verdicts`.
+            also that they are not, see `Answers`.
         means: of each class; influence: (n_classes, n_features) of the network's head, see
             `ClassMeans.influence`.
         shown: the features that each class's page shows: those that move the class most in the
@@ -66,7 +66,7 @@ class Findings:
         self.survey = Survey.of(self.train, self.shown, images_each(n_lists, images))
         self.relations = Relations.of(run.moments(), self.survey)
         sparse_head = None if choice is None else choice.head
-        self.verdicts = Verdicts.of(self.evaluation, self.dense, sparse_head)
+        self.verdicts = Answers.of(self.evaluation, self.dense, sparse_head)
         self.confusions = self.verdicts.confusions()
         self.reasons = [m.reasons(self.dense, sparse_head) for m in self.verdicts.mistakes]
 

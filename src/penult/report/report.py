@@ -10,12 +10,12 @@ from typing import Any
 
 from penult.errors import InputError
 from penult.explain.choice import choose_head
-from penult.explain.explanation import class_index
 from penult.explain.gallery import PictureOptions
 from penult.report.document import ReportData, build
 from penult.report.page import render
 from penult.runs.run import Run
 from penult.storage import write_atomically
+from penult.text import class_index
 
 HEIGHT = 720  # pixels of the frame in a notebook
 
@@ -76,7 +76,7 @@ class Report:
     def of_class(self, name: str | int) -> Report:
         """The same report, opened at a class, by its name or number."""
         names = [row["name"] for row in self.document["classes"]]
-        return replace(self, start=f"class/{class_index(names, name)}")
+        return replace(self, start=f"class/{class_index(name, names)}")
 
     def of_feature(self, feature: int) -> Report:
         """The same report, opened at a feature."""

@@ -18,13 +18,14 @@ from penult.data.source import ImageSource, Pass
 from penult.data.tokens import Preparation
 from penult.data.transform import Transform
 from penult.errors import InputError
-from penult.features.collect import Progress, doubts, features_shards, network_shards
+from penult.features.collect import doubts, features_shards, network_shards
 from penult.features.features import Features
 from penult.features.influence import SCORES, Evidence, Top, check_top, sizes_within
 from penult.features.shard_folder import Faults, ShardFolder, require_space
 from penult.features.shards import Block
 from penult.heads.judge import Judge
 from penult.network.head import Head
+from penult.progress import Progress
 from penult.runs.calls import Calls, calls_of, few_samples
 from penult.runs.decisions import Decisions
 from penult.runs.fitted import Clock, complete_path

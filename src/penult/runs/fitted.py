@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from penult.errors import InputError
-from penult.features.collect import Progress
 from penult.heads.comparison import PairedCounts
 from penult.heads.further import TOLERANCE, Shape, go_on, good_enough
 from penult.heads.judge import Judge
@@ -16,6 +15,7 @@ from penult.heads.pace import NoHeadInTimeError
 from penult.heads.path import HeadPath, Interrupted, fit_path
 from penult.heads.plan import SIZES, Plan
 from penult.heads.select.budget import check_sizes
+from penult.progress import Progress
 from penult.runs.run import Run
 
 Begin = Callable[[str], Progress]

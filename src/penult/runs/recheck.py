@@ -12,9 +12,10 @@ from penult.data.dataset import CHANGES
 from penult.data.image import ImageFaultError
 from penult.data.source import ImageSource
 from penult.errors import InputError
-from penult.features.collect import Progress, network_shards
+from penult.features.collect import network_shards
 from penult.features.features import Features
 from penult.network.head import Head
+from penult.progress import Progress
 from penult.runs.reopen import Chosen, matched_images
 from penult.runs.run import Run
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from penult.features.collect import Progress
 from penult.features.features import Features
 from penult.features.influence import SCORES, Evidence, influence, sizes_within
 from penult.heads.comparison import PairedCounts, paired_counts
@@ -16,6 +15,7 @@ from penult.heads.judge import CROSS_FIT, EVALUATION, FITTED, Judge
 from penult.heads.sparse_head import SparseHead
 from penult.heads.subspaces import Subspaces, top_k
 from penult.network.head import Head
+from penult.progress import Progress
 
 
 @dataclass(frozen=True, eq=False)

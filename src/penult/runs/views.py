@@ -15,9 +15,10 @@ from penult.data.image import ImageData
 from penult.data.open import Batch
 from penult.data.source import ImageSource, Pass
 from penult.data.transform import Transform
-from penult.features.collect import Progress, network_shards
+from penult.features.collect import network_shards
 from penult.features.shard_folder import ShardFolder
 from penult.network.head import Head
+from penult.progress import Progress
 from penult.runs.reopen import matched_images
 from penult.runs.run import Run
 

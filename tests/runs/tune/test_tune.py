@@ -28,11 +28,11 @@ from penult.cli.app import main
 from penult.data.augmentation import augmentations_of, augmented, crop, flip, harmless
 from penult.data.open import open_data
 from penult.errors import InputError
-from penult.features.collect import Progress
 from penult.features.features import Features
 from penult.heads.sparse_head import SparseHead
 from penult.heads.subspaces import Subspaces
 from penult.network.load import load_model
+from penult.progress import Progress
 from penult.runs.analyze import analyze_features, analyze_network
 from penult.runs.reopen import Places, reopen_images, reopen_network
 from penult.runs.run import Run

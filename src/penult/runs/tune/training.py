@@ -19,11 +19,11 @@ from penult.data.augmentation import augmented
 from penult.data.batches import batches
 from penult.data.transform import Transform
 from penult.errors import InputError
-from penult.features.collect import Progress
 from penult.network.calling import autocast, call_model, evaluating, first_tensor, layer_named
 from penult.network.head import Head
 from penult.network.linear_maps import reduced, rows
 from penult.network.tap import head_axis
+from penult.progress import Progress
 from penult.runs.reopen import Chosen
 from penult.storage import read_tensors, write_tensors
 

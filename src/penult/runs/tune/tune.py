@@ -19,12 +19,12 @@ from torch.nn.utils import parametrize
 from penult.data.augmentation import augmented, surviving
 from penult.data.transform import Transform
 from penult.errors import InputError
-from penult.features.collect import Progress
 from penult.features.draw import ranks
 from penult.features.features import Features
 from penult.heads.refit.softmax import refit_softmax
 from penult.heads.sparse_head import SparseHead, accuracies
 from penult.network.replace import Replacement, replace_head
+from penult.progress import Progress
 from penult.runs.reopen import (
     Chosen,
     Places,

@@ -1,4 +1,4 @@
-"""Verdicts: what the network and its sparse head call the evaluation samples, where they err."""
+"""Answers: what the network and its sparse head call the evaluation samples, where they err."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Mistake:
 
     Attributes:
         sample: itself.
-        label, dense: right class and that of the network; see `Verdicts` for multi-label data.
+        label, dense: right class and that of the network; see `Answers` for multi-label data.
         sparse: class that the sparse head gives; the network's where there is none.
         kind: who is wrong, one of `KINDS`.
         features: (n_features,) of the sample.
@@ -80,7 +80,7 @@ class Mistake:
 
 
 @dataclass(eq=False)
-class Verdicts:
+class Answers:
     """Counts over the evaluation samples, and the mistakes that are shown.
 
     Of multi-label data each sample is judged once for each class c: what is right, and what it is
@@ -105,7 +105,7 @@ class Verdicts:
     taken: dict[tuple[int, int], Tensor]
 
     @classmethod
-    def of(cls, features: Features, dense: Head, sparse: SparseHead | None) -> Verdicts:
+    def of(cls, features: Features, dense: Head, sparse: SparseHead | None) -> Answers:
         """Two passes over the evaluation features; without a sparse head it agrees everywhere."""
         n_classes = dense.n_classes
         n_codes = 2 * n_classes if features.multi_label else n_classes
@@ -235,7 +235,7 @@ class Verdicts:
 
 
 def _codes(given: Tensor) -> Tensor:
-    """Decisions (n_samples, n_classes) bool as the numbers of `Verdicts`, one after the other."""
+    """Decisions (n_samples, n_classes) bool as the numbers of `Answers`, one after the other."""
     n_classes = given.shape[1]
     c = torch.arange(n_classes)
     return torch.where(given, c, c + n_classes).flatten()

@@ -1,0 +1,7 @@
+"""Progress: what long work calls to say how far it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+Progress = Callable[[int, int], None]  # called with (done, in all)
