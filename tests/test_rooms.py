@@ -10,7 +10,7 @@ import pytest
 
 # Lower rooms first: a room imports from itself and from those before it.
 ROOMS = (
-    *("errors", "text", "intervals", "storage", "plotting", "extras", "user_code"),
+    *("errors", "text", "intervals", "storage", "plotting", "extras", "progress", "user_code"),
     *("data", "network", "features", "heads", "runs", "measure", "explain", "edit", "report"),
     *("demo", "cli", "__main__", "__init__"),
 )

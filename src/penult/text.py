@@ -69,4 +69,4 @@ def class_index(given: str | int, class_names: Sequence[str]) -> int:
         raise InputError(f"classes are numbered from 0 to {len(names) - 1}, found {number}")
     near = nearest(given, names)
     hint = f"did you mean {some(near)}?" if near else f"there are {some(names)}"
-    raise InputError(f"no class is called {given}: {hint}")
+    raise InputError(f"no class is called {given!r}: {hint}")

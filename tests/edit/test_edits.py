@@ -202,7 +202,10 @@ def test_logits_are_kept_in_a_file_and_found_again(tmp_path: Path) -> None:
         (Edit("off", feature=1, component=1, of="cat"), "needs one of feature, component"),
         (Edit("off", feature=7), "no feature 7: the head reads n_features = 7, from 0 to 6"),
         (Edit("off", feature=1, of="dg"), "no class is called 'dg': did you mean dog"),
-        (Edit("off", feature=1, of="zebra"), "no class is called 'zebra': there are 4 classes"),
+        (
+            Edit("off", feature=1, of="zebra"),
+            "no class is called 'zebra': there are cat, dog, emu, fox",
+        ),
         (Edit("off", feature=1, at="median"), "at: expected mean, class or a number"),
         (Edit("off", component=1), "needs the class whose it is"),
         (Edit("off", component=9, of="cat"), "class cat has 7 principal directions, there is no"),

@@ -133,7 +133,7 @@ def test_every_kind_of_image_gives_the_same_explanation(folder: Path) -> None:
         (("b/05.png",), "did you mean"),
         (("eval:0",), "has no evaluation data: expected train:NUMBER"),
         (("train:30",), "samples are numbered from 0 to 29"),
-        (("train:0", "--class", "x"), "no class is called x: there are a, b, c"),
+        (("train:0", "--class", "x"), "no class is called 'x': there are a, b, c"),
         (("train:0", "--against", "3"), "classes are numbered from 0 to 2, found 3"),
         (("train:0", "--class", "a", "--against", "a"), "expected another class to compare with"),
         (("train:0", "-k", "4"), "holds no head of k = 4"),
@@ -143,7 +143,7 @@ def test_every_kind_of_image_gives_the_same_explanation(folder: Path) -> None:
         (("data",), "data is no file, and no image of the run"),
         (("x" * 300,), "is no file, and no image of the run"),
         (("train:" + "9" * 5000,), "is no file, and no image of the run"),
-        (("train:0", "--class", "9" * 5000), "no class is called 999"),
+        (("train:0", "--class", "9" * 5000), "no class is called '999"),
     ],
 )
 def test_what_cannot_be_explained_is_said_in_one_line(

@@ -106,7 +106,7 @@ def _accuracy_axis(
     room = max(2.2 * (top - min(chosen)), top - accuracy, 0.02)
     floor = max(min(everything), top - room)
     step = next(s for s in (0.005, 0.01, 0.02, 0.05, 0.1, 0.2) if (top - floor) / s <= 6)
-    low = math.floor(floor / step + 1e-9) * step
+    low = min(math.floor(floor / step + 1e-9) * step, floor)  # 6 × 0.05 is more than 0.3
     high = min(math.ceil(top / step - 1e-9) * step, 1.0)
     return max(low, 0.0), max(high, low + step), step
 

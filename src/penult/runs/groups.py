@@ -136,8 +136,6 @@ def add_groups(run: Run, table: GroupsTable, part: str | None = None) -> Matched
     _require_a_match(run, table, rows, ids, len(unknown))
     without = {}
     with run.writing():
-        # What was measured by the groups before is no longer true of the run.
-        accuracies_file(run).unlink(missing_ok=True)
         for name, found in rows.items():
             without[name] = (found < 0).nonzero()[:, 0].tolist()
             if len(without[name]) < len(found):
@@ -146,6 +144,8 @@ def add_groups(run: Run, table: GroupsTable, part: str | None = None) -> Matched
         for name, found in rows.items():
             if len(without[name]) == len(found):
                 groups_file(run, name).unlink(missing_ok=True)
+        # What was measured by the groups before is no longer true of the run.
+        accuracies_file(run).unlink(missing_ok=True)
     names = [key for key in table.keys if key in unknown]
     return Matched(
         tuple(table.attributes),
