@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 from penult.errors import InputError
 
+_DIGITS = re.compile(r"(\d+)")
 LONGEST_NUMBER = 18  # digits of a number that a user gives
 
 
@@ -19,6 +21,12 @@ def one_line(text: str, longest: int | None = None) -> str:
     """Text from data on one line, control characters as dots, cut where it is very long."""
     line = "".join(c if c.isprintable() else "·" for c in text)
     return line if longest is None or len(line) <= longest else f"{line[: longest - 1]}…"
+
+
+def counted(name: str) -> list[tuple[int, int, str]]:
+    """Sort key of a person who counts: "class 2" comes before "class 10"."""
+    parts = _DIGITS.split(name)
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part]
 
 
 def some(names: Sequence[str], limit: int = 5) -> str:

@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 
 from penult.data.image import printable
 from penult.errors import InputError
-from penult.text import one_line, some
+from penult.text import counted, one_line, some
 
 _PART = re.compile(
     r"(train|training|val|valid|validation|dev|test|testing|eval|evaluation)"
     r"([-_ ]?(set|data|split|images|\d+))?"
 )
-_DIGITS = re.compile(r"(\d+)")
 
 
 @dataclass(frozen=True)
@@ -67,12 +66,7 @@ def class_folders(path: object, images: list[str], folders: set[str]) -> ClassFo
 
 def natural_order(names: Sequence[str]) -> list[str]:
     """Names in the order in which a person counts: 1, 2, 10, whether capitals or not."""
-
-    def key(name: str) -> tuple[list[tuple[int, int, str]], str]:
-        parts = _DIGITS.split(name.casefold())
-        return [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in parts if p], name
-
-    return sorted(names, key=key)
+    return sorted(names, key=lambda name: (counted(name.casefold()), name))
 
 
 def order_warning(names: Sequence[str]) -> str | None:

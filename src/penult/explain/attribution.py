@@ -9,20 +9,18 @@ value. Methods with a rule for each kind of layer would have to know all layers 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from penult.errors import InputError
+from penult.explain.gradients import differentiable
 from penult.explain.wanted import Wanted, check_wanted
 from penult.extras import import_extra
-from penult.network.calling import evaluating, first_tensor, layer_named
 from penult.network.head import Head
-from penult.network.linear_maps import reduced, rows, wide
-from penult.network.tap import FeatureTap, head_axis
+from penult.network.linear_maps import wide
+from penult.network.tap import FeatureTap
 from penult.network.watch import run_hooked
 from penult.plotting import import_matplotlib
 from penult.text import described as one_line
@@ -93,7 +91,7 @@ class AttributedMaps:
     def _attributed(self, inputs: Tensor, pairs: list[tuple[int, int]], size: int) -> Tensor:
         """Maps (len(pairs), h, w) of features of samples, `size` runs of the network at a time."""
         samples, features = zip(*pairs, strict=True)
-        with self._differentiable() as forward:
+        with differentiable(self._model, self._head) as forward:
             # A copy made here is no inference tensor even where the caller's is one.
             images = inputs.detach()[list(samples)].clone()
             given: Tensor = self._method(forward).attribute(
@@ -114,7 +112,7 @@ class AttributedMaps:
 
     def _require_gradient(self, images: Tensor) -> None:
         try:
-            with self._differentiable() as forward:
+            with differentiable(self._model, self._head) as forward:
                 x = images.detach().clone().requires_grad_()
                 total = forward(x).sum()
                 found = torch.autograd.grad(total, x, allow_unused=True) if total.grad_fn else ()
@@ -127,31 +125,6 @@ class AttributedMaps:
                 "the features cannot be attributed to the images, as no gradient reaches them: "
                 "does the network run under no_grad, or round its values?"
             )
-
-    @contextmanager
-    def _differentiable(self) -> Iterator[Any]:
-        """A function from images to features (n_samples, n_features) with a graph behind them."""
-        head = self._head
-        seen: list[Tensor] = []
-
-        def read(module: nn.Module, args: Any, kwargs: Any, output: Tensor) -> None:
-            x = first_tensor(args, kwargs)
-            assert x is not None
-            axis = head_axis(module, x, output, head)
-            assert axis is not None
-            seen[:] = [wide(reduced(rows(x, axis), head.reduce))]
-
-        def forward(images: Tensor) -> Tensor:
-            # A copy, as some networks change their inputs, which torch forbids for leaves.
-            self._model(images.clone())
-            return seen.pop()
-
-        handle = layer_named(self._model, head.name).register_forward_hook(read, with_kwargs=True)
-        try:
-            with evaluating(self._model), torch.inference_mode(False), torch.enable_grad():
-                yield forward
-        finally:
-            handle.remove()
 
 
 def cells(height: int, width: int) -> tuple[int, int]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +19,11 @@ from torch import Tensor, nn
 from penult.data.inputs import on_device
 from penult.data.tokens import IDS, TokenIds, TokenTransform, Word
 from penult.errors import InputError
+from penult.explain.gradients import differentiable
 from penult.extras import import_extra
-from penult.network.calling import call_model, evaluating, first_tensor, layer_named
+from penult.network.calling import first_tensor
 from penult.network.head import Head
-from penult.network.linear_maps import reduced, rows, wide
-from penult.network.tap import head_axis
+from penult.network.linear_maps import wide
 from penult.network.watch import run_hooked
 from penult.plotting import import_matplotlib
 from penult.text import described
@@ -128,23 +127,28 @@ class WordAttribution:
         weights = weights.to(device, torch.float32)
         size = max(1, MOST_TOKENS_AT_ONCE // ids.shape[1])
         found = []
-        with self._differentiable() as read:
+        try:
+            with differentiable(self._model, self._head) as read:
 
-            def forward(tokens: Tensor, *rest: Tensor) -> Tensor:
-                z = read({IDS: tokens, **dict(zip(others, rest, strict=True))})
-                return torch.cat([z[:, chosen], (z @ weights)[:, None]], 1)
+                def forward(tokens: Tensor, *rest: Tensor) -> Tensor:
+                    z = read({IDS: tokens, **dict(zip(others, rest, strict=True))}).float()
+                    return torch.cat([z[:, chosen], (z @ weights)[:, None]], 1)
 
-            method = self._method(forward, layer)
-            for target in range(len(features) + 1):
-                given: Tensor = method.attribute(
-                    ids,
-                    baselines=blanked,
-                    target=target,
-                    additional_forward_args=tuple(others.values()),
-                    n_steps=N_STEPS,
-                    internal_batch_size=size,
-                )
-                found.append(wide(given.detach())[0].sum(-1).float().cpu())
+                method = self._method(forward, layer)
+                for target in range(len(features) + 1):
+                    given: Tensor = method.attribute(
+                        ids,
+                        baselines=blanked,
+                        target=target,
+                        additional_forward_args=tuple(others.values()),
+                        n_steps=N_STEPS,
+                        internal_batch_size=size,
+                    )
+                    found.append(wide(given.detach())[0].sum(-1).float().cpu())
+        except RuntimeError as error:
+            raise InputError(
+                f"the features cannot be attributed to the words: {described(error)}"
+            ) from error
         return self._gathered(text, words, torch.stack(found))
 
     def _gathered(self, text: str, words: tuple[Word, ...], values: Tensor) -> WordEffects:
@@ -174,31 +178,3 @@ class WordAttribution:
         if not found:
             raise InputError("no embedding of the network reads the tokens' numbers")
         return found[0]
-
-    @contextmanager
-    def _differentiable(self) -> Iterator[Any]:
-        """A function from inputs to features (n_samples, n_features) with a graph behind them."""
-        head = self._head
-        seen: list[Tensor] = []
-
-        def keep(module: nn.Module, args: Any, kwargs: Any, output: Tensor) -> None:
-            x = first_tensor(args, kwargs)
-            assert x is not None
-            axis = head_axis(module, x, output, head)
-            assert axis is not None
-            seen[:] = [wide(reduced(rows(x, axis), head.reduce)).float()]
-
-        def read(inputs: dict[str, Tensor]) -> Tensor:
-            call_model(self._model, inputs)
-            return seen.pop()
-
-        handle = layer_named(self._model, head.name).register_forward_hook(keep, with_kwargs=True)
-        try:
-            with evaluating(self._model), torch.inference_mode(False), torch.enable_grad():
-                yield read
-        except RuntimeError as error:
-            raise InputError(
-                f"the features cannot be attributed to the words: {described(error)}"
-            ) from error
-        finally:
-            handle.remove()

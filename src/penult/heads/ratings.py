@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from penult.features.features import Features
+from penult.heads.comparison import Classifier
 
-Classifier = Callable[[Tensor], Tensor]
 # Numbers of the logits of one head up to which all are kept, to put the samples in their order.
 MOST_LOGITS = 2**28
 

@@ -18,12 +18,11 @@ from penult.errors import InputError
 from penult.network.calling import evaluating
 from penult.network.reparametrised import make_plain, unreadable
 from penult.network.watch import tensors_of
-from penult.network.weight_sets import find_state
+from penult.network.weight_sets import STATISTICS, find_state
 from penult.text import described as one_line
 from penult.text import some
 
 _COUNTS = "num_batches_tracked"
-_STATISTICS = re.compile(r"(^|\.)(running|moving)_")
 # What profilers and averages of weights leave in a state, which no layer reads.
 _COUNTERS = re.compile(
     r"(^|\.)(total_ops|total_params|n_averaged|num_batches_tracked|num_updates|__flops__|"
@@ -221,7 +220,7 @@ def _truly_missing(
 ) -> list[str]:
     """Those of the missing tensors that the network's output may depend on."""
     missing = [name for name in names if not name.endswith(_COUNTS)]
-    constants = [n for n in missing if n in buffers and not _STATISTICS.search(n)]
+    constants = [n for n in missing if n in buffers and not STATISTICS.search(n)]
     parameters = [name for name in missing if name not in constants]
     unused = [] if not parameters else _without_effect(model, parameters)
     for what, kept in (

@@ -25,7 +25,7 @@ _DEEPEST = 6
 _WRAPPERS = frozenset(
     {"module", "_orig_mod", "_module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 )
-_STATISTICS = re.compile(r"(^|\.)(running|moving)_")
+STATISTICS = re.compile(r"(^|\.)(running|moving)_")
 _START = r"(?:^|[^a-z])"
 _END = r"(?:[^a-z]|$)"
 _MOMENTS = re.compile(
@@ -185,7 +185,7 @@ def _with_statistics(
 ) -> dict[str, Tensor]:
     """The chosen set's state; running statistics that an average lacks come from the other set."""
     state = chosen.state
-    lacking = [name for name in own if name not in state and _STATISTICS.search(name)]
+    lacking = [name for name in own if name not in state and STATISTICS.search(name)]
     if not lacking:
         return state
     others = [one for one in sets if one is not chosen and one.rank < 4]

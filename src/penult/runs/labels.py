@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from penult.features.draw import folds
 from penult.intervals import accuracy_interval, paired_interval
-from penult.text import one_line, percent
+from penult.text import counted, one_line, percent
 
 FEWEST = 10  # samples, and samples of other classes, below which nothing is concluded
 SURE = 3.0  # standard errors
@@ -157,10 +156,10 @@ def _orders(names: Sequence[str]) -> list[tuple[str, Ints]]:
     ]
     advice = "give the network's order by --class-names FILE"
     keys: dict[str, Callable[[str], object]] = {
-        "if numbers in the classes' names counted as numbers (1, 2, 10, not 1, 10, 2)": _natural,
+        "if numbers in the classes' names counted as numbers (1, 2, 10, not 1, 10, 2)": counted,
         "if the classes' names were sorted without regard to capitals": str.casefold,
         "if the classes' names were sorted as numbers are, without regard to capitals": (
-            lambda name: _natural(name.casefold())
+            lambda name: counted(name.casefold())
         ),
         "if the classes' names were sorted as text": lambda name: name,
     }
@@ -171,12 +170,6 @@ def _orders(names: Sequence[str]) -> list[tuple[str, Ints]]:
         if not np.array_equal(place, numbers):
             found.append((f"{cause}: {advice}", place))
     return found
-
-
-def _natural(name: str) -> list[tuple[int, int, str]]:
-    """Sort key by which "class 2" comes before "class 10"."""
-    parts = re.split(r"(\d+)", name)
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part]
 
 
 def _reordered(calls: _Confusions, names: Sequence[str]) -> str | None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
+from penult.heads.refit.lbfgs import Map
 from penult.heads.refit.loss import Objective
 
-Map = Callable[[Tensor], Tensor]
 # Samples × weights that are worth one preconditioner; and these times the weights of a class.
 WORK, MOST_WORK = 2e8, 4e10
 # Samples that are read for it at most: it need only be near.
