@@ -65,6 +65,20 @@ def test_a_log_gets_a_line_of_what_takes_more_than_a_second(
     assert text.getvalue().splitlines()[0].startswith("heads: 3 of 1,000, 0 s")
 
 
+def test_a_log_is_never_silent_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = io.StringIO()
+    monkeypatch.setattr(console, "FIRST_LINE", 0.02)
+    monkeypatch.setattr(console, "LINES_APART", 1000.0)
+    monkeypatch.setattr(console, "MOST_APART", 0.05)
+    monkeypatch.setattr(console, "errors", Console(file=text, width=100))
+    with progress_bars() as begin:
+        begin("heads")(3, 1000)
+        until = time.monotonic() + 10
+        while text.getvalue().count("\n") < 3 and time.monotonic() < until:
+            time.sleep(0.01)
+    assert text.getvalue().count("heads: 3 of 1,000, 0 s") >= 3
+
+
 def test_a_log_is_spared_what_is_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     text = io.StringIO()
     monkeypatch.setattr(console, "FIRST_LINE", 1000)

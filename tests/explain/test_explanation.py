@@ -535,6 +535,21 @@ def test_the_head_that_is_shown_can_be_vouched_for_or_says_that_it_cannot(
     assert said in choice.why
 
 
+def test_a_head_with_all_features_is_not_chosen(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(4000, 8, generator=generator)
+    weight = torch.randn(20, 8, generator=generator)  # every class needs every feature
+    labels = (z @ weight.T).argmax(1)
+    features = Features.of(z[:2000], labels[:2000], weight)
+    held_out = Features.of(z[2000:], labels[2000:], weight)
+    run = analyze_features(features, held_out, tmp_path / "run")
+    choice = choose_head(run)
+    assert choice.k == 5
+    assert "all heads lose more than 0.5 points; k = 5 is the most accurate" in choice.why
+    whole = choose_head(run, k=8)
+    assert (whole.loss, whole.counts.agreement) == (0, 1), "it is the dense head"
+
+
 def test_remarks_say_where_the_heads_differ_and_what_is_unlike_the_data(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(3)
     z = torch.rand(400, 8, generator=generator)

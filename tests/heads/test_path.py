@@ -156,8 +156,15 @@ def test_a_path_goes_on_with_further_sizes() -> None:
     assert [step.k for step in found.steps] == [1, 2, 30]
     assert found.is_good(0.01)
     assert len(said) == 1  # how long it will take depends on the machine
-    assert said[0].startswith("no head is good enough yet: going on with k = 30, about ")
+    assert said[0].startswith(
+        "no head is good enough yet: going on with k = 30, all features, about "
+    )
     assert extend_until(found, 0.01, held_out) is found
+    dense = features.require_head()
+    assert torch.equal(found[30].dense_weight(), dense.weight), (
+        "all features: the dense head itself"
+    )
+    assert torch.equal(found[30].bias, dense.bias)
 
 
 def test_more_features_than_a_path_reaches_one_by_one() -> None:
@@ -205,7 +212,7 @@ def test_an_interrupted_fit_keeps_what_is_done() -> None:
         fit_path(features, None, Plan((1, 2, 4)), stop)
     assert not isinstance(early.value, Interrupted)
     fit_path(features, None, Plan((1, 2)), said := Stop(-1, KeyboardInterrupt))
-    assert said.said == {"samples", "class turns", "passes", "heads"}
+    assert said.said == {"samples", "choosing features", "passes", "heads"}
 
 
 def test_a_time_limit_keeps_the_path_so_far(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,8 +25,9 @@ from penult.progress import Progress as Heard
 
 errors = Console(stderr=True, highlight=False)
 # Stages of few things, which have no rate.
-COUNTED = ("heads", "runs", "measures", "layers", "class turns", "passes", "folds", "scores")
-FIRST_LINE, LINES_APART = 1.0, 4.0  # seconds to the first line; how many times that to the next
+COUNTED = ("heads", "runs", "measures", "layers", "choosing features", "passes", "folds", "scores")
+# Seconds to the first line of a stage; how many times that to the next; and how long at most.
+FIRST_LINE, LINES_APART, MOST_APART = 1.0, 4.0, 60.0
 
 INTERRUPTED = 130  # exit status after Ctrl-C
 Begin = Callable[[str], Heard]
@@ -106,7 +107,7 @@ class _Bars:
 
 
 class _Lines:
-    """A line now and then, for a log: after one second of a stage, and ever more rarely."""
+    """A line now and then, for a log: after a second of a stage, and at last once a minute."""
 
     def __init__(self) -> None:
         self._name, self._state = "", ""
@@ -142,7 +143,7 @@ class _Lines:
             took = time.monotonic() - self._began[name]
             if took >= self._due[name]:
                 errors.print(Text(f"{name}:{state} {took:.0f} s"), soft_wrap=True)
-                self._due[name] = took * LINES_APART
+                self._due[name] = min(took * LINES_APART, took + MOST_APART)
             self._changed.wait(max(0.01, self._due[name] - took))
             self._changed.clear()
 

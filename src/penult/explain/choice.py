@@ -64,7 +64,7 @@ def choose_head(run: Run, k: int | None = None, select: str | None = None) -> He
     That is the smallest that can be shown to lose no more than half a point of accuracy, by tests
     from the largest head down (`penult.heads.judge.size_within`); where there is none, the
     smallest whose measured loss is within half a point; where there is none either, the most
-    accurate.
+    accurate. One that reads all features is only chosen where there is no other.
 
     Args:
         run: a finished one.
@@ -89,9 +89,10 @@ def choose_head(run: Run, k: int | None = None, select: str | None = None) -> He
     if not sizes:
         known = dict.fromkeys(name for name, _ in rows)
         raise InputError(f"the run holds no heads {select!r}; it holds {', '.join(known)}")
-    counts_of = [PairedCounts(**rows[select, size]["counts"]) for size in sizes]
-    at, why = _default(sizes, counts_of, judge)
-    return _choice(run, select, sizes[at], rows[select, sizes[at]], counts_of[at], judge, why)
+    sparse = [size for size in sizes if size < run.train().n_features] or sizes
+    counts_of = [PairedCounts(**rows[select, size]["counts"]) for size in sparse]
+    at, why = _default(sparse, counts_of, judge)
+    return _choice(run, select, sparse[at], rows[select, sparse[at]], counts_of[at], judge, why)
 
 
 def _default(sizes: list[int], counts: list[PairedCounts], judge: Judge) -> tuple[int, str]:

@@ -112,7 +112,7 @@ def fit_heads(
         evidence,
         moments,
         plan.limits(),
-        tick=pace.phase("class turns", 20 * ks[-1]),
+        tick=pace.phase("choosing features", 20 * ks[-1]),
         fit_tick=passes,
         hear=pace.hear,
     )
@@ -120,7 +120,10 @@ def fit_heads(
     shared = (time.perf_counter() - start) / len(ks)
     start = time.perf_counter()
     for k, chosen in selection.choose(search, ks):
-        sparse, converged = REFITS[plan.refit](search, chosen, selection, plan.prior)
+        # With all features nothing is nearer to the dense head than its own weights.
+        whole = k == features.n_features and not plan.labels
+        refit = REFITS["none" if whole else plan.refit]
+        sparse, converged = refit(search, chosen, selection, plan.prior)
         sparse.layer = head.name
         if not converged:
             warnings.warn(

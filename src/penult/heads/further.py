@@ -133,7 +133,10 @@ def go_on(
                 f"which is done only if it is asked for: {remedy(k)}"
             )
             return
-        heard(f"no head is good enough yet: going on with k = {k}, about {duration(expected)}")
+        whole = ", all features" if k == shape.n_features else ""
+        heard(
+            f"no head is good enough yet: going on with k = {k}{whole}, about {duration(expected)}"
+        )
         start = time.monotonic()
         if not add(k, left):
             heard(f"the time limit passed before k = {k} was done: {remedy(k)}")
