@@ -53,6 +53,16 @@ def test_commands_that_a_page_shows_have_the_options_they_are_shown_with(
         assert set(given) <= options, f"penult {name}{rest}"
 
 
+def test_every_option_is_explained_in_the_docs(repository: Path) -> None:
+    pages = ("commands.md", "data.md", "edit.md", "measures.md")
+    text = "".join((repository / "docs" / page).read_text(encoding="utf-8") for page in pages)
+    said = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", text))
+    for name, command in typer.main.get_group(app).commands.items():
+        options = [option for one in command.params for option in one.opts[:1]]
+        unsaid = {option for option in options if option.startswith("--")} - said - {"--help"}
+        assert not unsaid, f"penult {name}: {', '.join(sorted(unsaid))} stand on no page of docs/"
+
+
 def test_commands_of_the_readme_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits: penult.Run
 ) -> None:

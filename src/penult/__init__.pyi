@@ -2,6 +2,7 @@
 import collections.abc
 import typing
 
+from penult.data.forms import DataOptions as DataOptions
 from penult.data.open import open_data as open_data
 from penult.data.source import Pass as Pass
 from penult.data.transform import Transform as Transform
@@ -35,6 +36,7 @@ from penult.heads.subspaces import top_k as top_k
 from penult.measure.compare import compare_runs as compare_runs
 from penult.measure.compare import measure_layers as measure_layers
 from penult.measure.groups import measure_groups as measure_groups
+from penult.measure.measures import Settings as Settings
 from penult.measure.measures import measure_features as measure_features
 from penult.measure.measures import measure_run as measure_run
 from penult.network.blocks import find_blocks as find_blocks
@@ -44,12 +46,15 @@ from penult.network.load import load_model as load_model
 from penult.network.replace import replace_head as replace_head
 from penult.network.tap import FeatureTap as FeatureTap
 from penult.report.report import Report as Report
+from penult.runs.analyze import Options as Options
 from penult.runs.analyze import analyze_features as analyze_features
 from penult.runs.analyze import analyze_network as analyze_network
 from penult.runs.fitted import add_heads as add_heads
 from penult.runs.groups import add_groups as add_groups
+from penult.runs.reopen import Places as Places
 from penult.runs.run import Run as Run
 from penult.runs.tune.folder import Tuned as Tuned
+from penult.runs.tune.training import TrainingPlan as TrainingPlan
 from penult.runs.tune.tune import tune as tune
 
 __all__: list[str]
