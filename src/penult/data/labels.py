@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import re
 import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,10 +13,8 @@ from torch import Tensor
 
 from penult.data.listing import nfc
 from penult.data.multi_hot import multi_hot_labels
+from penult.data.words import meant_as_numbers, number_of_word
 from penult.errors import InputError
-
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-_WHOLE = re.compile(r"[+-]?\d{1,18}(\.0*)?")
 
 
 class NoLabelError(ValueError):
@@ -29,7 +26,7 @@ def label_of(value: Any, numbers: Mapping[str, int] | None = None) -> int:
 
     Args:
         value: an integer of any library, a whole number as float, a tensor or an array of one
-            number, a vector with a single 1 and zeros, or a word.
+            number, a vector with a single 1 and zeros, or a word (a name, or a whole number).
         numbers: the classes' numbers by their names, for words; None where unknown.
 
     Raises:
@@ -74,7 +71,8 @@ def labels_of(
         labels: (n_samples,) or (n_samples, 1) integers or words, or (n_samples, n_classes) with a
             single 1 in each row; a list, an array, a tensor or a column of a table.
         n_samples: how many there must be.
-        class_names: the classes' names; where None, words are the names, in alphabetical order.
+        class_names: the classes' names; where None, words are the names, in alphabetical order,
+            unless all are whole numbers: those are numbers.
         multi_label: whether a sample may have several classes, see `multi_hot_labels`; None to tell
             by the labels.
 
@@ -86,6 +84,10 @@ def labels_of(
         return several
     words = list(labels) if not isinstance(labels, Tensor) else []
     if words and all(isinstance(word, str) for word in words):
+        if class_names is None:
+            words = meant_as_numbers(words)
+        if isinstance(words[0], int):
+            return checked_labels(words, n_samples, None), None
         names = tuple(class_names or sorted({nfc(word) for word in words}))
         numbers = {name: i for i, name in enumerate(names)}
         found = []
@@ -98,24 +100,6 @@ def labels_of(
     n_classes = None if class_names is None else len(class_names)
     known = None if class_names is None else tuple(class_names)
     return checked_labels(labels, n_samples, n_classes), known
-
-
-def meant_as_numbers(labels: list[Any]) -> list[Any]:
-    """Labels that were written as text: numbers where all are whole numbers, else as they are.
-
-    Raises:
-        InputError: they are numbers, and one is no class.
-    """
-    texts = [str(label).strip() for label in labels]
-    if all(_WHOLE.fullmatch(text) for text in texts):
-        return [int(text.partition(".")[0]) for text in texts]
-    if all(_NUMBER.fullmatch(text) for text in texts):
-        odd = next(i for i, text in enumerate(texts) if not _WHOLE.fullmatch(text))
-        raise InputError(
-            f"the label of sample {odd} is {texts[odd]}, expected a class: a whole number from 0, "
-            "or a word"
-        )
-    return texts if any(isinstance(label, str) for label in labels) else labels
 
 
 def checked_labels(labels: Any, n_samples: int, n_classes: int | None) -> NDArray[np.int64]:
@@ -154,15 +138,16 @@ def label_range(n_classes: int | None) -> str:
 
 
 def _of_word(word: str, numbers: Mapping[str, int] | None) -> int:
+    found = number_of_word(word, numbers)
+    if found is not None:
+        return found
     if numbers is None:
         raise NoLabelError(
             f"{word!r}, a word: give the data set an attribute `classes`, the names in the order "
             "of their numbers"
         )
-    if nfc(word) not in numbers:
-        known = ", ".join([*numbers][:3])
-        raise NoLabelError(f"{word!r}, expected one of {known} and so on")
-    return numbers[nfc(word)]
+    known = ", ".join([*numbers][:3])
+    raise NoLabelError(f"{word!r}, expected one of {known} and so on")
 
 
 def _of_rows(array: NDArray[Any]) -> NDArray[Any]:

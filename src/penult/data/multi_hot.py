@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from penult.data.listing import nfc
+from penult.data.words import meant_as_numbers, number_of_word
 from penult.errors import InputError
 from penult.text import some
 
@@ -176,12 +177,16 @@ def _matrix(rows: Any) -> NDArray[Any] | None:
 def _of_lists(
     values: list[Any], names: tuple[str, ...] | None
 ) -> tuple[MultiHot, tuple[str, ...] | None]:
-    """Lists of classes as rows; words are the names, in alphabetical order."""
+    """Lists of classes as rows; words are the names, in alphabetical order.
+
+    Where all words are whole numbers, they are numbers.
+    """
     lists = [classes_in(value) for value in values]
     every = [one for found in lists for one in found]
     if not every:
         raise InputError("no sample has a label: expected classes of at least one")
-    if names is None and all(isinstance(one, str) for one in every):
+    in_words = names is None and all(isinstance(one, str) for one in every)
+    if in_words and isinstance(meant_as_numbers(every)[0], str):
         names = tuple(sorted({nfc(one) for one in every}))
     numbers = {name: i for i, name in enumerate(names or ())}
     indices = []
@@ -204,10 +209,9 @@ def _of_lists(
 
 def _number(value: Any, numbers: Mapping[str, int]) -> int:
     if isinstance(value, str):
-        if nfc(value) in numbers:
-            return numbers[nfc(value)]
-        if value.isdecimal():
-            return int(value)
+        number = number_of_word(value, numbers)
+        if number is not None:
+            return number
         known = f", expected one of {some([*numbers], 3)}" if numbers else ", expected numbers"
         raise SeveralLabelsError(f"{value!r:.60}{known}")
     try:

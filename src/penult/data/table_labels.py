@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from penult.data.labels import labels_of, meant_as_numbers
+from penult.data.labels import labels_of
 from penult.data.multi_hot import is_several, separator_of, several_notes, zero_or_one
 from penult.data.tables import Table
+from penult.data.words import meant_as_numbers
 from penult.errors import InputError
 from penult.text import some
 

@@ -24,10 +24,11 @@ from penult.data.image import (
     printable,
 )
 from penult.data.items import LABEL_KEYS
-from penult.data.labels import labels_of, meant_as_numbers
+from penult.data.labels import labels_of
 from penult.data.listing import Listing, nfc
 from penult.data.multi_hot import is_several, several_notes
 from penult.data.tars import Member, TarFile
+from penult.data.words import meant_as_numbers
 from penult.errors import InputError
 from penult.text import described, some
 

@@ -88,7 +88,7 @@ def labels_as_given(
             return labels.detach(), class_names
     else:
         array = _array(labels)
-        if not (multi_label or array.ndim == 2 or array.dtype.kind in "OU") or not len(array):
+        if not (multi_label or array.ndim == 2 or array.dtype.kind in "OUT") or not len(array):
             return tensor_of(array), class_names
         labels = labels if array.ndim == 2 else list(array)
     found, class_names = labels_of(labels, n_samples, class_names, multi_label)
