@@ -195,7 +195,7 @@ def test_cosine_weights_are_those_of_the_formula(seed: int) -> None:
 @pytest.mark.parametrize(
     "tail",
     [
-        lambda m, z: F.softmax(m.fc(z), 1),
+        lambda m, z: F.softmax(m.fc(z), 1) ** 2,
         lambda m, z: m.fc(z) + z.mean() * 3,
         lambda m, z: F.relu(m.fc(z)),
         lambda m, z: m.fc(z) * z.norm(dim=1, keepdim=True),
@@ -207,6 +207,42 @@ def test_cosine_weights_are_those_of_the_formula(seed: int) -> None:
 def test_logits_that_are_not_linear_get_none(tail: Callable[[Any, Tensor], Tensor]) -> None:
     with pytest.raises(HeadNotFound):
         find_or_make_head(Body(tail, fc=linear()).eval(), images())
+
+
+@pytest.mark.parametrize("squash", ["softmax", "log_softmax", "sigmoid"])
+def test_of_a_network_that_ends_in_probabilities_the_logits_are_taken(squash: str) -> None:
+    def tail(logits: Tensor) -> Any:
+        return logits.sigmoid() if squash == "sigmoid" else getattr(logits, squash)(1)
+
+    model = Body(lambda m, z: {"probabilities": tail(m.fc(z))}, fc=linear()).eval()
+    found = find_or_make_head(model, images())
+    assert found.network is model
+    assert found.reading is None
+    assert f"ends in {squash}: what fc gives before it is taken as the logits" in found.said
+    assert (found.head.name, found.head.verified) == ("fc", True)
+    x = images(7)
+    with torch.no_grad(), FeatureTap(model, found.head) as tap:
+        expected = model(x)["probabilities"]
+        torch.testing.assert_close(tail(found.head(tap.features)), expected)
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        lambda m, z: (lambda t: t - t.mean(1, keepdim=True))(m.fc(z)),
+        lambda m, z: m.fc(z) * 2,
+        lambda m, z: m.fc(z)[:, [2, 0, 3, 1]],
+    ],
+)
+def test_the_features_are_not_the_logits_themselves(tail: Callable[[Any, Tensor], Tensor]) -> None:
+    network, head = assert_made(Body(tail, fc=linear()), images())
+    assert head.n_features == N_FEATURES
+    assert network.reading.layer.startswith("body")
+
+
+def test_features_may_be_fewer_than_the_classes() -> None:
+    narrow = Body(lambda m, z: z @ m.text.T * 2, text=nn.Parameter(torch.randn(11, N_FEATURES)))
+    assert assert_made(narrow, images())[1].n_features == N_FEATURES
 
 
 def test_a_way_around_the_vector_is_noticed() -> None:

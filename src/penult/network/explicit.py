@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -137,7 +138,8 @@ def find_or_make_head(
     Logits that are linear in a vector of the network (of features divided by their length as
     cosine heads have it, through an adapter, from several layers together) are given by an explicit
     head whose weights are those of all that follows. One logit becomes two classes, the first with
-    the logit 0. Both are checked on other vectors than the example's.
+    the logit 0. Both are checked on other vectors than the example's. Of a network that ends in a
+    softmax or a sigmoid, the logits are what the last layer gives before it.
 
     Args:
         model, example, name, n_classes: see `find_head`.
@@ -145,15 +147,22 @@ def find_or_make_head(
     Raises:
         HeadNotFound: see `find_head`.
     """
+    said = ""
     try:
         head = find_head(model, example, name=name, n_classes=n_classes)
-    except HeadNotFound:
+    except HeadNotFound as error:
         found = _from_logits(model, example, name, n_classes)
-        if found is None:
+        if found is not None:
+            return found
+        if error.squashed is None:
             raise
-        return found
+        layer, by = error.squashed
+        said = f"the network ends in {by}: what {layer} gives before it is taken as the logits"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what becomes of the logits is said here
+            head = replace(find_head(model, example, name=layer), verified=True)
     if head.n_classes > 1 or head.reduce != "none":
-        return FoundHead(model, head)
+        return FoundHead(model, head, said=said)
     reading = Reading(head.name, "input")
     return _made(model, reading, head.weight, head.bias, head.verified)
 
@@ -162,6 +171,7 @@ def _from_logits(
     model: nn.Module, example: Example, name: str | None, n_classes: int | None
 ) -> FoundHead | None:
     points = _points(model, example, name)
+    short: FoundHead | None = None
     for index, target in enumerate(_in_order(logits_of(_run(model, example)), n_classes)):
         probe = _Probe(model, example, n_classes, index)
         if target.shape[1] * len(target) > _MOST_OUTPUTS:
@@ -169,9 +179,14 @@ def _from_logits(
         for reading, own in points:
             for one in (reading, replace(reading, normalised=True)):
                 map_ = probe.linear_map(one, own)
-                if map_ is not None and _holds_alone(probe, model, example, one, map_):
-                    return _made(model, one, *map_, verified=True)
-    return None
+                if map_ is None or not _holds_alone(probe, model, example, one, map_):
+                    continue
+                made = _made(model, one, *map_, verified=True)
+                if map_[0].shape[1] > target.shape[1]:
+                    return made
+                # Perhaps the logits themselves, of which the network makes others.
+                short = short or made
+    return short
 
 
 def _holds_alone(

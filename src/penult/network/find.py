@@ -16,7 +16,7 @@ from penult.errors import InputError
 from penult.network.calling import Example, call_model, device_of, evaluating, layer_named
 from penult.network.head import Head, HeadNotFound
 from penult.network.linear_maps import LinearMap, close, reduction
-from penult.network.no_head import likely_reduce, reason
+from penult.network.no_head import likely_reduce, reason, squashed
 from penult.network.replace import Replacement, replace_head
 from penult.network.tap import FeatureTap
 from penult.network.watch import LinearLayer, NoiseRun, Watch, alike
@@ -93,7 +93,7 @@ def _last(watch: Watch, n_classes: int | None) -> Head:
             heads.append((layer, trial, target))
     if heads:
         return _verified(watch, *_meant(heads, n_classes))
-    raise _not_found(watch, reason(watch))
+    raise _not_found(watch, reason(watch), squashed(watch))
 
 
 def _meant(
@@ -163,6 +163,6 @@ def _copy(values: Tensor) -> Tensor:
     return values.to("cpu", torch.float32, copy=True).contiguous()
 
 
-def _not_found(watch: Watch, why: str) -> HeadNotFound:
+def _not_found(watch: Watch, why: str, squashed: tuple[str, str] | None = None) -> HeadNotFound:
     hint = f": {_HINT}" if watch.layers and ": give" not in why else ""
-    return HeadNotFound(f"{why}{hint}; {watch.listing()}")
+    return HeadNotFound(f"{why}{hint}; {watch.listing()}", squashed)

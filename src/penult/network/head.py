@@ -21,7 +21,16 @@ class NotFiniteError(InputError):
 
 
 class HeadNotFound(InputError):  # noqa: N818
-    """A network has no such head; the message says what was found and how to name the layer."""
+    """A network has no such head; the message says what was found and how to name the layer.
+
+    Attributes:
+        squashed: the layer whose outputs are the logits, and what makes the network's outputs of
+            them without changing which class is meant, such as "softmax"; else None.
+    """
+
+    def __init__(self, message: str, squashed: tuple[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.squashed = squashed
 
 
 @dataclass(frozen=True, eq=False)

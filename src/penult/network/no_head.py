@@ -26,6 +26,8 @@ _OPERATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "division by its length": lambda t: F.normalize(t, dim=-1),
 }
 
+_SQUASHING = ("softmax", "log_softmax", "sigmoid")
+
 
 def reason(watch: Watch) -> str:
     """Why no layer's output is the first of the network's outputs."""
@@ -74,6 +76,20 @@ def reason(watch: Watch) -> str:
         if wider and not bare:
             found += f", which something else makes of the {wider.n_classes} outputs of {wider}"
     return found + (f"; {some(bare)} would fit but belongs to no layer that ran" if bare else "")
+
+
+def squashed(watch: Watch) -> tuple[str, str] | None:
+    """The last linear layer and what its outputs go through, where the same class is meant after.
+
+    Returns:
+        name of the layer, and one of `_SQUASHING`; None where it is something else.
+    """
+    for layer in watch.fitting(watch.targets[0].shape[1])[-1:]:
+        trial = watch.trial(layer, alone=True)
+        follows = _operation(trial.shifted, trial.targets[0])
+        if follows is not None and follows[0] in _SQUASHING:
+            return layer.name, follows[0]
+    return None
 
 
 def likely_reduce(watch: Watch, layer: LinearLayer) -> str:
