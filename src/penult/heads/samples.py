@@ -104,6 +104,14 @@ class Standardised:
         found[:-1, :-1] = shrunk
         return found
 
+    @cached_property
+    def main_directions(self) -> tuple[Tensor, Tensor]:
+        """Eigenvalues (n_features,) of the features' second moments, the largest last, and
+        eigenvectors (n_features, n_features), one per column.
+        """
+        values, vectors = torch.linalg.eigh(self.second_moments[:-1, :-1])
+        return values, vectors
+
 
 class Samples:
     """Features that are streamed, and the probabilities that heads are fitted to.

@@ -201,13 +201,60 @@ def test_a_part_of_the_samples_first_ends_in_the_same_optimum(
     assert result.n_passes <= 16
 
 
-def test_diagonals_end_in_the_same_optimum(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("pull", [None, 0])
+def test_blocks_of_low_rank_end_in_the_same_optimum(
+    pull: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     z, labels, weight, bias = problem(5)
-    blocks = refit_softmax(UNEVEN, [(z, labels)], weight, bias, tolerance=1e-5)
-    monkeypatch.setattr(curvature, "MOST_NUMBERS", 0)
-    diagonals = refit_softmax(UNEVEN, [(z, labels)], weight, bias, tolerance=1e-5)
-    assert diagonals.converged
-    assert diagonals.loss == pytest.approx(blocks.loss, abs=1e-6)
+    blocks = refit_softmax(UNEVEN, [(z, labels)], weight, bias, tolerance=1e-5, pull=pull)
+    monkeypatch.setattr(curvature, "MOST_NUMBERS", 4 * 3**2)
+    low = refit_softmax(UNEVEN, [(z, labels)], weight, bias, tolerance=1e-5, pull=pull)
+    assert low.converged
+    assert low.loss == pytest.approx(blocks.loss, abs=1e-6)
+
+
+def test_blocks_of_full_rank_are_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where its directions span the features, a low rank inverts what the whole blocks are."""
+    z, labels, weight, bias = problem(16)
+    samples = Samples([(z, labels)], weight, bias)
+    support = Support(UNEVEN, weight.device)
+    objective = Objective(samples, support, 0.3)
+    values = weight[support.classes, support.indices].double()
+    whole = curvature.preconditioner(objective, values, bias.double())
+    monkeypatch.setattr(curvature, "MOST_NUMBERS", 4 * 10**2)
+    monkeypatch.setattr(curvature, "_blocks", None)  # must not be needed
+    monkeypatch.setattr(Support, "slots", property(_many_slots))
+    low = curvature.preconditioner(objective, values, bias.double())
+    g = torch.randn(UNEVEN.nnz + 4, generator=torch.Generator().manual_seed(0)).double()
+    assert float((low(g) - whole(g)).norm() / whole(g).norm()) < 0.1
+
+
+def _many_slots(support: Support) -> tuple[Tensor, Tensor]:
+    """Slots that are too many to be taken as whole blocks."""
+    return torch.zeros(4, 99, dtype=torch.int64), torch.zeros(4, 99, dtype=torch.bool)
+
+
+def test_correlated_features_converge_as_fast_in_low_rank_as_in_blocks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A diagonal alone takes several times as many passes."""
+    generator = torch.Generator().manual_seed(3)
+    mixed = torch.randn(4, 60, generator=generator) * 3
+    z = torch.randn(500, 4, generator=generator) @ mixed
+    z += torch.randn(500, 60, generator=generator)
+    weight, bias = torch.randn(20, 60, generator=generator) / 8, torch.zeros(20)
+    blocks = [(z, torch.zeros(500, dtype=torch.int64))]
+    kept = top_k(weight.abs(), 30)
+
+    def n_passes() -> int:
+        return refit_softmax(kept, blocks, weight, bias, tolerance=1e-3).n_passes
+
+    whole = n_passes()
+    monkeypatch.setattr(curvature, "MOST_NUMBERS", 20 * 8**2)
+    low = n_passes()
+    monkeypatch.setattr(curvature, "RANK", 1)
+    assert low < 1.7 * whole
+    assert low < 0.7 * n_passes()
 
 
 def test_the_pull_is_the_squared_distance_from_the_dense_weights() -> None:
@@ -377,7 +424,7 @@ def test_minimise_a_steep_function_with_a_useless_preconditioner() -> None:
 
     start = torch.full((6,), -3.0, dtype=torch.float64)
     value, x, gradient = minimise(
-        steep, start, lambda g: 1000 * g, lambda g: float(g.abs().max()) < 1e-8, 2000
+        steep, start, lambda x: lambda g: 1000 * g, lambda g: float(g.abs().max()) < 1e-8, 2000
     )
     assert value == pytest.approx(0, abs=1e-9)
     assert float(gradient.abs().max()) < 1e-8

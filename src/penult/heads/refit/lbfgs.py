@@ -12,17 +12,22 @@ from penult.errors import InputError
 
 Map = Callable[[Tensor], Tensor]
 Function = Callable[[Tensor], tuple[float, Tensor]]
+# After so many evaluations the inverse Hessian is made again; later more rarely.
+FIRST = 12
 
 
 def minimise(
     function: Function,
     start: Tensor,
-    precondition: Map,
+    inverse_at: Callable[[Tensor], Map],
     done: Callable[[Tensor], bool],
     max_evaluations: int,
     history: int = 10,
 ) -> tuple[float, Tensor, Tensor]:
-    """Limited-memory BFGS whose first inverse Hessian is `precondition`; no step size to choose.
+    """Limited-memory BFGS on an approximate inverse Hessian; no step size to choose.
+
+    The inverse is made where the function stands when it is first needed, and anew after more and
+    more evaluations: where the start is good enough it is never made.
 
     A step is cut until the function falls enough. Where the fall is lost in rounding, the slope at
     its end decides (the approximate Wolfe condition of Hager and Zhang 2005, equation 4.1).
@@ -30,7 +35,8 @@ def minimise(
     Args:
         function: value and gradient of a convex function of x, (n,).
         start: (n,).
-        precondition: an approximate inverse Hessian times a vector, symmetric and positive.
+        inverse_at: gives an approximate inverse Hessian at a point, as a map of vectors, symmetric
+            and positive.
         done: whether a gradient is small enough.
         max_evaluations: bound on calls of `function`.
 
@@ -45,9 +51,14 @@ def minimise(
     if not isfinite(value):
         raise InputError("the loss overflows where the refit starts: its weights are too large")
     pairs: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=history)
-    n_evaluations = 1
+    inverse: Map | None = None
+    n_evaluations, due, more = 1, 0, FIRST
     while not done(g) and n_evaluations < max_evaluations:
-        direction = -_inverse_hessian(g, pairs, precondition)
+        if inverse is None or n_evaluations >= due:
+            pairs.clear()
+            inverse = inverse_at(x)
+            due, more = min(n_evaluations + more, max_evaluations), 3 * more
+        direction = -_inverse_hessian(g, pairs, inverse)
         slope = float(g @ direction)
         step = 1.0
         while True:
@@ -62,11 +73,12 @@ def minimise(
             end_slope = float(new_g @ direction)
             fell = new_value <= value + 1e-4 * step * slope
             flat = new_value <= value + 1e-7 * abs(value) + 1e-9 and end_slope <= -0.8 * slope
-            if fell or flat or n_evaluations >= max_evaluations:
+            if fell or flat or n_evaluations >= due:
                 break
             step *= min(max(slope / (slope - end_slope), 0.1), 0.6)
         if new_value > value + 1e-7 * abs(value) + 1e-9:
-            break
+            inverse = None
+            continue
         s, y = moved - x, new_g - g
         curvature = s @ y
         if float(curvature) > 0:

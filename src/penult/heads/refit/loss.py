@@ -19,7 +19,7 @@ RIDGE = 1e-7
 # Parameters per sample of a class count so much towards the pull, which is 1 at most.
 PULL, MOST_PULL = 0.1, 1.0
 # Numbers of the second moments of all classes' supports up to which they are kept.
-MOST_KEPT = 2**26
+MOST_KEPT = 2**24
 
 
 def usual_pull(samples: Samples, n_values: int) -> float:
@@ -192,9 +192,17 @@ class Pull:
         last = torch.full_like(self._features[:, :1], samples.n_features)
         self._columns = torch.cat([self._features, last], 1)
         self._always = torch.cat([self._inside, torch.ones_like(last, dtype=torch.bool)], 1)
-        self._second = at.second_moments
-        self._dense = (at.weight @ self._second).gather(1, self._columns)
-        self._level = float(((at.weight @ self._second) * at.weight).sum())
+        self._second, self._weight = at.second_moments, at.weight
+
+    @cached_property
+    def _wide(self) -> Tensor:
+        return self._second.float()
+
+    @cached_property
+    def _products(self) -> tuple[Tensor, float]:
+        """The dense weights' products with the second moments, and with themselves."""
+        products = self._weight @ self._second
+        return products.gather(1, self._columns), float((products * self._weight).sum())
 
     @cached_property
     def blocks(self) -> Tensor:
@@ -206,14 +214,15 @@ class Pull:
         """Value and gradient (n_classes, k + 1) at weights (n_classes, k + 1), 0 where unused."""
         n_classes, width = weight.shape
         if n_classes * width**2 <= MOST_KEPT:
+            dense, level = self._products
             product = torch.bmm(self.blocks, weight[:, :, None])[:, :, 0]
+            value = float((weight * (product - 2 * dense)).sum()) + level
+            product -= dense
         else:
-            wide = weight.new_zeros(n_classes, len(self._second))
-            wide.scatter_add_(1, self._columns, weight)
-            product = (wide @ self._second).gather(1, self._columns)
-        value = float((weight * (product - 2 * self._dense)).sum()) + self._level
-        gradient = (product - self._dense) * self._always
-        return value / (2 * self._n_rivals), gradient / self._n_rivals
+            off = (-self._weight).scatter_add_(1, self._columns, weight)
+            moved = off.float() @ self._wide
+            value, product = float((moved * off).sum()), moved.double().gather(1, self._columns)
+        return value / (2 * self._n_rivals), product * self._always / self._n_rivals
 
 
 class Objective:

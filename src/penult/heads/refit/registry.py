@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from penult.heads.refit.least_squares import refit_least_squares
 from penult.heads.refit.loss import usual_pull
-from penult.heads.refit.softmax import RefitResult, fit, tolerance_of
+from penult.heads.refit.softmax import RefitResult, solve, tolerance_of
 from penult.heads.samples import Samples
 from penult.heads.select.registry import Search, Selection
 from penult.heads.sparse_head import SparseHead
@@ -34,9 +34,7 @@ def softmax(
     tolerance = tolerance_of(samples, len(start.indices) + samples.n_classes)
 
     def fitted(head: SparseHead, to: Samples) -> RefitResult:
-        return fit(
-            to, head.subspaces, start=head, tolerance=tolerance, pull=pull, tick=search.fit_tick
-        )
+        return solve(to, head.subspaces, head, tolerance, pull, search.fit_tick)
 
     result = fitted(start, few)
     if selection.improve is not None and result.loss > LEAST_LOSS:

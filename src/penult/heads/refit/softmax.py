@@ -24,8 +24,6 @@ MOST_ERROR, LEAST_ERROR = 0.1, 0.01
 LEAST_TOLERANCE = 2e-4
 # Parameters per sample of a class, and samples times weights, at which a tenth is reached.
 FEW, LONG = 0.1, 1e8
-# After so many passes the curvature is taken again, where the fit then stands; later more rarely.
-FIRST_PASSES = 12
 # Passes over all samples, after which a fit gives up.
 MOST_PASSES = 500
 
@@ -160,11 +158,11 @@ def fit(
     if start is None:
         start = SparseHead.from_dense(samples.weight, samples.bias, subspaces)
     if samples.few is not samples:
-        start = _solve(samples.few, subspaces, start, tolerance, pull, tick).head
-    return _solve(samples, subspaces, start, tolerance, pull, tick)
+        start = solve(samples.few, subspaces, start, tolerance, pull, tick).head
+    return solve(samples, subspaces, start, tolerance, pull, tick)
 
 
-def _solve(
+def solve(
     samples: Samples,
     subspaces: Subspaces,
     start: SparseHead,
@@ -172,7 +170,7 @@ def _solve(
     pull: float,
     tick: Callable[[], None],
 ) -> RefitResult:
-    """Minimise from a head on."""
+    """Minimise over all samples from a head on, which is near already; see `fit`."""
     support = Support(subspaces, samples.weight.device)
     objective = Objective(samples, support, pull)
 
@@ -186,14 +184,9 @@ def _solve(
     dense = start.dense_weight().detach().to(support.device)
     values = dense[support.classes, support.indices]
     x = objective.pack(values, start.bias.detach().to(support.device))
-    passes = FIRST_PASSES
-    while True:
-        inverse = preconditioner(objective, *objective.unpack(x))
-        passes = min(passes, MOST_PASSES - objective.n_passes)
-        value, x, gradient = minimise(function, x, inverse, done, passes)
-        passes *= 3
-        if done(gradient) or objective.n_passes >= MOST_PASSES:
-            break
+    value, x, gradient = minimise(
+        function, x, lambda x: preconditioner(objective, *objective.unpack(x)), done, MOST_PASSES
+    )
     values, bias = objective.unpack(x)
     head = SparseHead(subspaces, values.float().cpu(), bias.float().cpu(), start.layer)
     loss = value - objective.penalty(x)[0]
