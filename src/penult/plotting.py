@@ -23,6 +23,7 @@ from penult.text import some
 
 Format = Literal["png", "svg", "pdf"]
 FORMATS: tuple[str, ...] = get_args(Format)
+PICTURES = tuple(f".{kind}" for kind in FORMATS)
 FONT = "DejaVu Sans"  # comes with matplotlib
 DPI = 150
 LACKING_NAMED = 6

@@ -115,6 +115,9 @@ def test_mends_that_balance_groups_save_the_worst_one(
     assert float((head(z).argmax(1) == labels)[small].double().mean()) > 0.6
     rows = json.loads(capsys.readouterr().out)["mends"]
     assert [row["name"] for row in rows][:3] == ["as it is", "suspects off", "suspects capped"]
+    other = ("--groups", "sex", "--seeds", "2", "--out", str(out))
+    assert penult("mend", str(run.folder), *other) == 2
+    assert "mended holds another mends.json: choose another folder" in capsys.readouterr().err
     assert penult("mend", str(run.folder), "--groups", "sex", "--name", "x") == 2
     assert "no mend is called 'x'; there are as it is, suspects off" in capsys.readouterr().err
     (run.folder / "groups" / "train.safetensors").unlink()

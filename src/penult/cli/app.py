@@ -39,10 +39,11 @@ from penult.features.features import Features
 from penult.features.unlabelled import open_unlabelled
 from penult.measure.groups import groups_document
 from penult.network.link import require_softmax
-from penult.report.csv_tables import write_csv_tables
+from penult.report.csv_tables import TABLES, write_csv_tables
 from penult.report.report import Report
 from penult.runs.analyze import Options, analyze_features, analyze_network
 from penult.runs.fitted import left_out
+from penult.runs.outputs import check_output_folder
 from penult.runs.run import Run
 from penult.runs.tune.training import TrainingPlan
 from penult.runs.tune.tune import tune as run_tune
@@ -90,6 +91,7 @@ def demo(
     as_json: given.AsJson = False,
 ) -> None:
     """Train a small network on handwritten digits, analyse it and report: offline, in a minute."""
+    _check_run_folder(out)
     with progress_bars() as heard:
         run = run_demo(out, overwrite=overwrite, progress=heard)
         page = Report.of(run, pictures=PictureOptions(progress=heard("images")))
@@ -126,6 +128,7 @@ def analyze(
     sums_on = str(where) if where.type == "cuda" else "cpu"
     options = Options(seed, top_of(frequency_top), overwrite, sums_on, not no_fit, limit, views)
     tables = grouped.read(eval_ is not None)
+    _check_run_folder(out)
     if data is None or _is_features(data):
         if data is not None:
             raise InputError(f"features need no network: penult analyze {data} --out {out}")
@@ -186,6 +189,7 @@ def show(
     """Print what a run found."""
     opened = Run.open(run)
     if csv is not None:
+        check_output_folder(csv, "the tables", opened, TABLES)
         with progress_bars("writing tables"):
             write_csv_tables(opened, csv)
     _print_run(opened, as_json, score, k, class_ or [])
@@ -281,6 +285,12 @@ def main() -> None:
         _fail(error.format_message())
     except typer.Exit as error:
         sys.exit(error.exit_code)
+
+
+def _check_run_folder(out: Path) -> None:
+    """Refuse a new run within a room of another, which may clear it."""
+    if not (out / "run.json").exists():
+        check_output_folder(out, "the run")
 
 
 def _report_kept(run: Run, page: Report) -> bool:

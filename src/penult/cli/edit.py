@@ -17,16 +17,16 @@ from penult.cli.output import print_json
 from penult.cli.pages import print_page
 from penult.cli.spread import option, spread
 from penult.edit.edit import Edit, Place
-from penult.edit.edited_run import EditedRun
+from penult.edit.edited_run import EditedRun, refuse_other_edit
 from penult.edit.recipe import Recipe
 from penult.edit.refits import REFIT_EDITS
 from penult.edit.verdicts import KINDS, add_verdict, shortcut_edits
 from penult.errors import InputError
 from penult.explain.gallery import PictureOptions
 from penult.report.report import Report
+from penult.runs.outputs import check_output_file, check_output_folder
 from penult.runs.run import Run
 from penult.runs.tune.folder import selection
-from penult.storage import check_writable
 
 THIS = "this edit"  # what its report calls an edit that has no folder
 
@@ -121,13 +121,10 @@ def edit(
     --drop-unused, --refit, --cap, --direction-cap. Nothing is written without --out or --report.
     """
     opened = Run.open(run)
-    if out is not None and out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file: expected a folder for the edited head")
-    if page is not None and page.is_dir():
-        raise InputError(f"{page} is a folder: expected the name of a page")
-    for place in (out, page):
-        if place is not None:
-            check_writable(place)
+    if out is not None:
+        check_output_folder(out, "the edited head", edited=True)
+    if page is not None:
+        check_output_file(page, opened, "page")
     names = opened.summary()["class_names"]
     first = Recipe(()) if recipe is None else Recipe.load(recipe)
     if undo:
@@ -154,11 +151,14 @@ def edit(
     elif select is not None:
         raise InputError("--select needs -k, the size of the sparse head")
     whole = replace(first, edits=(*first.edits, *edits))
+    onwards = out is not None and recipe is not None and _is_same(recipe, out / "recipe.json")
+    if out is not None and not onwards:
+        refuse_other_edit(out, replace(whole.once()[0], head=None))
     source = None if made_for is None else Run.open(made_for)
     with progress_bars() as heard:
         made = EditedRun.of(opened, whole, sparse=sparse, made_for=source, progress=heard("logits"))
     if out is not None:
-        for line in made.save(out, reopened.sources()):
+        for line in made.save(out, reopened.sources(), onwards=onwards):
             warn(line)
     if page is not None:
         _write_report(opened, made, sparse, page, reopened)
@@ -170,6 +170,10 @@ def edit(
         print(f"\nEdited head: {out}")
     if page is not None:
         print(f"\nReport: {page}")
+
+
+def _is_same(file: Path, other: Path) -> bool:
+    return file.exists() and other.exists() and file.samefile(other)
 
 
 def _write_report(

@@ -24,8 +24,9 @@ from penult.heads.path import HeadPath, Interrupted, extend_until, fit_path, req
 from penult.heads.plan import SIZES, Plan
 from penult.measure.groups import groups_document, write_groups_document
 from penult.runs.fitted import Clock, add_heads, complete_path, fitted_sizes
+from penult.runs.outputs import check_output_folder
 from penult.runs.run import Run
-from penult.storage import check_writable, not_written
+from penult.storage import not_written
 from penult.text import duration
 
 
@@ -66,7 +67,7 @@ def fit(
     held_out = Features.open(eval_) if eval_ is not None else None
     more = open_unlabelled(also, found) if also is not None else None
     require_folder(out)
-    check_writable(out)
+    check_output_folder(out, "the heads")
     n_samples = found.n_samples + (0 if more is None else more.n_samples)
     n_classes = found.require_head().n_classes
     n_folds = affordable_folds(n_samples, found.n_features, n_classes)

@@ -22,10 +22,10 @@ from penult.errors import InputError
 from penult.features.layers import Names, collect_layers
 from penult.measure import FRACTIONS, Settings, compare_runs, measure_layers, measure_run
 from penult.measure.groups import groups_document
-from penult.measure.plots import plot_comparison, plot_layers, plot_measures, require_plots
+from penult.measure.plots import plot_comparison, plot_layers, plot_measures
 from penult.measure.tables import comparison_page, layers_page, measures_page
+from penult.runs.outputs import check_output_folder
 from penult.runs.run import Run
-from penult.storage import check_writable
 
 
 @spread
@@ -49,8 +49,9 @@ def measure(
     fractions = tuple(sorted(set(fraction))) if fraction else FRACTIONS
     settings = Settings(fractions, k, tolerance, seed)
     if plots is not None:
-        require_plots(plots)
-        check_writable(plots)
+        check_output_folder(plots, "the plots")
+    if layers.out is not None:
+        check_output_folder(layers.out, "the layers")
     if layers.asked:
         if len(what) != 2 or compare:
             raise InputError(

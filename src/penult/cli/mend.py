@@ -16,11 +16,12 @@ from penult.cli.option_groups import ReopenedOptions
 from penult.cli.output import print_json
 from penult.cli.pages import print_page
 from penult.cli.spread import option, spread
-from penult.edit.edited_run import save_head, save_network
-from penult.edit.mends import MENDS, best_mend, compare_mends, fitted_mend
+from penult.edit.edited_run import refuse_other_head, save_head, save_network
+from penult.edit.mends import FORMAT, MENDS, best_mend, compare_mends, fitted_mend
 from penult.errors import InputError
+from penult.runs.outputs import check_output_folder
 from penult.runs.run import Run
-from penult.storage import check_writable, write_json
+from penult.storage import read_json, write_json
 from penult.text import percent
 
 Attribute = Annotated[str, option("Attribute whose groups are to be treated alike.", "--groups")]
@@ -53,10 +54,10 @@ def mend(
 ) -> None:
     """Try all ways to mend a head under one protocol, and print one table."""
     opened = Run.open(run)
-    if out is not None and out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file: expected a folder for the mended head")
     if out is not None:
-        check_writable(out)
+        check_output_folder(out, "the mended head", edited=True)
+        if not _is_repeat(out, attribute, seeds, name):
+            refuse_other_head(out)
     if name is not None and name not in [one.name for one in MENDS]:
         known = ", ".join(one.name for one in MENDS)
         raise InputError(f"--name: no mend is called {name!r}; there are {known}")
@@ -77,6 +78,16 @@ def mend(
     print_page(mends_page(document))
     if out is not None:
         print(f"\nMended head ({kept}, fitted to all these samples): {out}")
+
+
+def _is_repeat(folder: Path, attribute: str, seeds: int, name: str | None) -> bool:
+    """Whether a folder holds what the same command wrote."""
+    file = folder / "mends.json"
+    if not file.is_file():
+        return False
+    held = read_json(file, FORMAT)
+    same = (held.get("attribute"), held.get("seeds")) == (attribute, seeds)
+    return same and name in (None, held.get("kept"))
 
 
 def mends_page(document: Mapping[str, Any]) -> RenderableType:

@@ -20,10 +20,10 @@ from penult.explain.drawing import save_picture
 from penult.explain.explanation import Explanation
 from penult.explain.gallery import PictureOptions
 from penult.explain.page import explanation_page
-from penult.plotting import require_picture
+from penult.plotting import PICTURES
 from penult.report.report import Report
+from penult.runs.outputs import check_output_file
 from penult.runs.run import Run
-from penult.storage import check_writable
 
 SEVERAL = "penult-explanations/1"
 
@@ -42,9 +42,7 @@ def report(
     """Write the run's report: one page that anyone can open, offline."""
     opened = Run.open(run)
     page = out or opened.report_file
-    if page.is_dir():
-        raise InputError(f"{page} is a folder: expected the name of a page")
-    check_writable(page)
+    check_output_file(page, opened, "page")
     with progress_bars("opening the run") as heard:
         made = Report.of(
             opened,
@@ -92,8 +90,7 @@ def explain(
     """Say why one image was called what it was: the few features that carry the decision."""
     opened = Run.open(run)
     if out is not None:
-        require_picture(out)
-        check_writable(out)
+        check_output_file(out, opened, "picture", PICTURES)
     with progress_bars("explaining"):
         each = Explanation.each(
             opened,
@@ -109,6 +106,8 @@ def explain(
             device=moved.where(),
         )
     places = _places(each, out)
+    for place in places:
+        check_output_file(place, opened, "picture", PICTURES)
     if out is not None:
         for found, place in zip(each, places, strict=True):
             save_picture(found, place)

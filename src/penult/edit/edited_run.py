@@ -31,6 +31,7 @@ from penult.runs.run import Run
 from penult.storage import write_json, write_tensors
 
 FORMAT = "penult-edit/1"
+FILES = ("recipe.json", "mends.json", "effect.json", "head.safetensors", "network.safetensors")
 # Logits of so many numbers are kept in the run; fewer are computed in no time.
 KEPT = 2**22
 
@@ -118,17 +119,25 @@ class EditedRun:
         }
         return cls(run, start, sparse, recipe, edited, document)
 
-    def save(self, folder: Path, places: Places | None = None) -> list[str]:
+    def save(
+        self, folder: Path, places: Places | None = None, *, onwards: bool = False
+    ) -> list[str]:
         """Write head, recipe, effect, and the network's weights with the head in place.
 
         Args:
             folder: made where absent.
             places: where the network is now, see `reopen_network`.
+            onwards: replace the edit that the folder holds, as one that goes on from its recipe.
 
         Returns:
             What could not be written, and why; none for a run of features, which has no network.
+
+        Raises:
+            InputError: the folder holds something else, see `refuse_other_edit`.
         """
         with self.run.adding(folder):
+            if not onwards:
+                refuse_other_edit(folder, self.recipe)
             return self._save(folder, places)
 
     def _save(self, folder: Path, places: Places | None) -> list[str]:
@@ -138,6 +147,31 @@ class EditedRun:
         save_head(folder / "head.safetensors", self.edited.head, names, self.sparse is not None)
         write_json(folder / "effect.json", self.document)
         return save_network(self.run, self.edited.head, folder, places)
+
+
+def refuse_other_edit(folder: Path, recipe: Recipe) -> None:
+    """Refuse a folder that holds another edit than this, or a head that no edit wrote.
+
+    Raises:
+        InputError: says which.
+    """
+    file = folder / "recipe.json"
+    if file.is_file():
+        held = Recipe.load(file)
+        if held.edits == recipe.edits and recipe.head in (None, held.head):
+            return
+        raise InputError(
+            f"{folder} holds another edit: choose another folder (--out), or go on from it with "
+            f"--recipe {file}"
+        )
+    refuse_other_head(folder)
+
+
+def refuse_other_head(folder: Path) -> None:
+    """Refuse a folder in which a head and its network would replace others."""
+    found = next((name for name in FILES if (folder / name).exists()), None)
+    if found is not None:
+        raise InputError(f"{folder} holds another {found}: choose another folder (--out)")
 
 
 def save_network(run: Run, head: Head, folder: Path, places: Places | None = None) -> list[str]:

@@ -29,6 +29,7 @@ PREDICTIONS = (
     "sparse_probability",
     "sparse_right",
 )
+TABLES = ("predictions.csv", "mistakes.csv", "classes.csv", "measures.csv")
 CLASSES = ("class", "n_analysed", "n_judged", "n_right", "accuracy", "low", "high")
 
 Row = Sequence[object]
