@@ -296,3 +296,80 @@ def test_only_the_kept_classes_of_a_layer_get_other_weights(transposed: bool) ->
     bias[rows] -= 1
     assert torch.equal(found.T if transposed else found, whole)
     assert torch.equal(model.fc.bias.detach(), bias)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["cap", "scale"]),
+            st.sampled_from([None, *NAMES]),
+            st.sampled_from([0.25, 0.5, 0.75, 1.5]),
+        ),
+        min_size=2,
+        max_size=6,
+    )
+)
+def test_of_several_caps_the_lowest_holds(steps: list[tuple[str, str | None, float]]) -> None:
+    """Against functions of the feature, each edit put inside of those before it."""
+    j, z = 2, FEATURES.arrays()[0].double()
+    seen = [z[:, j].clone() for _ in NAMES]
+    made: Head = HEAD
+    # The last edit is the innermost.
+    for kind, of, number in steps:
+        cap = kind == "cap"
+        edit = Edit(kind, j, of, at=number if cap else None, value=None if cap else number)
+        made = apply_edit(made, edit, SETTING)
+    for kind, of, number in reversed(steps):
+        for c, name in enumerate(NAMES):
+            if of in (None, name):
+                mean = SETTING.mean[j]
+                x = seen[c]
+                seen[c] = x.clamp(max=number) if kind == "cap" else mean + number * (x - mean)
+    plain = z @ HEAD.weight.double().T + HEAD.bias.double()
+    moved = torch.stack(seen, 1) - z[:, j, None]
+    expected = plain + moved * HEAD.weight[:, j].double()
+    assert torch.allclose(logits(made, z), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_of_two_caps_of_a_direction_the_lowest_holds() -> None:
+    caps = [Edit("cap", component=1, of="emu", at=at) for at in ("mean", 0.1, "class")]
+    c, z = NAMES.index("emu"), FEATURES.arrays()[0].double()
+    apart = [logits(apply_edit(HEAD, cap, SETTING), z)[:, c] for cap in caps]
+    lowest = torch.stack(apart).amin(0)
+    for order in (caps, caps[::-1]):
+        both = apply_recipe(HEAD, Recipe(tuple(order)), SETTING).head
+        assert torch.allclose(logits(both, z)[:, c], lowest, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        Edit("scale", feature=2, value=1e300),
+        Edit("off", feature=2, at=1e300),
+        Edit("off", feature=2, of="dog", at=-1e40),
+        Edit("cap", feature=2, at=1e39),
+        Edit("set", feature=2, of="dog", value=1e39),
+        Edit("set", feature=2, of="dog", value=-1e300),
+        Edit("scale", component=1, of="emu", value=1e200),
+    ],
+    ids=lambda edit: edit.described(),
+)
+def test_numbers_beyond_float32_are_refused(edit: Edit) -> None:
+    with pytest.raises(InputError, match=r"larger than float32 can hold .* a smaller number"):
+        apply_edit(HEAD, edit, SETTING)
+
+
+def test_edits_that_change_nothing_are_known() -> None:
+    steps = [
+        Edit("off", feature=2),
+        Edit("off", feature=2, at=0.0),
+        Edit("scale", feature=2, of="dog", value=3.0),
+        Edit("cap", feature=4, at=0.2),
+        Edit("cap", feature=4, of="dog", at=0.5),
+        Edit("scale", feature=5, value=1.0),
+        Edit("set", feature=2, of="dog", value=0.5),
+    ]
+    edited = apply_recipe(HEAD, Recipe(tuple(steps)), SETTING)
+    idle = [edited.is_idle(i) for i in range(len(steps))]
+    assert idle == [False, True, True, False, True, True, False]

@@ -134,6 +134,11 @@ def test_commands_edit_undo_and_refuse(tmp_path: Path, capsys: pytest.CaptureFix
     shown = capsys.readouterr().out
     assert "feature 2 for dog off  (grass)" in shown
     assert "lost" in shown
+    twice = ["--off", "2:dog", "--scale", "2:dog=3", "--json"]
+    assert penult("edit", run, *twice) == 0
+    assert json.loads(capsys.readouterr().out)["notes"] == [
+        "edit 2 (feature 2 for dog times 3) changes nothing after the edits before it"
+    ]
     recipe = str(out / "recipe.json")
     assert penult("edit", run, "--recipe", recipe, "--undo", "2", "--json") == 0
     found = json.loads(capsys.readouterr().out)

@@ -89,7 +89,7 @@ class EditedRun:
         recipe, notes = recipe.once()
         recipe.require_for(start, setting.class_names)
         edited = apply_recipe(start, recipe, setting)
-        notes += _without_effect(start, recipe, setting)
+        notes += _without_effect(start, edited, setting)
         names = tuple(setting.class_names)
         recipe = replace(
             recipe,
@@ -248,15 +248,19 @@ def training_frequencies(run: Run) -> dict[str, Tensor]:
     }
 
 
-def _without_effect(start: Head, recipe: Recipe, setting: EditSetting) -> list[str]:
-    """Edits of features that the head does not read."""
+def _without_effect(start: Head, edited: Edited, setting: EditSetting) -> list[str]:
+    """Edits of features that the head does not read, and others that change nothing."""
     said = []
-    for edit in recipe.edits:
-        if edit.feature is None or edit.kind == "set":
-            continue
+    for i, edit in enumerate(edited.edits):
         rows = slice(None) if edit.of is None else [setting.class_index(edit.of)]
-        if not bool((start.weight[rows, edit.feature] != 0).any()):
+        unread = edit.feature is not None and not bool(
+            (start.weight[rows, edit.feature] != 0).any()
+        )
+        if unread and edit.kind != "set":
             whose = "no class" if edit.of is None else f"class {edit.of} does not"
             verb = "reads" if edit.of is None else "read"
             said.append(f"{edit.described()}: {whose} {verb} feature {edit.feature} in this head")
+        elif edited.is_idle(i):
+            before = " after the edits before it" if i else ""
+            said.append(f"edit {i + 1} ({edit.described()}) changes nothing{before}")
     return said

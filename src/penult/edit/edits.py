@@ -12,6 +12,8 @@ from penult.edit.setting import EditSetting
 from penult.errors import InputError
 from penult.heads.bounded_head import BoundedHead
 
+ROUNDING = 1e-6  # of float32, up to which directions and slopes are the same
+
 
 def switch_off(head: BoundedHead, edit: Edit, setting: EditSetting) -> BoundedHead:
     """Let a feature or a direction count as if it always stood at one place (its mean)."""
@@ -56,19 +58,14 @@ def cap(head: BoundedHead, edit: Edit, setting: EditSetting) -> BoundedHead:
         j = edit.feature
         scales = torch.zeros(head.n_classes, dtype=head.weight.dtype)
         scales[rows] = head.weight[rows, j]
-        rows = rows[scales[rows] != 0]
         direction = torch.zeros(head.n_features)
         direction[j] = 1.0
-        for bound in torch.unique(place[j][rows]).tolist():
-            own = torch.zeros_like(scales)
-            own[rows] = torch.where(place[j][rows] == bound, scales[rows], 0.0)
-            head = _bounded(head, direction, bound, own)
-        return head
+        return _bounded(head, direction, place[j], scales)
     for c in rows.tolist():
         vector = _logit_direction(head, edit, setting, c)
         own = torch.zeros(head.n_classes)
         own[c] = 1.0
-        head = _bounded(head, vector.float(), float(vector @ place[:, c]), own)
+        head = _bounded(head, vector.float(), vector @ place, own)
     return head
 
 
@@ -78,7 +75,7 @@ def set_weight(head: BoundedHead, edit: Edit, setting: EditSetting) -> BoundedHe
     assert edit.value is not None
     rows = classes_of(edit, head, setting)
     weight = head.weight.clone()
-    weight[rows, edit.feature] = edit.value
+    weight[rows, edit.feature] = torch.tensor(edit.value, dtype=torch.float64).float()
     return _with(head, weight, head.bias)
 
 
@@ -140,19 +137,37 @@ def _with(head: BoundedHead, weight: Tensor, bias: Tensor) -> BoundedHead:
     return replace(head, weight=weight, bias=bias)
 
 
-def _bounded(head: BoundedHead, direction: Tensor, bound: float, scales: Tensor) -> BoundedHead:
-    """The head with one more bound; nothing where it has this one already."""
-    if not bool((scales != 0).any()):
+def _bounded(head: BoundedHead, direction: Tensor, bounds: Tensor, slopes: Tensor) -> BoundedHead:
+    """The head with what exceeds a bound along a direction taken away from each class.
+
+    Of several bounds along one direction the lowest holds: higher ones go, and only the slope that
+    lower ones have left is taken away.
+
+    Args:
+        head: with or without bounds.
+        direction: (n_features,) float32.
+        bounds: (n_classes,) where each class's logit is to stay.
+        slopes: (n_classes,) what each class's logit gains along the direction; 0 to leave it alone.
+    """
+    limits, rest, scales = bounds.float(), slopes.double().clone(), head.scales.clone()
+    most = int(direction.abs().argmax())
+    if direction[most] == 0:
         return head
-    limit = torch.tensor([bound], dtype=torch.float32)
-    same = (head.directions == direction).all(1) & (head.bounds == limit)
-    if bool((head.scales[:, same] == scales[:, None])[scales != 0].any(1).all()):
-        return head
+    times = head.directions[:, most] / direction[most]
+    apart = (head.directions - times[:, None] * direction).abs().amax(1)
+    along = (times > 0) & (apart <= ROUNDING * times * direction[most].abs())
+    for p in along.nonzero()[:, 0].tolist():
+        above = (slopes != 0) & (head.bounds[p] / times[p] > limits)
+        scales[above, p] = 0.0
+        rest -= times[p].double() * scales[:, p].double()
+    rest[(slopes == 0) | (rest.abs() <= ROUNDING * slopes.abs())] = 0.0
+    left = torch.unique(limits[rest != 0])
+    new = torch.where(limits[:, None] == left, rest[:, None], 0.0).float()
     return replace(
         head,
-        directions=torch.cat([head.directions, direction[None]]),
-        bounds=torch.cat([head.bounds, limit]),
-        scales=torch.cat([head.scales, scales[:, None]], 1),
+        directions=torch.cat([head.directions, direction.expand(len(left), -1)]),
+        bounds=torch.cat([head.bounds, left]),
+        scales=torch.cat([scales, new], 1),
     )
 
 

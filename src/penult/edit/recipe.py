@@ -213,6 +213,17 @@ class Edited:
         inverse = Inverse.between(self.head, made)
         return Edited(made, (*self.edits, edit), (*self.inverses, inverse))
 
+    def is_idle(self, i: int) -> bool:
+        """Whether the edit of this position, from 0, changed nothing."""
+        own = self.inverses[i]
+        after = bounded(self.head) if i + 1 == len(self.inverses) else self.inverses[i + 1]
+        pairs = (
+            (own.directions, after.directions),
+            (own.bounds, after.bounds),
+            (own.scales, after.scales),
+        )
+        return not len(own.rows) and all(torch.equal(one, other) for one, other in pairs)
+
     def undo(self, n: int = 1) -> Edited:
         """Without the last edits: the head is that of before to the bit.
 

@@ -109,6 +109,12 @@ def apply_edit(head: Head, edit: Edit, setting: EditSetting) -> Head:
     """
     check_edit(edit, head.n_features, setting.class_names)
     made = EDITS[edit.kind].apply(bounded(head), edit, setting)
+    tensors = (made.weight, made.bias, made.directions, made.bounds, made.scales)
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors):
+        raise InputError(
+            f"{edit.described()} would make the head's numbers larger than float32 can hold "
+            "(3.4e38): expected a smaller number"
+        )
     empty = ~reads_features(made) & reads_features(bounded(head))
     if bool(empty.any()):
         names = [setting.class_names[c] for c in empty.nonzero()[:, 0].tolist()]
