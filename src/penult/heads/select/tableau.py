@@ -223,10 +223,12 @@ def combine(covariance: Tensor, features: Tensor, shares: Tensor) -> Tensor:
     """Σ share × row of the covariance for features (n, k), (n, n_features)."""
     if features.shape[1] == 0:
         return covariance.new_zeros(len(features), covariance.shape[-1])
-    if covariance.ndim == 2:
-        return F.embedding_bag(features, covariance, per_sample_weights=shares, mode="sum")
-    rows = covariance.gather(1, features[:, :, None].expand(-1, -1, covariance.shape[2]))
-    return torch.bmm(shares[:, None], rows)[:, 0]
+    if covariance.ndim == 3:
+        # All matrices below each other: no row is copied.
+        n, m = covariance.shape[:2]
+        features = features + m * torch.arange(n, device=features.device)[:, None]
+        covariance = covariance.flatten(0, 1)
+    return F.embedding_bag(features, covariance, per_sample_weights=shares, mode="sum")
 
 
 def explained_by(inside: Tensor, products: Tensor, least_variance: float = LEAST_VARIANCE) -> float:
