@@ -240,6 +240,20 @@ def test_tables_and_arrays_that_may_not_be_written() -> None:
         assert y.tolist() == labels.tolist()
 
 
+def test_arrays_of_any_order_in_memory_and_masked_ones() -> None:
+    values = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
+    labels = np.arange(12) % 3
+    for z, y in ((values[::-1], labels[::-1]), (values.astype(">f4"), labels.astype(">i8"))):
+        found = Features.of(z, y).arrays()
+        assert np.array_equal(found[0], z)
+        assert found[1].tolist() == y.tolist()
+    masked = np.ma.masked_less(values, 0)
+    with pytest.raises(InputError, match="found a masked array: leave the masked samples out"):
+        Features.of(masked, labels)
+    plain = Features.of(np.ma.masked_array(values), labels).arrays()[0]
+    assert np.array_equal(plain, values)
+
+
 def test_labels_in_words() -> None:
     words = np.array(["dog", "cat", "dog"])
     z = torch.rand(3, 2)

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -23,6 +24,7 @@ from penult.heads.refit.registry import REFITS
 from penult.heads.select.joint import JointPath
 from penult.heads.select.registry import SELECTIONS
 from penult.heads.sparse_head import SparseHead
+from penult.heads.subspaces import top_k
 
 N_CLASSES, N_FEATURES, PER_CLASS = 6, 30, 3
 
@@ -504,3 +506,22 @@ def generated(seed: int) -> Features:
     z = (z + torch.randn(600, 8, generator=generator) @ mixed.T / 3).relu()
     weight = torch.randn(6, 40, generator=generator) * torch.rand(6, 40, generator=generator)
     return Features.of(z, (z @ weight.T).argmax(1), weight)
+
+
+@pytest.mark.parametrize("ks", [(2.5,), 4, "12", (1, None)])
+def test_sizes_that_are_none_are_said(ks: Any) -> None:
+    with pytest.raises(InputError, match="ks must be whole numbers, features per class"):
+        Plan(ks)
+
+
+def test_sizes_of_any_library_and_the_usual_ones() -> None:
+    assert Plan(np.array([2, 4])).ks == (2, 4)  # type: ignore[arg-type]
+    scores = torch.rand(3, 6)
+    of_numpy = top_k(scores, np.int64(2))  # type: ignore[arg-type]
+    assert torch.equal(of_numpy.indices, top_k(scores, 2).indices)
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(60, 4, generator=generator)
+    features = Features.of(z, z[:, :3].argmax(1), torch.eye(3, 4), torch.zeros(3))
+    assert [step.k for step in fit_path(features).steps] == [1, 2, 3]
+    with pytest.raises(InputError, match="a Plan was given as evaluation"):
+        fit_path(features, Plan((1,)))  # type: ignore[arg-type]

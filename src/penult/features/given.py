@@ -75,7 +75,14 @@ def tensor_of(values: Any) -> Tensor:
     """A tensor of an array, a table or a list; torch warns of arrays that are read-only."""
     if isinstance(values, Tensor):
         return values.detach()
+    if np.ma.is_masked(values):
+        raise InputError(
+            "expected numbers, found a masked array: leave the masked samples out, or fill them"
+        )
     array = np.asarray(values)
+    # torch takes neither of these orders of bytes and memory.
+    usual = array.dtype.isnative and min(array.strides, default=0) >= 0
+    array = array if usual else array.astype(array.dtype.newbyteorder("="), order="C")
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 

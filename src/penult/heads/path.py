@@ -216,7 +216,7 @@ def fit_path(
         features: what the heads are fitted to.
         evaluation: what their accuracy is measured on: samples that the network was not trained
             on; `features` where None.
-        plan: sizes, selection and refit.
+        plan: sizes, selection and refit; where None the usual ones.
         progress: called with the name of a phase; gives the function that hears of its progress.
         n_folds: without `evaluation`, fit anew to all but one of so many folds and measure on that
             one, see `affordable_folds`; 0 measures on the very samples that are fitted.
@@ -232,7 +232,9 @@ def fit_path(
         NoHeadInTimeError: the time limit passes before the first head is done.
         Interrupted: the keyboard's interrupt after at least one head was done; it holds the path.
     """
-    plan = plan or Plan()
+    if isinstance(evaluation, Plan):
+        raise InputError("a Plan was given as evaluation: expected fit_path(features, plan=PLAN)")
+    plan = plan or Plan.usual(features.n_features)
     head = features.require_head()
     ks = plan.sizes(head.n_classes, features.n_features)
     _check_fits(features, evaluation, "those for evaluation")

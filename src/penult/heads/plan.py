@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from penult.errors import InputError
@@ -43,6 +45,13 @@ class Plan:
     prior: float | None = None
 
     def __post_init__(self) -> None:
+        found: object = self.ks
+        whole = isinstance(found, Iterable) and not isinstance(found, str)
+        if not whole or not all(hasattr(k, "__index__") for k in self.ks):
+            raise InputError(
+                f"ks must be whole numbers, features per class, such as (1, 5, 10): found {found!r}"
+            )
+        object.__setattr__(self, "ks", tuple(operator.index(k) for k in self.ks))
         if self.select not in SELECTIONS:
             raise InputError(
                 f"no selection is called {self.select!r}; there are {', '.join(SELECTIONS)}"
@@ -74,6 +83,11 @@ class Plan:
                 f"a mean k and a bound on all features need the selection {able}, "
                 f"found {self.select}"
             )
+
+    @classmethod
+    def usual(cls, n_features: int) -> Plan:
+        """The usual plan, of the sizes that features of this number allow."""
+        return cls(tuple(k for k in SIZES if k <= n_features))
 
     @property
     def shared(self) -> int | None:

@@ -96,12 +96,12 @@ def top_k(scores: Tensor, k: int | Sequence[int]) -> Subspaces:
     if len(sizes) != n_classes:
         raise InputError(f"expected k for {n_classes} classes, found {k}")
     for size in sizes:
-        if not isinstance(size, int) or not 1 <= size <= n_features:
+        if not hasattr(size, "__index__") or not 1 <= size <= n_features:
             raise InputError(f"k must lie in [1, {n_features}] (n_features), found {size}")
     if bool(scores.isnan().any()):
         raise InputError("scores are NaN")
     order = torch.sort(scores, dim=1, descending=True, stable=True).indices.cpu()
-    counts = torch.tensor(sizes, dtype=torch.int64)
+    counts = torch.tensor([int(size) for size in sizes], dtype=torch.int64)
     taken = torch.arange(n_features) < counts[:, None]
     indptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
     return Subspaces(indptr, order[taken], n_features)
