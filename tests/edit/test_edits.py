@@ -51,6 +51,38 @@ def logits(head: Head, z: Tensor) -> Tensor:
 
 
 @named
+def test_what_features_change_of_a_flip_adds_up_to_the_change_of_its_logits(
+    edit: Edit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penult.edit.effects.RESPONSIBLE", FEATURES.n_features)
+    after = apply_edit(HEAD, edit, SETTING)
+    effect = Effect.of(LogitTable(FEATURES, HEAD), after, SETTING.mean)
+    flips = effect.document(NAMES, [str(i) for i in range(FEATURES.n_samples)])["flips"]
+    samples = [x for kind in flips if kind != "commonest" for x in flips[kind]["samples"]]
+    z = FEATURES.arrays()[0].double()
+    change = logits(after, z) - logits(HEAD, z)
+    for flip in samples:
+        became, was = (NAMES.index(flip[side]) for side in ("after", "before"))
+        expected = float(change[flip["row"], became] - change[flip["row"], was])
+        total = sum(part["change"] for part in flip["features"])
+        assert total == pytest.approx(expected, abs=1e-5)
+        assert total > 0
+
+
+def test_a_flip_by_one_weight_is_put_down_to_its_feature_alone() -> None:
+    after = apply_edit(HEAD, Edit("set", feature=0, of="cat", value=-0.2), SETTING)
+    effect = Effect.of(LogitTable(FEATURES, HEAD), after, SETTING.mean)
+    flips = effect.document(NAMES, [str(i) for i in range(FEATURES.n_samples)])["flips"]
+    samples = [x for kind in flips if kind != "commonest" for x in flips[kind]["samples"]]
+    assert samples
+    for flip in samples:
+        (part,) = flip["features"]
+        step = (-0.2 - float(HEAD.weight[NAMES.index("cat"), 0])) * part["value"]
+        assert part["feature"] == 0
+        assert part["change"] == pytest.approx(step if flip["after"] == "cat" else -step, abs=1e-5)
+
+
+@named
 def test_effects_are_those_of_computing_all_logits_anew(edit: Edit) -> None:
     after = apply_edit(HEAD, edit, SETTING)
     found = Effect.of(LogitTable(FEATURES, HEAD), after).compared

@@ -160,7 +160,7 @@ class Effect:
         """Changed decisions on classes (n,) of samples (n,), in rising order of the samples."""
         there, place = torch.unique(rows, return_inverse=True)
         z = self.table.rows(there).double()[place]
-        parts = self._shares(self.after, z, classes) - self._shares(self.table.head, z, classes)
+        parts = self._moved(z, classes)
         found = []
         for i, (row, c) in enumerate(zip(rows.tolist(), classes.tolist(), strict=True)):
             name, yes = class_names[c], bool(self.compared.after[row, c])
@@ -187,8 +187,8 @@ class Effect:
         self, rows: Tensor, class_names: Sequence[str], ids: Sequence[str]
     ) -> list[dict[str, Any]]:
         z = self.table.rows(rows).double()
-        pairs = (self.compared.after[rows], self.compared.before[rows])
-        parts = self._shares(self.after, z, *pairs) - self._shares(self.table.head, z, *pairs)
+        parts = self._moved(z, self.compared.after[rows])
+        parts -= self._moved(z, self.compared.before[rows])
         found = []
         for i, row in enumerate(rows.tolist()):
             was, becomes = int(self.compared.before[row]), int(self.compared.after[row])
@@ -204,30 +204,39 @@ class Effect:
             )
         return found
 
-    def _shares(
-        self, head: BoundedHead, z: Tensor, first: Tensor, second: Tensor | None = None
-    ) -> Tensor:
-        """What features give to one class less another, if any, (n_samples, n_features) float64.
+    def _moved(self, z: Tensor, classes: Tensor) -> Tensor:
+        """What features change of one logit of each sample, (n_samples, n_features) float64.
 
-        What a bound takes away is shared among its direction's features by what they give to it.
+        The changes of a sample's features add up to that of its logit. They are measured from
+        the point nearest to `middle` at which the logit is what it was: for one feature that is
+        where the edit lets it stand, or 0 if its weight was set.
 
         Args:
-            head: whose logits.
             z: (n_samples, n_features) float64.
-            first, second: (n_samples,) the classes.
+            classes: (n_samples,) whose logits.
         """
-        weight, scales = head.weight, head.scales.double()
-        rows, taken = weight[first].double(), scales[first]
-        if second is not None:
-            rows, taken = rows - weight[second].double(), taken - scales[second]
-        shares = (z - self.middle) * rows
-        for p in range(head.n_bounds):
-            along = z * head.directions[p].double()
-            total = along.sum(1)
-            excess = (total - head.bounds[p].double()).clamp_min(0)
-            part = torch.where(total.abs() > 0, excess / total, 0.0) * taken[:, p]
-            shares = shares - part[:, None] * along
-        return shares
+        before, after = self.table.head, self.after
+        weights = after.weight[classes].double() - before.weight[classes].double()
+        biases = after.bias[classes].double() - before.bias[classes].double()
+        squares = weights.square()
+        alike = (biases + weights @ self.middle) / squares.sum(1).clamp_min(1e-300)
+        moved = weights * (z - self.middle) + alike[:, None] * squares
+        return moved - _taken(after, z, classes) + _taken(before, z, classes)
+
+
+def _taken(head: BoundedHead, z: Tensor, classes: Tensor) -> Tensor:
+    """What bounds take from one logit of each sample, (n_samples, n_features) float64.
+
+    It is shared among a bound's features by what they give to its direction.
+    """
+    found, scales = torch.zeros_like(z), head.scales[classes].double()
+    for p in range(head.n_bounds):
+        along = z * head.directions[p].double()
+        total = along.sum(1)
+        excess = (total - head.bounds[p].double()).clamp_min(0)
+        part = torch.where(total.abs() > 0, excess / total, 0.0) * scales[:, p]
+        found += part[:, None] * along
+    return found
 
 
 def said(name: str, yes: bool) -> str:
