@@ -84,7 +84,7 @@ def planted(case: Case) -> torch.Tensor:
 
 def measure(case: Case, path: Path) -> dict[str, Any]:
     """Seconds of every stage, the peak memory of this process, and what was found."""
-    start = time.perf_counter()
+    start, began = time.perf_counter(), time.process_time()
     said: dict[str, float] = {}
 
     def heard(name: str) -> Any:
@@ -108,6 +108,8 @@ def measure(case: Case, path: Path) -> dict[str, Any]:
         "read": said["samples done"],
         "first": steps[0].seconds,
         "all": time.perf_counter() - start,
+        "cpu": time.process_time() - began,
+        "load": os.getloadavg()[0],
         "found": hits / support.numel(),
         "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
@@ -120,18 +122,21 @@ def report(found: dict[str, dict[str, Any]]) -> str:
         f"`python bench/scale.py`, torch {torch.__version__}, {platform.machine()}, "
         f"{torch.get_num_threads()} threads of {os.cpu_count()} cores. Generated float16 features "
         "in a file; every class of the dense head reads 10 features strongly. Curvature, refitted "
-        "by softmax at every k, as `penult fit` does it; seconds.",
+        "by softmax at every k, as `penult fit` does it; seconds, and of all threads together the "
+        "processor's. The load is that of the whole machine at the end: above the number of "
+        "cores, other work took part of the time.",
         "",
         "| n_samples × n_features, n_classes | k | read | first head | all "
-        "| peak memory (said before), GB | planted features found, % |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| processor | load | peak memory (said before), GB | planted features found, % |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     said = []
     for name, row in found.items():
         case = CASES[name]
         size = f"{case.n_samples:,} × {case.n_features:,}, {case.n_classes:,}"
         ks = f"{case.ks[0]}…{case.ks[-1]}" if len(case.ks) > 1 else str(case.ks[0])
-        times = " | ".join(f"{row[part]:.0f}" for part in ("read", "first", "all"))
+        times = " | ".join(f"{row[part]:.0f}" for part in ("read", "first", "all", "cpu"))
+        times += f" | {row['load']:.1f}"
         gigabytes = row["peak"] / 1e9
         sizes = case.n_samples, case.n_features, case.n_classes
         bound = memory_needed(*sizes, max(case.ks), "curvature") / 1e9
