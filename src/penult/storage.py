@@ -159,13 +159,13 @@ def copied(document: T) -> T:
     return document
 
 
-def read_json(path: Path, format: str | None = None) -> dict[str, Any]:
-    """Read a JSON document; with `format`, refuse one whose `format` key says otherwise."""
+def read_json(path: Path, format: str | None = None, most: int = MOST_JSON) -> dict[str, Any]:
+    """Read a JSON document of at most `most` bytes, and of one `format` where that is given."""
     try:
         if not path.is_file():
             raise InputError(f"{path} {'is no file' if path.exists() else 'does not exist'}")
-        if path.stat().st_size > MOST_JSON:
-            raise InputError(f"{path} is larger than {MOST_JSON >> 20} MiB: no document of penult")
+        if path.stat().st_size > most:
+            raise InputError(f"{path} is larger than {most >> 20} MiB: no document of penult")
         document = json.loads(path.read_text(encoding="utf-8"))
     except InputError:
         raise

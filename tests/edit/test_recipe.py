@@ -58,7 +58,7 @@ def test_a_recipe_is_a_file_that_people_read(tmp_path: Path) -> None:
         ({"edits": [{"edit": "off", "feature": "x"}]}, "edit 1: feature: expected int, found 'x'"),
         ({"edits": [{"edit": "off", "feature": True}]}, "feature: expected int, found True"),
         ({"edits": [{"edit": "off", "fetaure": 1}]}, "edit 1: unknown key 'fetaure'"),
-        ({"edits": [{"edit": "off", "direction": ["a"]}]}, "direction: expected numbers"),
+        ({"edits": [{"edit": "off", "direction": ["a"]}]}, "direction: expected finite numbers"),
     ],
 )
 def test_recipes_that_are_none_say_where(

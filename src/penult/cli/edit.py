@@ -27,6 +27,7 @@ from penult.report.report import Report
 from penult.runs.outputs import check_output_file, check_output_folder
 from penult.runs.run import Run
 from penult.runs.tune.folder import selection
+from penult.text import one_line
 
 THIS = "this edit"  # what its report calls an edit that has no folder
 
@@ -211,7 +212,7 @@ def verdict(
     if as_json:
         print_json(made.document())
         return
-    print(f"{made.pair}: {made.kind}")
+    print(one_line(f"{made.pair}: {made.kind}"))
 
 
 def parsed(kind: str, text: str, class_names: Sequence[str]) -> Edit:

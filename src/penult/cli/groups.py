@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import typer
 
 from penult.cli import options as given
-from penult.cli.console import errors, warn
+from penult.cli.console import tell, warn
 from penult.cli.group_pages import groups_page
 from penult.cli.output import print_json
 from penult.cli.pages import print_page
@@ -140,7 +140,7 @@ def groups(
 ) -> None:
     """Give the samples of a run their groups, and print the accuracy in each."""
     found = Run.open(run)
-    errors.print(f"groups: reading {file}")
+    tell(f"groups: reading {file}")
     table = read_groups(file, id_column=id_, attributes=attribute or [], bins=bins_of(bins or []))
     document = take_groups(found, [(table, part)])
     if as_json:

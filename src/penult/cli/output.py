@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -17,8 +18,9 @@ PLAIN = {  # characters of the pages, for terminals and files that cannot hold t
 
 def print_json(document: Mapping[str, Any]) -> None:
     """Print one JSON document to standard output; escaped where its encoding is not UTF-8."""
-    escape = not _is_unicode(sys.stdout)
-    print(json.dumps(document, ensure_ascii=escape, indent=2))
+    text = json.dumps(document, ensure_ascii=not _is_unicode(sys.stdout), indent=2)
+    # Those below 32 are escaped already; these give orders to a terminal, too.
+    print(re.sub("[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def allow_any_character() -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from penult.cli.console import PlainConsole
 from penult.cli.multi_label_pages import (
     EXPLAINED,
     classes_table,
@@ -74,9 +75,9 @@ def summary_page(
     )
 
 
-def print_page(page: RenderableType, console: Console | None = None) -> None:
+def print_page(page: RenderableType, console: PlainConsole | None = None) -> None:
     """Print to standard output, as wide as the terminal; 100 columns where there is none."""
-    console = console or Console()
+    console = console or PlainConsole()
     if not console.is_terminal:
         console.width = 100
     console.print(page)

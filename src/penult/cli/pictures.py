@@ -24,6 +24,7 @@ from penult.plotting import PICTURES
 from penult.report.report import Report
 from penult.runs.outputs import check_output_file
 from penult.runs.run import Run
+from penult.text import one_line
 
 SEVERAL = "penult-explanations/1"
 
@@ -70,7 +71,7 @@ def report(
         print_json(made.document)
         return
     for sentence in made.document["conclusion"]:
-        print(sentence)
+        print(one_line(sentence))
     print(f"\nReport: {page}")
 
 

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from penult.data.image import printable
+from penult.data.image import MAX_BYTES, printable
 from penult.data.listing import Listing, nfc
 from penult.errors import InputError
 from penult.text import some
 
-MAX_BYTES = 1 << 29
 # What an entry may inflate to: no image needs more, and a bomb stays small.
 FREE_BYTES = 1 << 26
 MAX_RATIO = 200

@@ -11,9 +11,11 @@ from typing import Any
 
 from penult.data.listing import nfc
 from penult.errors import InputError
+from penult.text import is_number, one_line
 
 NATURAL = "natural"
 MAX_BYTES = 1 << 24
+LONGEST = 1000  # characters of a line: of a name with all of its synonyms
 
 _WORDNET_ID = re.compile(r"n\d{8}")
 _NUMBERED = re.compile(r"(\d+)(?:\s*[:=,;\t]\s*|\s+|\s*$)(.*)")
@@ -58,10 +60,16 @@ def class_list(given: str | Path) -> ClassList:
     if text.lstrip()[:1] in ("[", "{"):
         try:
             found = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"--class-names {given} is no JSON: {error}") from error
         return _of_list(given, found) if isinstance(found, list) else _of_dict(given, found)
-    return _of_lines([line.strip() for line in text.splitlines() if line.strip()])
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if long := next((line for line in lines if len(line) > LONGEST), None):
+        raise InputError(
+            f"--class-names {given}: a line has {len(long):,} characters ({one_line(long, 40)}): "
+            f"expected names of at most {LONGEST:,}"
+        )
+    return _of_lines(lines)
 
 
 def first_name(name: Any) -> str:
@@ -158,7 +166,7 @@ def _numbers(values: list[Any]) -> list[int] | None:
     """Numbers from 0, or from 1, without a gap; None where they are not."""
     numbers = []
     for value in values:
-        if isinstance(value, bool) or not (isinstance(value, int) or str(value).isdecimal()):
+        if isinstance(value, bool) or not (isinstance(value, int) or is_number(str(value))):
             return None
         numbers.append(int(value))
     first = min(numbers, default=0)

@@ -15,9 +15,10 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from penult.data.archive import MAX_BYTES, ArchiveEntry, list_zip
+from penult.data.archive import ArchiveEntry, list_zip
 from penult.data.folders import class_folders
 from penult.data.image import (
+    MAX_BYTES,
     ImageData,
     ImageFaultError,
     damaged_reason,
@@ -25,6 +26,7 @@ from penult.data.image import (
     extension,
     open_image,
     printable,
+    read_file,
 )
 from penult.data.listing import HEAD, Listing, list_folder, may_be_image, nfc, unreadable
 from penult.errors import InputError
@@ -195,11 +197,10 @@ class FolderImages(FileImages):
         super().__init__(path, listing, labelled)
 
     def _read(self, index: int) -> bytes:
-        return (self.path / self._name(index)).read_bytes()
+        return read_file(self.path / self._name(index))
 
     def _begin(self, index: int, limit: int) -> bytes:
-        with (self.path / self._name(index)).open("rb") as file:
-            return file.read(limit)
+        return read_file(self.path / self._name(index), limit)
 
     def _contents(self) -> Iterator[bytes]:
         return self._sampled()

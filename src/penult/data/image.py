@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
+import os
 import re
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +25,7 @@ from penult.text import described as one_line
 Loaded = Image.Image | NDArray[np.uint8] | Tensor | str
 
 MAX_PIXELS = 100_000_000
+MAX_BYTES = 1 << 29  # of an image's file
 UNLABELLED = -1
 # A class, or a row with a bool for each class.
 Label = int | NDArray[np.bool_]
@@ -150,6 +155,25 @@ def placed(labels: NDArray[Any], place: NDArray[np.int64], n_classes: int) -> ND
     found = np.zeros((*labels.shape[:-1], n_classes), dtype=bool)
     found[..., place[place >= 0]] = labels[..., place >= 0]
     return found
+
+
+def read_file(path: str | os.PathLike[str], limit: int = -1) -> bytes:
+    """The first bytes of a file, all where `limit` is negative.
+
+    Raises:
+        OSError: it cannot be read, is larger than `MAX_BYTES`, or is no regular file: a device or a
+            pipe would be read without end.
+    """
+    try:
+        status = Path(path).stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is no file but a folder, a device or a pipe")
+        if limit < 0 and status.st_size > MAX_BYTES:
+            raise OSError(errno.EFBIG, f"it is larger than {MAX_BYTES >> 20} MiB: scale it down")
+        with Path(path).open("rb") as file:
+            return file.read(limit)
+    except ValueError:  # a zero byte in the name
+        raise OSError(errno.ENOENT, "no file has such a name") from None
 
 
 def open_image(raw: bytes, id: str) -> Image.Image:

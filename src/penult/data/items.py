@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from penult.data.image import ImageFaultError, Loaded, open_image
+from penult.data.image import ImageFaultError, Loaded, open_image, read_file
 from penult.data.labels import NoLabelError, label_of
 
 # The keys of dicts, the likeliest first.
@@ -129,7 +128,7 @@ def opened(value: Any, id: str) -> Loaded:
         return open_image(value, id)
     if isinstance(value, str | os.PathLike):
         try:
-            return open_image(Path(value).read_bytes(), str(value))
+            return open_image(read_file(value), str(value))
         except ImageFaultError as error:
             raise ImageFaultError(id, f"({value}) {error.reason}") from None
         except OSError as error:

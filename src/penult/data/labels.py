@@ -44,7 +44,7 @@ def label_of(value: Any, numbers: Mapping[str, int] | None = None) -> int:
     if array.size == 1:
         number = array.reshape(()).item()
         if not float(number).is_integer():
-            raise NoLabelError(f"{number}, expected an integer")
+            raise NoLabelError(f"{number!s:.40}, expected an integer")
         return int(number)
     flat = array.squeeze()
     ones = np.flatnonzero(flat == 1) if flat.ndim == 1 else np.empty(0, int)
@@ -172,5 +172,5 @@ def _whole(index: int, label: Any) -> int:
     except NoLabelError as error:
         raise InputError(f"the label of sample {index} is {error}") from None
     if number.bit_length() > 63:
-        raise InputError(f"the label of sample {index} is {number}, expected an integer")
+        raise InputError(f"the label of sample {index} is {number!s:.40}, expected an integer")
     return number

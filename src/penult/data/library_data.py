@@ -145,7 +145,7 @@ def _parts(path: Path) -> list[str]:
     try:
         found = json.loads((path / SAVED_PARTS).read_text(encoding="utf-8"))["splits"]
         parts = [str(part) for part in found]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         parts = []
     parts = parts or sorted(entry.name for entry in path.iterdir() if entry.is_dir())
     if not parts:

@@ -23,6 +23,7 @@ from penult.data.image import (
     extension,
     formats,
     printable,
+    read_file,
 )
 from penult.data.items import IMAGE_KEYS, LABEL_KEYS, TEXT_KEYS, is_image, opened
 from penult.data.listing import nfc
@@ -188,6 +189,13 @@ class TableImages(ImageData):
                 f"{self._file(paths[0])}; paths start from the folder of the table: give the "
                 f"column of the paths with --image-column, or move the table{hint}"
             )
+        root = self.path.parent.absolute()
+        outside = [path for path in paths if not _is_below(root, path)]
+        if outside:
+            notes.append(
+                f"{len(outside):,} of the files lie outside of the table's folder, the first: "
+                f"{printable(outside[0])}"
+            )
         if len(missing):
             first = self._ids[missing[0]]
             files = "file is" if len(missing) == 1 else "files are"
@@ -213,8 +221,7 @@ class TableImages(ImageData):
             raw = value.get("bytes") if isinstance(value, Mapping) else value
             return bytes(raw[:limit] if limit > 0 else raw) if isinstance(raw, bytes) else b""
         try:
-            with Path(self._file(self._paths[index])).open("rb") as file:
-                return file.read(limit)
+            return read_file(self._file(self._paths[index]), limit)
         except OSError:  # one image, which will be a fault
             return b""
 
@@ -347,6 +354,12 @@ def _found_place(root: Path, paths: Sequence[str]) -> tuple[str, str]:
 def _file_in(root: Path, place: tuple[str, str], path: str) -> str:
     folder, ending = place
     return os.fspath(root / folder / (path.replace("\\", "/") + ending))
+
+
+def _is_below(root: Path, path: str) -> bool:
+    """Whether a path from a folder stays in it, by its text."""
+    place = os.path.normpath(root / path.replace("\\", "/"))
+    return place.startswith(os.path.normpath(root) + os.sep)
 
 
 def _size(path: str) -> int:

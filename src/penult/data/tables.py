@@ -12,11 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from penult.data.archive import FREE_BYTES, MAX_RATIO
 from penult.errors import InputError
 from penult.extras import import_extra
 from penult.text import described, one_line, some
 
 LOOKED_AT = 16  # rows by which the meaning of a column is told
+FREE_ROWS, ROWS_PER_BYTE = 1 << 20, 8  # of a Parquet file, whatever its size, and for its size
+MOST_DICTIONARY = 1 << 30  # bytes of a column in a group of rows
 MOST_TEXT = 1 << 31  # bytes of a table that is read as text
 
 
@@ -83,9 +86,15 @@ class ParquetTable(Table):
         self.path = path
         self._file: Any = None
         self._held: tuple[int, str, Any] | None = None
+        self._dictionaries: list[str] = []
         try:
             metadata = self._opened().metadata
+            self._most = FREE_BYTES + MAX_RATIO * path.stat().st_size
+            self._require_bounded(metadata)
+            self._dictionaries, self._file = _dictionaries(metadata), None
             self.names = tuple(self._opened().schema_arrow.names)
+        except InputError:
+            raise
         except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
             raise _damaged(path, error) from error
         self.n_rows = metadata.num_rows
@@ -116,10 +125,29 @@ class ParquetTable(Table):
 
     def _values(self, name: str) -> Sequence[Any]:
         try:
-            found: list[Any] = self._opened().read(columns=[name]).column(0).to_pylist()
+            found = self._opened().read(columns=[name]).column(0)
+            if _n_bytes(found) > self._most:
+                raise InputError(self._too_much(f"the column {name!r}"))
+            values: list[Any] = found.to_pylist()
+        except InputError:
+            raise
         except (OSError, ValueError) as error:
             raise _damaged(self.path, error) from error
-        return [_known(value) for value in found]
+        return [_known(value) for value in values]
+
+    def _require_bounded(self, metadata: Any) -> None:
+        """Refuse more rows, or more to inflate, than such a file can honestly hold."""
+        groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+        if metadata.num_rows > FREE_ROWS + ROWS_PER_BYTE * self.path.stat().st_size:
+            raise InputError(self._too_much(f"a table of {metadata.num_rows:,} rows"))
+        if sum(group.total_byte_size for group in groups) > self._most:
+            raise InputError(self._too_much("what it inflates to"))
+
+    def _too_much(self, what: str) -> str:
+        return (
+            f"{self.path}: {what} is beyond all measure for a file of "
+            f"{self.path.stat().st_size:,} bytes: write it anew, without compression"
+        )
 
     def _some(self, name: str) -> Sequence[Any]:
         return [self.value(name, row) for row in range(min(self.n_rows, LOOKED_AT))]
@@ -128,7 +156,9 @@ class ParquetTable(Table):
         if self._file is None:
             import_extra("pyarrow", "tables")
             parquet = importlib.import_module("pyarrow.parquet")
-            self._file = parquet.ParquetFile(self.path, memory_map=True)
+            self._file = parquet.ParquetFile(
+                self.path, memory_map=True, read_dictionary=self._dictionaries
+            )
         return self._file
 
     def __getstate__(self) -> dict[str, Any]:
@@ -257,6 +287,31 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read as UTF-8 text: {described(error)}") from error
+
+
+def _dictionaries(metadata: Any) -> list[str]:
+    """Columns of texts or bytes, to be kept as they are stored: a value that is repeated once."""
+    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    return [
+        column.path_in_schema
+        for at in range(metadata.num_columns if groups else 0)
+        if (column := groups[0].column(at)).physical_type == "BYTE_ARRAY"
+        and "." not in column.path_in_schema  # in objects they cannot be kept so
+        and max(group.column(at).total_uncompressed_size for group in groups) < MOST_DICTIONARY
+    ]
+
+
+def _n_bytes(column: Any) -> int:
+    """Bytes of a column's texts, each value counted as often as it stands there."""
+    compute = importlib.import_module("pyarrow.compute")
+    total = 0
+    for chunk in column.chunks:
+        if hasattr(chunk, "indices"):
+            lengths = compute.binary_length(chunk.dictionary)
+            total += compute.sum(lengths.cast("int64").take(chunk.indices)).as_py() or 0
+        else:
+            total += chunk.nbytes
+    return total
 
 
 def _damaged(path: Path, error: Exception) -> InputError:

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from penult.data.archive import MAX_BYTES
 from penult.data.files import FileImages
 from penult.data.image import (
+    MAX_BYTES,
     ImageData,
     ImageFaultError,
     Loaded,

@@ -11,11 +11,11 @@ import tarfile
 import tempfile
 import weakref
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, BinaryIO, cast
+from typing import Any, BinaryIO, Self
 
 from penult.data.image import printable
 from penult.errors import InputError
@@ -26,6 +26,21 @@ MAX_RATIO = 200  # a compressed archive inflates to no more than this many times
 FREE_BYTES = 1 << 26
 BLOCK = 512  # zeros that mark the end
 PIECE = 1 << 20
+MOST_HEADER = 1 << 20  # bytes of a header that holds a long name or further properties
+
+Opener = Callable[[Path], Any]
+_OPENERS: dict[bytes, Opener] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\x00": lzma.open,
+}
+_LONG = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
 
 
 @dataclass(frozen=True)
@@ -60,11 +75,11 @@ class TarFile:
         self._plain = path
         self._file: BinaryIO | None = None
         self._pid = 0
-        if not _is_tar_file(path):
-            raise InputError(f"{path} is no tar archive: expected one, or a folder or zip")
-        if _is_compressed(path):
-            self._plain = _inflated(path)
+        if (opener := _compression(path)) is not None:
+            self._plain = _inflated(path, opener)
             weakref.finalize(self, _remove, self._plain, os.getpid())
+        if not _is_tar_file(self._plain):
+            raise InputError(f"{path} is no tar archive: expected one, or a folder or zip")
 
     def members(self) -> Iterator[Member]:
         """The files in it, in their order; links and devices are left out.
@@ -74,7 +89,7 @@ class TarFile:
         """
         end = self._plain.stat().st_size
         try:
-            with tarfile.open(self._plain, "r:") as archive:
+            with tarfile.open(self._plain, "r:", tarinfo=_Info) as archive:
                 for info in archive:
                     name = info.name.removeprefix("./")
                     if name.startswith("/") or ".." in name.split("/"):
@@ -89,7 +104,8 @@ class TarFile:
                 last = archive.offset
             if self.read(last, BLOCK) != bytes(BLOCK):  # tarfile itself stops without a word
                 raise InputError(self._cut("the mark of its end is missing"))
-        except (tarfile.TarError, OSError, EOFError) as error:
+        # Each of a chain of headers is read within the one before.
+        except (tarfile.TarError, OSError, EOFError, RecursionError) as error:
             raise InputError(self._cut(described(error))) from None
 
     def read(self, start: int, size: int) -> bytes:
@@ -126,30 +142,38 @@ def is_tar(path: Path) -> bool:
     return path.name.lower().endswith(ENDINGS)
 
 
+class _Info(tarfile.TarInfo):
+    """A header; one that would fill the memory is refused before it is read."""
+
+    @classmethod
+    def frombuf(cls, buf: Any, encoding: str, errors: str) -> Self:
+        """See `tarfile.TarInfo`."""
+        found = super().frombuf(buf, encoding, errors)
+        if found.type in _LONG and found.size > MOST_HEADER:
+            raise InputError(
+                f"the tar archive has a header of {found.size:,} bytes, expected at most "
+                f"{MOST_HEADER:,}: pack it anew"
+            )
+        return found
+
+
 def _is_tar_file(path: Path) -> bool:
     try:
-        return tarfile.is_tarfile(path)
-    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise InputError(
-            f"{path} is a truncated or damaged tar archive ({described(error)}): copy it again"
-        ) from None
-
-
-def _is_compressed(path: Path) -> bool:
-    try:
-        with tarfile.open(path, "r:"):
-            return False
-    except tarfile.TarError:
+        with tarfile.open(path, "r:", tarinfo=_Info):
+            return True
+    except (tarfile.TarError, OSError, EOFError):
+        return False
+    except RecursionError:  # a chain of headers, which `members` refuses
         return True
 
 
-def _inflated(path: Path) -> Path:
+def _inflated(path: Path, opener: Opener) -> Path:
     """The archive without its compression, in a temporary file."""
     most = FREE_BYTES + MAX_RATIO * path.stat().st_size
     handle, name = tempfile.mkstemp(suffix=".tar", prefix="penult-")
     made = Path(name)
     try:
-        with os.fdopen(handle, "wb") as file, _decompressed(path) as raw:
+        with os.fdopen(handle, "wb") as file, opener(path) as raw:
             while piece := raw.read(PIECE):
                 file.write(piece)
                 if file.tell() > most:
@@ -174,16 +198,11 @@ def _inflated(path: Path) -> Path:
     return made
 
 
-def _decompressed(path: Path) -> IO[bytes]:
+def _compression(path: Path) -> Opener | None:
+    """What opens a compressed file; None for one that is not."""
     with path.open("rb") as file:
         head = file.read(6)
-    if head.startswith(b"\x1f\x8b"):
-        return cast(IO[bytes], gzip.open(path))
-    if head.startswith(b"BZh"):
-        return bz2.open(path)
-    if head.startswith(b"\xfd7zXZ\x00"):
-        return lzma.open(path)
-    raise InputError(f"{path} is compressed in a way that is not known: unpack it, or use gzip")
+    return next((opener for magic, opener in _OPENERS.items() if head.startswith(magic)), None)
 
 
 def _remove(path: Path, pid: int) -> None:

@@ -25,8 +25,8 @@ def meant_as_numbers(labels: list[Any]) -> list[Any]:
     if all(_NUMBER.fullmatch(text) for text in texts):
         odd = next(i for i, text in enumerate(texts) if not _WHOLE.fullmatch(text))
         raise InputError(
-            f"the label of sample {odd} is {texts[odd]}, expected a class: a whole number from 0, "
-            "or a word"
+            f"the label of sample {odd} is {texts[odd]:.40}, expected a class: a whole number "
+            "from 0, or a word"
         )
     return texts if any(isinstance(label, str) for label in labels) else labels
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -107,15 +108,17 @@ def parse_edit(found: Mapping[str, Any], where: str) -> Edit:
         raise InputError(f"{where}: expected an object with the key `edit`")
     for name, value in found.items():
         if name not in known:
-            raise InputError(f"{where}: unknown key {name!r}; expected {', '.join(known)}")
+            raise InputError(f"{where}: unknown key {name!r:.60}; expected {', '.join(known)}")
         if isinstance(value, bool) or not isinstance(value, known[name]):
             kinds = " or ".join(kind.__name__ for kind in known[name])
-            raise InputError(f"{where}: {name}: expected {kinds}, found {value!r}")
+            raise InputError(f"{where}: {name}: expected {kinds}, found {value!r:.60}")
+        if isinstance(value, int | float) and not is_finite(value):
+            raise InputError(f"{where}: {name}: expected a finite number, found {value!r:.60}")
     direction = found.get("direction")
-    if direction is not None and not all(isinstance(x, int | float) for x in direction):
-        raise InputError(f"{where}: direction: expected numbers")
+    if direction is not None and not all(map(is_finite, direction)):
+        raise InputError(f"{where}: direction: expected finite numbers")
     pairs = found.get("pairs")
-    if pairs is not None and not all(isinstance(pair, str) for pair in pairs):
+    if pairs is not None and not is_texts(pairs):
         raise InputError(f"{where}: pairs: expected texts such as 57:cat")
     return Edit(
         found["edit"],
@@ -130,3 +133,16 @@ def parse_edit(found: Mapping[str, Any], where: str) -> Edit:
         None if pairs is None else tuple(pairs),
         found.get("reason", ""),
     )
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a value of a JSON document is a number that a float can hold."""
+    try:
+        return isinstance(value, int | float) and math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def is_texts(value: Any) -> bool:
+    """Whether a value of a JSON document is a list of texts."""
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)

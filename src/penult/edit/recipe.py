@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from penult.edit.edit import Edit, parse_edit
+from penult.edit.edit import Edit, is_texts, parse_edit
 from penult.edit.registry import apply_edit, check_edit
 from penult.edit.setting import EditSetting
 from penult.errors import InputError
@@ -19,6 +19,7 @@ from penult.network.head import Head
 from penult.storage import read_json, write_atomically
 
 FORMAT = "penult-recipe/1"
+MOST_BYTES = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Recipe:
             InputError: absent, no JSON, another format, an edit that is none.
         """
         path = Path(path)
-        found = read_json(path, FORMAT)
+        found = read_json(path, FORMAT, MOST_BYTES)
         known = ("format", "head", "gives", "class_names", "n_features", "note", "edits")
         unknown = [name for name in found if name not in known]
         if unknown:
@@ -59,13 +60,19 @@ class Recipe:
             raise InputError(f"{path}: expected a list of edits under `edits`")
         made = tuple(parse_edit(edit, f"{path}: edit {i}") for i, edit in enumerate(edits, 1))
         names = found.get("class_names")
+        if names is not None and not is_texts(names):
+            raise InputError(f"{path}: expected a list of names under `class_names`")
+        for name, kind in (("head", str), ("gives", str), ("n_features", int), ("note", str)):
+            value = found.get(name)
+            if value is not None and type(value) is not kind:
+                raise InputError(f"{path}: {name}: expected {kind.__name__}, found {value!r:.60}")
         return cls(
             made,
             found.get("head"),
             found.get("gives"),
             None if names is None else tuple(names),
             found.get("n_features"),
-            found.get("note", ""),
+            found.get("note") or "",
         )
 
     def document(self) -> dict[str, Any]:

@@ -16,9 +16,10 @@ from penult.edit.setting import feature_index
 from penult.errors import InputError
 from penult.runs.run import Run
 from penult.storage import not_written
-from penult.text import class_index, one_line
+from penult.text import class_index, described, one_line
 
 FORMAT = "penult-verdicts/1"
+MOST_BYTES = 1 << 26
 KINDS = ("core", "shortcut", "label noise", "unsure")
 
 
@@ -133,24 +134,34 @@ def verdicts_of(run: Run) -> list[Verdict]:
     if not path.is_file():
         return []
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise InputError(f"{path} is larger than {MOST_BYTES >> 20} MiB: no file of verdicts")
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as UTF-8 text: {described(error)}") from error
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-            found.append(
-                Verdict(
-                    int(row["feature"]),
-                    row["class"],
-                    row["verdict"],
-                    row.get("note", ""),
-                    row.get("who", ""),
-                    row.get("when", ""),
-                )
-            )
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path}: line {number} is no verdict: {error}") from error
+            found.append(_verdict(json.loads(line)))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise InputError(f"{path}: line {number} is no verdict: {described(error)}") from error
     return found
+
+
+def _verdict(row: Any) -> Verdict:
+    """A line of the file.
+
+    Raises:
+        LookupError, TypeError, ValueError, AttributeError: it is none.
+    """
+    of, texts = row["class"], [row.get(name, "") for name in ("note", "who", "when")]
+    if type(row["feature"]) is not int or not (of is None or isinstance(of, str)):
+        raise ValueError("expected a feature's number and a class's name")
+    if row["verdict"] not in KINDS or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"expected one of {', '.join(KINDS)}, and texts")
+    return Verdict(row["feature"], of, row["verdict"], *texts)
 
 
 def latest(run: Run) -> dict[tuple[int, str | None], Verdict]:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from penult.data.image import read_file
 from penult.data.open import ImageData, ImageFaultError, read
 from penult.data.transform import Transform
 from penult.errors import InputError
@@ -140,7 +141,7 @@ class Gallery:
                 key = (about["part"], about["number"])
                 calls = (about[name] for name in ("label", "predicted"))
                 several = (tuple(c) if isinstance(c, list) else c for c in calls)
-                data = (folder / about["file"]).read_bytes() if about["file"] else b""
+                data = read_file(folder / about["file"]) if about["file"] else b""
                 if about["hash"] != _hash(data):
                     return None
                 made.pictures[key] = Picture(

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from penult.data.dataset import CHANGES
-from penult.data.image import open_image
+from penult.data.image import open_image, read_file
 from penult.data.inputs import Inputs
 from penult.data.open import DatasetImages, ImageData, read
 from penult.data.transform import Transform
@@ -235,7 +235,7 @@ def by_name(run: Run, text: str, sources: Places, kind: str) -> Located:
 
 def _of_file(path: Path) -> Located:
     try:
-        raw = path.read_bytes()
+        raw = read_file(path)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     opened = open_image(raw, str(path))

@@ -145,11 +145,22 @@ def _numbers(document: Any, path: str = "") -> Iterator[Row]:
         yield from _numbers(value, f"{path}.{name}" if path else str(name))
 
 
+def _harmless(value: object) -> object:
+    """A text that a spreadsheet would compute, with an apostrophe before it; else as it is."""
+    if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
+
+
 def _write(path: Path, header: Row, rows: Iterable[Row]) -> None:
     def write(made: Path) -> None:
         with made.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(header)
-            writer.writerows(rows)
+            writer.writerows([_harmless(value) for value in row] for row in rows)
 
     write_atomically(path, write)
