@@ -21,6 +21,7 @@ from torch import Tensor
 from cifar_resnet import resnet20
 from penult.edit.edit import Edit
 from penult.edit.logits import LogitTable
+from penult.edit.overuse import Residuals
 from penult.edit.refits import weighted_regression
 from penult.edit.registry import apply_edit
 from penult.edit.setting import EditSetting
@@ -37,6 +38,8 @@ EACH = 800  # images of a class, of which the ResNet was trained on none
 FITTED, LOOKED_AT = 3000, 3000  # the rest reports
 WHILE_TRAINED, AFTERWARDS, ELSEWHERE = 0.95, 0.5, 0.1  # how many have the cue
 RATE, CARRIES = 0.05, 0.25
+USED, BACK = 5.0, 2.0  # points
+FOUND = ("class", "first")
 NAMES = [str(c) for c in range(10)]
 HEADINGS = ("the class without the cue", "the others with it", "all without a cue")
 
@@ -97,8 +100,9 @@ def searched(plant: Plant) -> tuple[dict[str, Any], list[tuple[Pair, float]]]:
     head, part = plant.fitted.require_head(), plant.fitted
     setting = setting_of(part, head)
     table, directions = LogitTable(plant.looked_at, head), directions_of(setting, 3)
+    residuals = Residuals.of(table, part.n_samples)
     found, listed = find_suspects(
-        table, n_fitted=part.n_samples, directions=directions, rate=RATE, n_listed=100
+        table, residuals=residuals, directions=directions, rate=RATE, n_listed=100
     )
     first, q = listed[0]
     if first.feature is None:
@@ -112,7 +116,11 @@ def searched(plant: Plant) -> tuple[dict[str, Any], list[tuple[Pair, float]]]:
     area = 0.5
     if bool(plant.has[own].any()) and not bool(plant.has[own].all()):
         area = auc(x[own & plant.has], x[own & ~plant.has])[0]
+    # Whoever had the head that never saw the cue would look along what the cue made of the weights.
+    learnt = table.along(head.weight[plant.of] - plant.unplanted.weight[plant.of])
     told = {
+        "provable": residuals.tested(learnt, plant.of, 1.0)[1] <= RATE / found["n_pairs"],
+        "class": first.of == plant.of,
         "first": first.of == plant.of and abs(area - 0.5) > CARRIES,
         "sure": q <= RATE,
         "n_suspects": found["n_suspects"],
@@ -136,6 +144,8 @@ def mended(plant: Plant, listed: list[tuple[Pair, float]]) -> Iterator[tuple[str
         yield f"first suspect {word}", edited(head, [listed[0][0]], kind, setting)
         yield f"all suspects of the class {word}", edited(head, suspects, kind, setting)
     yield "the same without directions, switched off", edited(head, features, "off", setting)
+    along = [pair for pair, _ in listed if pair.direction is not None and pair.of == plant.of]
+    yield "the class's worst listed direction switched off", edited(head, along[:1], "off", setting)
     z, labels = plant.looked_at.arrays()
     whole = torch.ones(z.shape[1], dtype=torch.bool)
     for name, groups in (
@@ -228,23 +238,45 @@ def page(results: dict[str, Any]) -> str:
         "",
         "`first`: the first suspect is of the planted class, and within it the feature or "
         "direction is higher (or lower) with the",
-        "cue than without in three of four pairs. `suspect`: it is one at a false discovery rate "
-        f"of {100 * RATE:.0f} %. Group labels were",
+        "cue than without in three of four pairs. `suspect`: it is also one at a false discovery "
+        f"rate of {100 * RATE:.0f} %. Group labels were",
         "not looked at.",
         "",
-        "| cue | seeds | first | suspect | seeds with any suspect |",
-        "| --- | --- | --- | --- | --- |",
+        f"`used`: the class without the cue or the others with it lose {USED:.0f} points or more "
+        "next to a head that never saw the cue. `provable`:",
+        "the direction by which the weights of these two heads differ, which nobody knows who "
+        "searches, is overused at a level of",
+        f"{100 * RATE:.0f} % divided by the number of pairs looked at (Bonferroni). "
+        "`class`: the first suspect is of the planted class.",
+        "`provable` is told from the same images as the search, so that luck in them helps both; "
+        "`used` is told from others.",
+        "",
+        "| cue | seeds | used | provable | class | first | suspect | first where used | "
+        "class where provable | first where provable | seeds with any suspect |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for cue, found in results.items():
         told = found["told"]
-        first = sum(row["first"] for row in told) if cue else "–"
         any_ = sum(row["n_suspects"] > 0 for row in told)
-        sure = sum(row["sure"] for row in told)
-        lines.append(f"| {cue or 'none'} | {found['seeds']} | {first} | {sure} | {any_} |")
+        cells = ["–"] * 8
+        if cue:
+            shown = [row for row in told if row["provable"]]
+            counts = [sum(row[name] for row in told) for name in ("provable", "class", "first")]
+            sure = sum(row["first"] and row["sure"] for row in told)
+            where = [f"{sum(row[name] for row in shown)} of {len(shown)}" for name in FOUND]
+            of_used = [row for row, uses in zip(told, used(found), strict=True) if uses]
+            where.insert(0, f"{sum(row['first'] for row in of_used)} of {len(of_used)}")
+            cells = [str(n) for n in (len(of_used), *counts, sure)] + where
+        lines.append(f"| {cue or 'none'} | {found['seeds']} | {' | '.join(cells)} | {any_} |")
     for cue, found in results.items():
         if cue:
             lines += ["", f"## Mended? {cue}", "", *mends_table(found)]
     return "\n".join(lines) + "\n"
+
+
+def used(found: dict[str, Any]) -> list[bool]:
+    """Of each seed whether one of the two groups loses `USED` points where nothing is done."""
+    return [min(row[:2]) <= -USED for row in found["changes"]["nothing"]]
 
 
 def mends_table(found: dict[str, Any]) -> list[str]:
@@ -257,15 +289,17 @@ def mends_table(found: dict[str, Any]) -> list[str]:
         "",
         "Accuracy in points less that of a head trained on the same images without the cue; mean ± "
         "standard deviation over the seeds.",
+        f"`back`: seeds in which both groups are at most {BACK:.0f} points below it.",
         "",
-        f"| done | {' | '.join(HEADINGS)} |",
-        "| --- | --- | --- | --- |",
+        f"| done | {' | '.join(HEADINGS)} | back |",
+        "| --- | --- | --- | --- | --- |",
     ]
     for name, rows in found["changes"].items():
         values = torch.tensor(rows, dtype=torch.float64)
         pairs = zip(values.mean(0).tolist(), values.std(0).tolist(), strict=True)
         cells = " | ".join(f"{m:+.1f} ± {s:.1f}" for m, s in pairs)
-        lines.append(f"| {name} | {cells} |")
+        back = sum(min(row[:2]) >= -BACK for row in rows)
+        lines.append(f"| {name} | {cells} | {back} of {len(rows)} |")
     return lines
 
 
