@@ -12,7 +12,7 @@ import pytest
 ROOMS = (
     *("errors", "text", "intervals", "storage", "plotting", "extras", "progress", "user_code"),
     *("data", "network", "features", "heads", "runs", "measure", "explain", "edit", "report"),
-    *("demo", "cli", "__main__", "__init__"),
+    *("demo", "cli", "command", "__main__", "__init__"),
 )
 
 

@@ -1,6 +1,6 @@
 """`python -m penult`: the same as the command `penult`."""
 
-from penult.cli.app import main
+from penult.command import main
 
 if __name__ == "__main__":
     main()

@@ -9,6 +9,7 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from PIL import Image
 from torch import nn
 
 from command import penult
+from penult.command import main
 from penult.features.features import Features, save_features
 from penult.runs.run import Run
 
@@ -38,8 +40,8 @@ def net(n_classes=3):
     torch.manual_seed(0)
     return Net(n_classes)
 
-def softmaxed():
-    model = nn.Sequential(net(), nn.Softmax(1))
+def normed():
+    model = nn.Sequential(net(), nn.LayerNorm(3))
     model.penult_transform = Net.penult_transform
     return model
 """
@@ -241,7 +243,7 @@ def test_faulty_images_are_counted_and_shown(
         (["net.py:net"], "DATA is missing: net.py:net is no features file or folder"),
         (["net.py:net", "data", "--set", "n_classes"], "--set: expected key=value"),
         (["net.py:net", "data", "--set", "n_classes=4"], "3 classes (ant, bee, cat) and the netw"),
-        (["net.py:softmaxed", "data"], "--head"),
+        (["net.py:normed", "data"], "--head"),
         (["net.py:net", "data", "--head", "body"], "body"),
         (["net.py:net", "data", "--device", "abacus"], "--device abacus cannot be used"),
         (
@@ -548,3 +550,17 @@ def test_show_lists_the_features_of_fitted_heads(
     page = capsys.readouterr().out
     (row,) = [line for line in page.splitlines() if line.startswith("7  ")]
     assert list(map(int, row.split()[7:])) == digits.head("curvature", 3).subspaces[7].tolist()
+
+
+def test_an_interrupt_while_the_parts_are_loaded_ends_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Interrupted(ModuleType):
+        def __getattr__(self, name: str) -> object:
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "penult.cli.app", Interrupted("penult.cli.app"))
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 130
+    assert capsys.readouterr().err == "penult: interrupted: nothing was written\n"

@@ -240,6 +240,21 @@ def test_tables_and_arrays_that_may_not_be_written() -> None:
         assert y.tolist() == labels.tolist()
 
 
+def test_what_float32_cannot_hold_is_said() -> None:
+    values = np.random.default_rng(0).normal(size=(60, 4))
+    labels = np.arange(60) % 3
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Features.of(values, labels)
+        Features.of(values + 1000, labels)
+        Features.of(np.ones((60, 4)) * 1e30, labels)
+    far = values + np.array([0, 0, 1e8, 1e9])
+    with pytest.warns(UserWarning, match=r"rounds feature 2 to steps of .* \(2 features are like"):
+        Features.of(far, labels)
+    with pytest.raises(InputError, match=r"feature 3 reaches 1e\+200, more than float32 holds"):
+        Features.of(values * 0 + np.array([0, 1, 2, 1e200]), labels)
+
+
 def test_arrays_of_any_order_in_memory_and_masked_ones() -> None:
     values = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
     labels = np.arange(12) % 3

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from sklearn.datasets import load_iris, make_classification
@@ -70,6 +72,16 @@ def test_two_classes_give_one_decision() -> None:
     assert decision.shape == (100,)
     np.testing.assert_array_equal(decision > 0, model.predict(X) == 1)
     assert model.score(X, y) == 1.0
+
+
+def test_numbers_beyond_float32_are_refused_and_far_ones_said() -> None:
+    X, y = data()
+    with pytest.raises(InputError, match=r"more than float32 holds \(3.4e38\): scale the features"):
+        SparseHeadClassifier(k=2).fit(X * 1e200, y)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        SparseHeadClassifier(k=2).fit(X + 1e8, y)
+    assert any("subtract the features' means first" in str(one.message) for one in said)
 
 
 def test_what_does_not_fit_is_refused() -> None:

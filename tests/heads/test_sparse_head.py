@@ -105,6 +105,18 @@ def test_what_does_not_fit_is_refused() -> None:
         head(torch.ones(5, 4))
 
 
+@pytest.mark.parametrize("sizes", [[3, 3, 3], [1, 0, 4]])
+def test_torchscript_computes_the_same(sizes: list[int]) -> None:
+    head, weight, bias = random_head(0, sizes)
+    scripted = torch.jit.script(head)
+    for shape in ((5,), (2, 3), ()):
+        z = torch.randn(*shape, head.n_features)
+        found = scripted(z).detach()
+        assert found.shape == (*shape, head.n_classes)
+        flat = naive_logits(head, weight, bias, z.reshape(-1, head.n_features))
+        torch.testing.assert_close(found.reshape(-1, head.n_classes), flat, atol=1e-5, rtol=1e-5)
+
+
 def test_files_that_are_no_heads_are_refused(tmp_path: Path) -> None:
     from penult.storage import write_tensors
 

@@ -79,6 +79,17 @@ def test_the_same_seed_gives_the_same_document(run: Run) -> None:
     assert measure_run(run, other_seed)["stability"] != first["stability"]
 
 
+def test_the_default_dtype_is_not_followed() -> None:
+    features = features_of()
+    expected = measure_features(features, features.head)
+    try:
+        torch.set_default_dtype(torch.float64)
+        found = measure_features(features, features.head)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found == expected
+
+
 def test_pages_and_plots(
     run: Run, other: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

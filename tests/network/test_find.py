@@ -314,6 +314,10 @@ def test_scripted_parts_are_passed_by() -> None:
         (lambda z, h: F.normalize(h), "is followed by division by its length:"),
         (lambda z, h: h / 8, r"the output of heads.0 \(4, 6\) is multiplied by 0.125"),
         (lambda z, h: h + 1, r"something is added to the output of heads.0 \(4, 6\)"),
+        (
+            lambda z, h: F.layer_norm(h, (4,)),
+            r"heads.0 \(4, 6\) is followed by something that is not linear",
+        ),
         (lambda z, h: h**3, r"heads.0 \(4, 6\) is followed by something that is not linear"),
         (lambda z, h: z[:, :4] ** 2, "no linear layer gives the 4 logits"),
         (lambda z, h: z[:, :, None, None].expand(-1, -1, 2, 2), r"no logits .*\(3, 6, 2, 2\)"),

@@ -58,12 +58,12 @@ def cap(head: BoundedHead, edit: Edit, setting: EditSetting) -> BoundedHead:
         j = edit.feature
         scales = torch.zeros(head.n_classes, dtype=head.weight.dtype)
         scales[rows] = head.weight[rows, j]
-        direction = torch.zeros(head.n_features)
+        direction = torch.zeros(head.n_features, dtype=torch.float32)
         direction[j] = 1.0
         return _bounded(head, direction, place[j], scales)
     for c in rows.tolist():
         vector = _logit_direction(head, edit, setting, c)
-        own = torch.zeros(head.n_classes)
+        own = torch.zeros(head.n_classes, dtype=torch.float32)
         own[c] = 1.0
         head = _bounded(head, vector.float(), vector @ place, own)
     return head

@@ -91,7 +91,7 @@ class LogitTable:
                 found.append(part[inside - start].float())
             start += len(part)
         if not found:
-            return torch.zeros(0, self.head.n_features)
+            return torch.zeros(0, self.head.n_features, dtype=torch.float32)
         return torch.cat(found)
 
     def along(self, direction: Tensor) -> Tensor:
@@ -188,7 +188,7 @@ class LogitTable:
         Of multi-label data how far the logit that is nearest to 0 is from it.
         """
         classes = self._unknown(self.n_samples)
-        margin = torch.full((self.n_samples,), float("inf"))
+        margin = torch.full((self.n_samples,), float("inf"), dtype=torch.float32)
         near = []
         for rows in torch.split(torch.arange(self.n_samples), ROWS):
             logits = self.logits[rows[0] : rows[-1] + 1]
@@ -253,7 +253,11 @@ class LogitTable:
                 drivers.append(self._excess(head))
                 effects.append(sign * head.scales.T.double())
         if not drivers:
-            return torch.zeros(self.n_samples, 0), torch.zeros(0, self.n_classes), shift.float()
+            return (
+                torch.zeros(self.n_samples, 0, dtype=torch.float32),
+                torch.zeros(0, self.n_classes, dtype=torch.float32),
+                shift.float(),
+            )
         return torch.cat(drivers, 1), torch.cat(effects).float(), shift.float()
 
     def _excess(self, head: BoundedHead) -> Tensor:

@@ -82,7 +82,7 @@ class Residuals:
         found = []
         for i, by_class in enumerate((False, True)):
             scale, shift = calibration(table.logits[rows], labels[rows], by_class)
-            residual = torch.empty(n, table.n_classes)
+            residual = torch.empty(n, table.n_classes, dtype=torch.float32)
             for part in torch.split(torch.arange(n), ROWS):
                 first, last = int(part[0]), int(part[-1]) + 1
                 logits = centred(table.logits[first:last]) * scale + shift

@@ -142,7 +142,7 @@ def balanced_regression(
         support: (n_features,) bool, which features `z` holds.
         strength: scikit-learn's C on standardised features; smaller is a stronger penalty.
     """
-    fitted = [(rows, torch.ones(len(rows))) for rows in draws]
+    fitted = [(rows, torch.ones(len(rows), dtype=torch.float32)) for rows in draws]
     return _regressions(head, z, labels, fitted, support, strength, "l1")
 
 

@@ -85,7 +85,11 @@ class AttributedMaps:
             self._attributed(inputs, pairs[start : start + size], size)
             for start in range(0, len(pairs), size)
         ]
-        maps = torch.cat(parts) if parts else torch.zeros(0, *cells(height, width))
+        maps = (
+            torch.cat(parts)
+            if parts
+            else torch.zeros(0, *cells(height, width), dtype=torch.float32)
+        )
         return features, list(torch.split(maps, [len(own) for own in wanted]))
 
     def _attributed(self, inputs: Tensor, pairs: list[tuple[int, int]], size: int) -> Tensor:

@@ -101,7 +101,9 @@ def open_maps(
     """
     check_images(example)
     images = example[:N_LOOKED_AT]
-    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(
+        images.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32
+    )
     found = _search(model, head, torch.cat([images, noise.to(images)]))
     if found is not None and found.varies:
         return MeanMaps(model, head, found)

@@ -55,8 +55,8 @@ class Survey:
         """
         d = features.n_features
         made = cls(
-            torch.full((d,), torch.inf),
-            torch.full((d,), -torch.inf),
+            torch.full((d,), torch.inf, dtype=torch.float32),
+            torch.full((d,), -torch.inf, dtype=torch.float32),
             TopLists(d, 2 * n, n),
             TopLists(len(subspaces.indices), n),
             subspaces,

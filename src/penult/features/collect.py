@@ -301,7 +301,7 @@ def _join(blocks: list[Block], tap: Tap, head: Head) -> Block:
         none = torch.empty(0, dtype=torch.int64)
         if head.multi_label:
             none = torch.empty(0, head.n_classes, dtype=torch.bool)
-        return Block(torch.empty(0, tap.n_features), none, none, [])
+        return Block(torch.empty(0, tap.n_features, dtype=torch.float32), none, none, [])
     return Block(
         torch.cat([b.features for b in blocks]),
         torch.cat([b.labels for b in blocks]),

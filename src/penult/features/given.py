@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from torch import Tensor
 from penult.data.labels import labels_of
 from penult.errors import InputError
 from penult.features.shards import Block, require_one_each
+
+COARSE = 64  # float32's steps in a feature's standard deviation, below which it is said
 
 
 def block_as_given(
@@ -45,7 +48,7 @@ def block_as_given(
     if ids is not None:
         require_one_each("the features", names, len(z))
     y = y.to("cpu", torch.bool if several else torch.int64)
-    return Block(z.to("cpu", torch.float32), y, None, names), class_names
+    return Block(in_float32(z), y, None, names), class_names
 
 
 def check_labels(where: str, labels: Tensor, n_classes: int | None) -> None:
@@ -69,6 +72,36 @@ def check_labels(where: str, labels: Tensor, n_classes: int | None) -> None:
         raise InputError(
             f"{where}: labels must lie in {bound}, found {int(labels[i])} at sample {i}"
         )
+
+
+def in_float32(z: Tensor) -> Tensor:
+    """Features (n_samples, n_features) as they are computed with; warns where much is lost.
+
+    Raises:
+        InputError: a value that is beyond float32.
+    """
+    found = z.to("cpu", torch.float32)
+    if z.dtype != torch.float64 or len(z) < 2:
+        return found
+    size = z.detach().abs().amax(0).cpu()
+    beyond = (size > torch.finfo(torch.float32).max) & size.isfinite()
+    if bool(beyond.any()):
+        j = int(beyond.nonzero()[0, 0])
+        raise InputError(
+            f"feature {j} reaches {float(size[j]):.3g}, more than float32 holds (3.4e38): scale "
+            "the features down"
+        )
+    spread, step = z.detach().std(0).cpu(), size * torch.finfo(torch.float32).eps
+    coarse = ((spread > 0) & (step > spread / COARSE)).nonzero()[:, 0].tolist()
+    if coarse:
+        warnings.warn(
+            f"features are computed with in float32, which rounds feature {coarse[0]} to steps of "
+            f"{float(step[coarse[0]]):.2g} where it varies by {float(spread[coarse[0]]):.2g}"
+            f"{f' ({len(coarse)} features are like that)' if len(coarse) > 1 else ''}: subtract "
+            "the features' means first",
+            stacklevel=4,
+        )
+    return found
 
 
 def tensor_of(values: Any) -> Tensor:

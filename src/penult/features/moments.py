@@ -34,9 +34,9 @@ class Moments:
     counts: Tensor
     sums: Tensor
     products: Tensor
-    low: Tensor = field(default_factory=lambda: torch.empty(0))
-    high: Tensor = field(default_factory=lambda: torch.empty(0))
-    whole: Tensor = field(default_factory=lambda: torch.empty(0))
+    low: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.float32))
+    high: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.float32))
+    whole: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.float32))
 
     def __post_init__(self) -> None:
         if not len(self.low):

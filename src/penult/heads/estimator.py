@@ -6,6 +6,7 @@ import warnings
 from typing import Any, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -18,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from penult.errors import InputError
 from penult.features.features import Features
+from penult.features.given import in_float32
 from penult.heads.path import fit_path
 from penult.heads.plan import Plan
 
@@ -82,6 +84,7 @@ class SparseHeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise InputError("expected at least 2 classes, found one class")
+        z = in_float32(torch.from_numpy(X))
         weight, bias = self._dense(X, labels)
         if weight.shape != (len(self.classes_), X.shape[1]):
             raise InputError(
@@ -100,7 +103,7 @@ class SparseHeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
             seed = check_random_state(seed).randint(2**31)
         ks = (min(int(self.k), X.shape[1]),)
         plan = Plan(ks, self.select, self.refit, seed=int(seed), prior=self.prior)
-        (step,) = fit_path(Features.of(X, labels, weight, bias), None, plan).steps
+        (step,) = fit_path(Features.of(z, labels, weight, bias), None, plan).steps
         self.head_ = step.head
         counts = step.counts
         assert counts is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -36,8 +36,11 @@ class SparseHead(nn.Module):
         layer: dotted name of the layer this head replaces, where known.
     """
 
-    indptr: Tensor
-    indices: Tensor
+    __jit_unused_properties__: ClassVar[list[str]] = ["n_classes", "subspaces"]
+
+    if TYPE_CHECKING:  # torch.jit.script reads annotations of classes, and no words
+        indptr: Tensor
+        indices: Tensor
 
     def __init__(self, subspaces: Subspaces, values: Tensor, bias: Tensor, layer: str = "") -> None:
         super().__init__()
@@ -89,6 +92,18 @@ class SparseHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits (..., n_classes) of features (..., n_features)."""
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            return self._scripted(features)
+        else:  # what follows a return is compiled as well
+            return self._logits(features)
+
+    def _scripted(self, features: Tensor) -> Tensor:
+        """As TorchScript computes them: by its own few operations."""
+        z = features.reshape(-1, self.n_features)
+        logits = summed(z, self.indptr, self.indices, self.values, self.bias)
+        return logits.reshape(features.shape[:-1] + (logits.shape[-1],))  # noqa: RUF005
+
+    def _logits(self, features: Tensor) -> Tensor:
         traces = tracing()
         if not traces and not torch.compiler.is_compiling():
             # Straight from the module's own dictionaries: a small layer waits for each look-up.

@@ -46,13 +46,15 @@ def _mode(function: Mode) -> Mode:
 @_mode
 def standard_normal(source: Replacements, n: int, generator: torch.Generator) -> Tensor:
     """Normal noise of mean 0 and variance 1, whatever the feature: the paper's."""
-    return torch.randn(n, len(source.mean), generator=generator)
+    return torch.randn(n, len(source.mean), generator=generator, dtype=torch.float32)
 
 
 @_mode
 def matched_noise(source: Replacements, n: int, generator: torch.Generator) -> Tensor:
     """Normal noise with each feature's own mean and variance."""
-    return source.mean + source.std * torch.randn(n, len(source.mean), generator=generator)
+    return source.mean + source.std * torch.randn(
+        n, len(source.mean), generator=generator, dtype=torch.float32
+    )
 
 
 @_mode
@@ -69,7 +71,9 @@ def permutation(source: Replacements, n: int, generator: torch.Generator) -> Ten
 
 def random_sets(n_classes: int, n_features: int, k: int, generator: torch.Generator) -> Tensor:
     """Control: k features of each class drawn from all, (n_classes, k)."""
-    return torch.rand(n_classes, n_features, generator=generator).argsort(1)[:, :k]
+    return torch.rand(n_classes, n_features, generator=generator, dtype=torch.float32).argsort(1)[
+        :, :k
+    ]
 
 
 def matched_sets(sets: Tensor, class_sizes: Tensor, generator: torch.Generator) -> Tensor | None:

@@ -62,7 +62,7 @@ def edit_curves(sample: ClassSamples, head: Head, order: Tensor, baseline: Tenso
     for c, z in enumerate(sample.classes()):
         moved = (z - baseline)[:, order[c]]
         weight = head.weight.T[order[c]]
-        whole, part = head(z), torch.zeros(len(z), head.n_classes)
+        whole, part = head(z), torch.zeros(len(z), head.n_classes, dtype=torch.float32)
         deleted = torch.empty(len(z), len(steps), dtype=torch.bool)
         inserted = torch.empty_like(deleted)
         last = 0

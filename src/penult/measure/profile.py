@@ -66,8 +66,8 @@ class Profile:
             torch.zeros(n_groups, n_classes, d, dtype=torch.float64),
             TopCounts.zeros(ks, n_classes, d),
             ShareCounts.zeros(fractions, n_classes, d),
-            torch.full((d,), torch.inf),
-            torch.full((d,), -torch.inf),
+            torch.full((d,), torch.inf, dtype=torch.float32),
+            torch.full((d,), -torch.inf, dtype=torch.float32),
         )
         generator = torch.Generator().manual_seed(seed)
         for block in features.blocks():

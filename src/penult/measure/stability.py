@@ -106,7 +106,9 @@ def _summary(values: Tensor) -> dict[str, Any]:
 
 
 def _mean_of_classes(found: list[Tensor]) -> dict[str, Any]:
-    return _summary(torch.stack(found).mean(0) if found else torch.full((1,), torch.nan))
+    return _summary(
+        torch.stack(found).mean(0) if found else torch.full((1,), torch.nan, dtype=torch.float32)
+    )
 
 
 def _class_document(again: Tensor, with_all: Tensor, with_other: Tensor) -> dict[str, Any]:

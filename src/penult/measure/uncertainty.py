@@ -71,8 +71,8 @@ def mean_interval(values: Tensor, by_seed: Tensor | None = None) -> list[float] 
 def resampled(n: int, n_replicates: int, generator: torch.Generator) -> Tensor:
     """How often each of n samples is drawn in n draws, (n_replicates, n) float32: the bootstrap."""
     drawn = torch.randint(n, (n_replicates, n), generator=generator)
-    ones = torch.ones(n_replicates, n)
-    return torch.zeros(n_replicates, n).scatter_add_(1, drawn, ones)
+    ones = torch.ones(n_replicates, n, dtype=torch.float32)
+    return torch.zeros_like(ones).scatter_add_(1, drawn, ones)
 
 
 def plain(values: Any) -> Any:

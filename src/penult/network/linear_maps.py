@@ -163,7 +163,8 @@ def close(
         return True
     a, b = wide(found), wide(expected).to(found.device)
     size = torch.maximum(a.abs().max(), b.abs().max()) if scale is None else scale.max()
-    return bool((a - b).abs().max() <= _tolerance(found, expected, products) * size)
+    far = (a - b).abs().max()
+    return bool(far.isfinite() and far <= _tolerance(found, expected, products) * size)
 
 
 def wide(values: Tensor) -> Tensor:

@@ -109,7 +109,7 @@ def _is(source: ImageSource, position: int, label: Tensor) -> bool:
 
 def _features(model: nn.Module, head: Head, source: ImageSource) -> Tensor:
     """Features of images; NaN for those that cannot be read any more."""
-    found = torch.full((len(source.data), head.n_features), torch.nan)
+    found = torch.full((len(source.data), head.n_features), torch.nan, dtype=torch.float32)
     place = {source.data.id(i): i for i in range(len(source.data))}
     for block, _ in network_shards(model, source, head, source.how)(0):
         found[torch.tensor([place[name] for name in block.ids], dtype=torch.int64)] = block.features
