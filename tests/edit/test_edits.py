@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -8,8 +9,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 from torch import Tensor
 
+from penult.cli.edit_pages import change, edit_page
 from penult.edit.edit import Edit
 from penult.edit.effects import Effect
 from penult.edit.logits import LogitTable
@@ -405,3 +408,27 @@ def test_edits_that_change_nothing_are_known() -> None:
     edited = apply_recipe(HEAD, Recipe(tuple(steps)), SETTING)
     idle = [edited.is_idle(i) for i in range(len(steps))]
     assert idle == [False, True, True, False, True, True, False]
+
+
+def test_an_edit_says_in_full_what_it_does() -> None:
+    assert Edit("drop", value=0.05).described() == (
+        "features used less than 5 % of the most used one off"
+    )
+    assert Edit("drop").described() == Edit("drop", value=0.01).described()
+    balanced = Edit("refit", to="balanced", attribute="domain")
+    assert balanced.described() == "weights refitted to samples balanced by domain"
+
+
+def test_flips_that_are_not_listed_are_counted_and_no_change_has_a_sign() -> None:
+    after = apply_edit(HEAD, Edit("off", feature=2), SETTING)
+    ids = [str(i) for i in range(FEATURES.n_samples)]
+    effect = Effect.of(LogitTable(FEATURES, HEAD), after, SETTING.mean)
+    found = effect.document(NAMES, ids)
+    about = {"head": "dense", "n_samples": len(ids), "part": "eval", "edits": [], "notes": []}
+    console = Console(file=io.StringIO(), width=100)
+    console.print(edit_page(about | found))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    n = found["flips"]["right_to_wrong"]["n_samples"]
+    assert n > 5
+    assert f"… and {n - 5:,} more: --json" in text
+    assert change({"interval": [-0.0, 0.0]}) == "+0.00 to +0.00"

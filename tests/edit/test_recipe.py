@@ -55,8 +55,14 @@ def test_a_recipe_is_a_file_that_people_read(tmp_path: Path) -> None:
         ({"edits": [], "edit": 1}, "unknown key 'edit'"),
         ({}, "expected a list of edits under `edits`"),
         ({"edits": [{"feature": 1}]}, "edit 1: expected an object with the key `edit`"),
-        ({"edits": [{"edit": "off", "feature": "x"}]}, "edit 1: feature: expected int, found 'x'"),
-        ({"edits": [{"edit": "off", "feature": True}]}, "feature: expected int, found True"),
+        (
+            {"edits": [{"edit": "off", "feature": "x"}]},
+            "edit 1: feature: expected a whole number, found 'x'",
+        ),
+        (
+            {"edits": [{"edit": "off", "feature": True}]},
+            "feature: expected a whole number, found True",
+        ),
         ({"edits": [{"edit": "off", "fetaure": 1}]}, "edit 1: unknown key 'fetaure'"),
         ({"edits": [{"edit": "off", "direction": ["a"]}]}, "direction: expected finite numbers"),
     ],

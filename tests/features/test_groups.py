@@ -125,6 +125,8 @@ def test_attributes_of_hundreds_of_values_are_refused_with_a_remedy() -> None:
     many = [str(i) for i in range(300)]
     with pytest.raises(InputError, match="age has 300 different values.*--bins age=4"):
         coded("f", "age", many, None)
+    with pytest.raises(InputError, match="--bins 'hours of sun=4'"):
+        coded("f", "hours of sun", many, None)
     with pytest.raises(InputError, match="patient has 300 different values.*leave it out"):
         coded("f", "patient", [f"p{i}" for i in range(300)], None)
     with pytest.raises(InputError, match="--bins sex: expected numbers, found 'f'"):

@@ -61,7 +61,7 @@ def overall(counts: Mapping[str, Any]) -> str:
 def change(counts: Mapping[str, Any]) -> str:
     """The 95 % interval of the change of accuracy, in points: better is positive."""
     low, high = counts["interval"]
-    return f"{-100 * high:+.2f} to {-100 * low:+.2f}"
+    return f"{-100 * high:+z.2f} to {-100 * low:+z.2f}"
 
 
 def _changes(
@@ -132,4 +132,7 @@ def _flips(flips: Mapping[str, Any], what: str) -> list[RenderableType]:
             cells = (sample["id"], sample["before"], sample["after"])
             table.add_row(*(Text(one_line(cell, NAME)) for cell in cells), responsible)
         page.append(table)
+        left = found["n_samples"] - min(FLIPS_SHOWN, len(found["samples"]))
+        if left:
+            page.append(Text(f"… and {left:,} more: --json", style="dim"))
     return page

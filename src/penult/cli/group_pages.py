@@ -101,7 +101,7 @@ def _name(row: Mapping[str, Any]) -> Text:
 def _warning(row: Mapping[str, Any]) -> str:
     lost, overall = row["hidden"][0], row["overall"]
     n_more = len(row["hidden"]) - 1
-    more = f", and {n_more} more groups likewise" if n_more else ""
+    more = f", and {n_more} more group{'s' if n_more > 1 else ''} likewise" if n_more else ""
     return (
         f"k = {row['k']} makes {one_line(lost['class'], NAME)}, {one_line(lost['value'], NAME)} "
         f"worse than the mean tells: {percent(lost['before'])} → {percent(lost['after'])} % of "

@@ -103,7 +103,7 @@ def decisions_overall(counts: Mapping[str, Any]) -> str:
     text = (
         f"All decisions, one for each sample and class: {percent(counts['before'])} → "
         f"{percent(counts['after'])} % right; {counts['lost']:,} lost, {counts['won']:,} won; the "
-        f"change is {-100 * high:+.2f} to {-100 * low:+.2f} points (95 % interval)"
+        f"change is {-100 * high:+z.2f} to {-100 * low:+z.2f} points (95 % interval)"
     )
     if "mean_average_precision" in counts:
         text += f"; mean average precision {_both(counts['mean_average_precision'])} %"
@@ -128,7 +128,7 @@ def decisions_changed(rows: Sequence[Mapping[str, Any]], most: int) -> list[Rend
             f"{percent(row['before'])} → {percent(row['after'])}",
             f"{row['lost']:,}",
             f"{row['won']:,}",
-            f"{-100 * high:+.2f} to {-100 * low:+.2f}",
+            f"{-100 * high:+z.2f} to {-100 * low:+z.2f}",
             _both(row.get("average_precision", (None, None))),
         )
     left = len(changed) - most

@@ -40,7 +40,7 @@ def _pooled(document: Mapping[str, Any], shown: int) -> list[RenderableType]:
     for row in pooled["features"][:shown]:
         found = row["overuse"]
         names = ", ".join(one_line(name, NAME) for name in row["classes"])
-        cells = (f"{found['score']:.1f}", f"{found['q']:.1g}", f"{-100 * row['off']['loss']:+.2f}")
+        cells = (f"{found['score']:.1f}", f"{found['q']:.1g}", f"{-100 * row['off']['loss']:+z.2f}")
         style = "" if found["suspect"] else "dim"
         table.add_row(str(row["feature"]), *cells, Text(names), style=style)
     note = (
@@ -118,6 +118,6 @@ def _cells(row: Mapping[str, Any]) -> list[Text | str]:
         called,
         elsewhere,
         area,
-        f"{-100 * off['loss']:+.2f}",
+        f"{-100 * off['loss']:+z.2f}",
         Text(", ".join(last)),
     ]

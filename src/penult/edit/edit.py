@@ -10,6 +10,8 @@ from typing import Any
 from penult.errors import InputError
 
 Place = float | str
+REFITTED = {"balanced": "samples balanced", "least-spurious": "the least spurious samples"}
+KINDS = {str: "a text", int: "a whole number", float: "a number", list: "a list"}
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,11 @@ class Edit:
         }
         return {name: value for name, value in named.items() if value is not None}
 
+    @property
+    def least_used(self) -> float:
+        """The fraction of the most used feature's use below which `drop` takes features off."""
+        return 0.01 if self.value is None else self.value
+
     def described(self) -> str:
         """What is edited, in words."""
         whose = "" if self.of is None else f" for {self.of}"
@@ -77,11 +84,13 @@ class Edit:
             "cap": "capped",
             "scale": f"times {self.value:g}" if self.value is not None else "",
             "set": f"with weight {self.value:g}" if self.value is not None else "",
-            "drop": "unused features off",
-            "refit": f"weights refitted to {self.to}",
+            "drop": f"features used less than {100 * self.least_used:g} % of the most used one off",
+            "refit": f"weights refitted to {REFITTED.get(str(self.to), self.to)}",
         }
         end = ends.get(self.kind, self.kind)
         where = f" at {self.at}" if self.at is not None and self.kind != "set" else ""
+        if self.attribute is not None:
+            where = f" by {self.attribute}"
         return " ".join(f"{what}{whose} {end}{where}".split())
 
 
@@ -110,7 +119,8 @@ def parse_edit(found: Mapping[str, Any], where: str) -> Edit:
         if name not in known:
             raise InputError(f"{where}: unknown key {name!r:.60}; expected {', '.join(known)}")
         if isinstance(value, bool) or not isinstance(value, known[name]):
-            kinds = " or ".join(kind.__name__ for kind in known[name])
+            allowed = [KINDS[k] for k in known[name] if k is not int or float not in known[name]]
+            kinds = " or ".join(allowed)
             raise InputError(f"{where}: {name}: expected {kinds}, found {value!r:.60}")
         if isinstance(value, int | float) and not is_finite(value):
             raise InputError(f"{where}: {name}: expected a finite number, found {value!r:.60}")

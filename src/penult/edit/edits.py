@@ -86,10 +86,9 @@ def drop_unused(head: BoundedHead, edit: Edit, setting: EditSetting) -> BoundedH
     each class is decided by itself), times its standard deviation; those that come to less than a
     fraction of the most used one are off.
     """
-    fraction = 0.01 if edit.value is None else edit.value
     common = 0.0 if head.multi_label else head.weight.mean(0)
     spread = (head.weight - common).abs().amax(0).double() * setting.std
-    for j in (spread < fraction * spread.max()).nonzero()[:, 0].tolist():
+    for j in (spread < edit.least_used * spread.max()).nonzero()[:, 0].tolist():
         if bool((head.weight[:, j] != 0).any()):
             head = switch_off(head, Edit("off", feature=j), setting)
     return head

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 import torch
 from torch import Tensor
@@ -208,7 +209,8 @@ def coded(where: str, name: str, column: Sequence[str | None], bins: int | None)
     if not counts:
         raise InputError(f"{where}: attribute {name} has no values")
     if len(counts) > MOST_VALUES:
-        remedy = f"cut it into ranges with --bins {name}=4" if _numbers(column) else "leave it out"
+        cut = f"cut it into ranges with --bins {quote(f'{name}=4')}"
+        remedy = cut if _numbers(column) else "leave it out"
         raise InputError(
             f"{where}: attribute {name} has {len(counts)} different values; expected at most "
             f"{MOST_VALUES}: {remedy}, or name the attributes to take with --attribute"
