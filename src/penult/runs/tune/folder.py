@@ -71,7 +71,11 @@ class Tuned:
 
 
 def selection(run: Run, k: int, select: str | None) -> str:
-    """Which of the run's heads of size k: as asked, else the best on the analysed data."""
+    """Which of the run's heads of size k: as asked, else the fitted one, else the best by score.
+
+    The best is that on the analysed data; fitted heads are not held against these, as the network
+    may know the data by heart and so favour weights of its own.
+    """
     found: dict[int, list[str]] = {}
     for path in sorted((run.folder / "heads").glob("*.safetensors")):
         if match := _HEAD_FILE.fullmatch(path.name):
@@ -84,6 +88,9 @@ def selection(run: Run, k: int, select: str | None) -> str:
         )
     names = found[k]
     if select is None:
+        fitted = [row["select"] for row in run.summary()["path"] if row["select"] in names]
+        if fitted:
+            return str(fitted[0])
         measured = accuracies([run.head(name, k) for name in names], run.train())
         return names[measured.index(max(measured))]
     if select not in names:

@@ -65,8 +65,8 @@ def tune(
     Args:
         run: a finished run, or its folder.
         k: features per class of the head.
-        select: which of the run's heads of this size; the one that is best on the analysed data
-            where None.
+        select: which of the run's heads of this size; the fitted one where None, or without
+            one that which is best on the analysed data.
         head_only: leave the network as it is, which needs no images.
         recipe: loss, epochs and so on.
         sources: where the network and the images are, if not where the run found them.
