@@ -104,6 +104,8 @@ def test_analyze_groups_show_and_measure_tell_the_groups(
     out, err = capsys.readouterr()
     assert "Groups by sex: accuracy of the dense head on eval, worst first" in out
     assert "with the groups as frequent as in training" in out
+    assert "Mean over the samples " in out
+    assert "with a group" not in out
     assert "1 row names no sample of the run, the first: other.png" in err
     assert penult("show", run, "--json") == 0
     found = json.loads(capsys.readouterr().out)["groups"]["attributes"]["sex"]
@@ -114,6 +116,12 @@ def test_analyze_groups_show_and_measure_tell_the_groups(
     out, err = capsys.readouterr()
     assert "2 of the 120 samples of eval have no group, the first: eval/118.png, eval/119.p" in err
     assert "2 samples have no group." in out
+    assert "Mean over the samples with a group " in out, "what is without counts in no mean"
+    (tmp_path / "few.csv").write_text("\n".join(rows[:60]))
+    assert penult("groups", run, str(tmp_path / "few.csv")) == 0
+    err = capsys.readouterr().err
+    first = ", ".join(f"eval/{i:03d}.png" for i in (59, 60, 61))
+    assert f"61 of the 120 samples of eval have no group, the first: {first}; they are left" in err
 
 
 @pytest.mark.parametrize(

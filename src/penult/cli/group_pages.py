@@ -52,7 +52,7 @@ def means(found: Mapping[str, Any]) -> str:
     """The mean accuracies in a sentence: published numbers mix the two up."""
     if found["mean"] is None:
         return "No sample has a group."
-    text = f"Mean over the samples {percent(found['mean'])} %"
+    text = f"Mean over {_which(found)} {percent(found['mean'])} %"
     if found["mean_by_training"] is not None:
         text += (
             f"; with the groups as frequent as in training {percent(found['mean_by_training'])} %"
@@ -80,7 +80,7 @@ def _sparse(found: Mapping[str, Any]) -> list[RenderableType]:
         return []
     table = Table(box=None, pad_edge=False)
     table.add_column("k")
-    for title in ("all samples (%)", "worst group (%)"):
+    for title in (f"{_which(found)} (%)", "worst group (%)"):
         table.add_column(title, justify="right")
     table.add_column("which")
     table.add_row(
@@ -94,6 +94,11 @@ def _sparse(found: Mapping[str, Any]) -> list[RenderableType]:
     return lines
 
 
+def _which(found: Mapping[str, Any]) -> str:
+    """What the means are of: samples without a group count in none of them."""
+    return "the samples with a group" if found.get("n_without") else "the samples"
+
+
 def _name(row: Mapping[str, Any]) -> Text:
     return Text(f"{one_line(row['worst']['class'], NAME)}, {one_line(row['worst']['value'], NAME)}")
 
@@ -105,6 +110,6 @@ def _warning(row: Mapping[str, Any]) -> str:
     return (
         f"k = {row['k']} makes {one_line(lost['class'], NAME)}, {one_line(lost['value'], NAME)} "
         f"worse than the mean tells: {percent(lost['before'])} → {percent(lost['after'])} % of "
-        f"{lost['n_samples']:,} samples, all samples {percent(overall['before'])} → "
+        f"{lost['n_samples']:,} samples, all together {percent(overall['before'])} → "
         f"{percent(overall['after'])} %{more}"
     )

@@ -42,12 +42,12 @@ class Matched:
         """What a user must know: rows and samples that found no partner."""
         said = []
         if self.n_unknown:
-            names = some([one_line(name, 60) for name in self.unknown], 3)
+            names = ", ".join(one_line(name, 60) for name in self.unknown[:3])
             rows = "rows of the groups file name" if self.n_unknown > 1 else "row names"
             said.append(f"{self.n_unknown:,} {rows} no sample of the run, the first: {names}")
         for part, n in self.without.items():
             if n:
-                names = some([one_line(name, 60) for name in self.first_without[part]], 3)
+                names = ", ".join(one_line(name, 60) for name in self.first_without[part][:3])
                 said.append(
                     f"{n:,} of the {self.n_samples[part]:,} samples of {part} have no group, the "
                     f"first: {names}; they are left out of the numbers by group"
