@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from penult.intervals import paired_interval
 from penult.report.bundles import bundles, embedded, legible
 from penult.report.figures import curve, matrix, reason_bars, worst_classes
 from penult.report.page import feature_warnings, loss, number, percent, points, render, size
@@ -126,10 +127,10 @@ def test_the_curve_lies_in_its_frame_and_keeps_its_order(
         "head": {"k": k, "accuracy": accuracy},
     }
     drawn = curve(document, 720, 380)
-    labels = sorted(line["label_y"] for line in drawn["lines"])
-    assert labels[-1] <= drawn["bottom"]
+    labels = sorted([drawn["dense"]["label_y"], *(line["label_y"] for line in drawn["lines"])])
     if len(labels) < 15:
-        assert all(b - a > 14.9 for a, b in pairwise(labels))
+        assert labels[-1] <= drawn["bottom"]
+        assert all(b - a > 14.9 for a, b in pairwise(labels)), "not even the network's label"
     for line in drawn["lines"]:
         for point in line["points"]:
             assert drawn["left"] <= point["x"] <= drawn["right"]
@@ -156,18 +157,30 @@ def test_the_bars_of_reasons_add_up(counts: list[int]) -> None:
     assert any(bar["height"] == 1 for row in drawn["rows"] for bar in row["bars"])
 
 
-@given(st.lists(st.tuples(st.none() | _fraction, st.none() | _fraction)))
-def test_the_worst_classes_are_those_that_lose_most(pairs: list[tuple[Any, Any]]) -> None:
-    rows = [{"dense": a, "sparse": b} for a, b in pairs]
+_right = st.lists(st.tuples(st.booleans(), st.booleans()), max_size=30)
+
+
+@given(st.lists(_right))
+def test_the_worst_classes_are_those_that_most_surely_lose(classes: list[Any]) -> None:
+    rows = []
+    for pairs in classes:
+        n, both = len(pairs), [sum(right) for right in zip(*pairs, strict=True)] or [0, 0]
+        dense, sparse = (right / n if n else None for right in both)
+        lost, won = pairs.count((True, False)), pairs.count((False, True))
+        rows.append({"dense": dense, "sparse": sparse, "n_eval": n, "changed": [lost, won, n]})
     assert worst_classes({"classes": rows, "head": None}) is None
     drawn = worst_classes({"classes": rows, "head": {}}, most=3)
-    known = [a - b for a, b in pairs if a is not None and b is not None]
-    losses = sorted((loss for loss in known if loss > 0), reverse=True)
-    assert (drawn is None) == (not known)
-    assert ([row["loss"] for row in drawn["rows"]] if drawn else []) == losses[:3]
-    if drawn:
-        assert drawn["n_others"] == (len(known) - len(losses) if len(losses) <= 3 else 0)
-    for row in drawn["rows"] if drawn else ():
+    assert (drawn is None) == (not any(classes))
+    if drawn is None:
+        return
+    enough = [(lost, won, n) for lost, won, n in (row["changed"] for row in rows) if n >= 10]
+    bounds = sorted((paired_interval(*one)[0] for one in enough if one[0] > one[1]), reverse=True)
+    shown = [rows[row["class"]]["changed"] for row in drawn["rows"]]
+    assert [paired_interval(*one)[0] for one in shown] == bounds[:3]
+    assert [row["n"] for row in drawn["rows"]] == [n for *_, n in shown]
+    assert drawn["n_others"] == (len(enough) - len(bounds) if len(bounds) <= 3 else 0)
+    assert drawn["n_few"] == sum(0 < len(pairs) < 10 for pairs in classes)
+    for row in drawn["rows"]:
         assert -0.1 <= row["dense"] <= 100.1
         assert -0.1 <= row["sparse"] <= 100.1
 

@@ -199,7 +199,7 @@ def test_only_classes_that_lose_are_said_to_lose(
 ) -> None:
     document, *rest = pictured()
     for c, row in enumerate(document["classes"]):
-        row.update(dense=0.9, sparse=0.88 if c < n_losers else 0.9)
+        row.update(dense=0.9, sparse=0.88 if c < n_losers else 0.9, n_eval=100)
     seen = visit(render(document, *rest), width=390)
     section = seen.page.locator("section", has=seen.page.locator("#why-title"))
     text = section.inner_text()

@@ -220,6 +220,20 @@ class Answers:
             found.append([float(r / n) if n else None for r, n in zip(right, counts, strict=True)])
         return found[0], found[1], counts
 
+    def changed(self) -> list[list[int]]:
+        """Of each class the samples that only the network has right, only the sparse head, and all.
+
+        Of multi-label data the decisions on the class, on all samples.
+        """
+        dense, sparse = self.dense == self.labels, self.sparse == self.labels
+        of = self.labels if self.n_each == 1 else np.arange(len(self.labels)) % self.n_each
+        counts = [
+            np.bincount(of[these], minlength=self.n_classes)
+            for these in (dense & ~sparse, sparse & ~dense, dense | ~dense)
+        ]
+        found: list[list[int]] = np.stack(counts, 1).tolist()
+        return found
+
     def confusions(self) -> dict[int, dict[int, tuple[list[int], list[int]]]]:
         """For each class c and other class d: [dense, sparse] counts of c taken for d, d for c."""
         found: dict[int, dict[int, tuple[list[int], list[int]]]] = {}

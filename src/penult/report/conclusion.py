@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from penult.features.groups import FEWEST_RANKED
+from penult.intervals import accuracy_interval, paired_interval
 from penult.text import percent
+
+MOST_TIED = 2  # so many classes that a class is equally often taken for are named
 
 
 def conclusion(document: Mapping[str, Any]) -> list[str]:
@@ -83,8 +87,8 @@ def _between(low: float, high: float) -> str:
     return f"between {low:.2f} and {high:.2f} points fewer"
 
 
-def _images(about: Mapping[str, Any]) -> str:
-    kind = _kind(about)
+def _images(about: Mapping[str, Any], n: int = 2) -> str:
+    kind = _kind(about) if n != 1 else _kind(about).removesuffix("s")
     return f"evaluation {kind}" if about["evaluated_on"] == "eval" else f"analysed {kind}"
 
 
@@ -102,27 +106,75 @@ def _where(document: Mapping[str, Any]) -> str:
         return f"No class has evaluation {kind}, so nothing can be said of single classes."
     if document["about"]["multi_label"]:
         return _hardest(document)
-    weakest = min(measured, key=lambda row: row[which])
-    if weakest[which] == 1:
+    if all(row[which] == 1 for row in measured):
         sentence = f"Every class is right on all of its {_kind(document['about'])}"
-    else:
-        sentence = f"The weakest class is {_quoted(weakest['name'])} ({percent(weakest[which])}%"
-        if weakest["confused"] is not None:
-            sentence += f", most often taken for {_quoted(classes[weakest['confused']]['name'])}"
-        sentence += ")"
-    loss, name = max((row["dense"] - row["sparse"], row["name"]) for row in measured)
-    if loss > 0 and name != weakest["name"]:
-        sentence += f"; with so few features {_quoted(name)} loses most, {100 * loss:.2f} points"
-    elif loss > 0:
-        sentence += f", and it also loses most with so few features, {100 * loss:.2f} points"
+        return f"{sentence}{_remarks(document)}."
+    ranked = [row for row in measured if row["n_eval"] >= FEWEST_RANKED]
+    if not ranked:
+        return f"{_too_few(document, measured)}{_remarks(document)}."
+    weakest = min(ranked, key=lambda row: _highest(row, which))
+    sentence = (
+        f"The weakest class is {_quoted(weakest['name'])} ({percent(weakest[which])}% of its "
+        f"{weakest['n_eval']:,} {_kind(document['about'])} right{_taken_for(weakest, classes)})"
+    )
+    loser = max(ranked, key=surely_lost)
+    if head is not None and surely_lost(loser) > 0:
+        lost = f"{100 * (loser['dense'] - loser['sparse']):.2f} points"
+        if loser is weakest:
+            sentence += f", and it also loses most by the sparse head, {lost}"
+        else:
+            sentence += (
+                f"; {_quoted(loser['name'])} loses most by the sparse head, {lost} on "
+                f"{loser['n_eval']:,} {_kind(document['about'])}"
+            )
     return f"{sentence}{_remarks(document)}."
+
+
+def _highest(row: Mapping[str, Any], which: str) -> float:
+    """Upper end of the interval of a class's accuracy: few samples do not make a class weak."""
+    return accuracy_interval(row[which] * row["n_eval"], row["n_eval"])[1]
+
+
+def surely_lost(row: Mapping[str, Any]) -> float:
+    """Lower end of the interval of what the sparse head loses on a class."""
+    return paired_interval(*row["changed"])[0]
+
+
+def _too_few(document: Mapping[str, Any], measured: Sequence[Mapping[str, Any]]) -> str:
+    """Why no class is named: none has the samples for it."""
+    most = max(row["n_eval"] for row in measured)
+    return (
+        f"No class has more than {most:,} {_images(document['about'], most)}, too few to tell "
+        f"which class is the weakest: {FEWEST_RANKED} of a class would be needed"
+    )
+
+
+def _taken_for(row: Mapping[str, Any], classes: Sequence[Mapping[str, Any]]) -> str:
+    """What the samples of a class are called that are called something else."""
+    found = row["taken"]
+    if not found:
+        return ""
+    most = found[0][1]
+    ties = [_quoted(classes[d]["name"]) for d, n in found if n == most]
+    if most > 1 and len(ties) == 1:
+        return f", most often taken for {ties[0]}, {_times(most)}"
+    if len(ties) == len(found) <= MOST_TIED:
+        return ", taken " + " and ".join(f"{_times(most)} for {name}" for name in ties)
+    return ""
+
+
+def _times(n: int) -> str:
+    return {1: "once", 2: "twice"}.get(n, f"{n:,} times")
 
 
 def _hardest(document: Mapping[str, Any]) -> str:
     """The class of multi-label data that is told worst from the rest, and how it fails."""
-    rows = [row for row in document["classes"] if row["average_precision"] is not None]
-    if not rows:
+    known = [row for row in document["classes"] if row["average_precision"] is not None]
+    if not known:
         return f"No class has evaluation {_kind(document['about'])}{_remarks(document)}."
+    rows = [row for row in known if row["n_eval"] >= FEWEST_RANKED]
+    if not rows:
+        return f"{_too_few(document, known)}{_remarks(document)}."
     worst = min(rows, key=lambda row: row["average_precision"])
     n_evaluated = document["about"]["n_eval_samples"]
     return (

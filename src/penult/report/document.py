@@ -34,6 +34,7 @@ PROVEN_FEATURES = 128  # up to which the smallest reasons are searched for, not 
 PROOF_SECONDS = 0.25
 FEWEST_FOR_A_MEDIAN = 5
 MISSING_NAMED = 20
+MOST_TAKEN = 3
 
 
 @dataclass(eq=False)
@@ -239,10 +240,12 @@ class _Builder:
     def _classes(self, medians: list[float | None]) -> list[dict[str, Any]]:
         found = self.found
         dense, sparse, n_eval = found.verdicts.accuracies()
+        changed = found.verdicts.changed()
+        which = 0 if found.sparse is None else 1
         rows = []
         for c, name in enumerate(found.summary["class_names"]):
-            taken = {d: to[0] for d, (to, _) in found.confusions.get(c, {}).items() if to[0]}
-            missed = taken.pop(c + found.n_classes, 0)
+            to = {d: to for d, (to, _) in found.confusions.get(c, {}).items()}
+            missed = to.pop(c + found.n_classes, [0, 0])[0]
             shown = found.shown[c]
             read = [] if found.sparse is None else shown[found.sparse.read[c, shown]].tolist()
             rows.append(
@@ -254,7 +257,9 @@ class _Builder:
                     "sparse": sparse[c],
                     "features": shown.tolist(),
                     "kept": read,
-                    "confused": max(taken, key=lambda d: (taken[d], -d)) if taken else None,
+                    "changed": changed[c],
+                    "confused": _outstanding(_most_taken(to, 0)),
+                    "taken": _most_taken(to, which),
                     "reason": medians[c],
                     **(self._one_against_rest(c, missed) if found.dense.multi_label else {}),
                 }
@@ -328,7 +333,7 @@ class _Builder:
                     "name": name,
                     "median": float(sizes.sizes.double().median()),
                     "counts": torch.bincount(sizes.sizes).tolist(),
-                    "n_read": float(sizes.relevant.double().mean()),
+                    "n_read": int(sizes.relevant.median()),
                 }
             )
             if name == "dense":
@@ -343,6 +348,18 @@ class _Builder:
             "heads": rows,
         }
         return document, medians
+
+
+def _most_taken(to: Mapping[int, list[int]], head: int) -> list[list[int]]:
+    """Classes that a class is taken for by a head, and how often: the first few, most first."""
+    found = sorted(([d, n[head]] for d, n in to.items() if n[head]), key=lambda x: (-x[1], x[0]))
+    return found[:MOST_TAKEN]
+
+
+def _outstanding(taken: list[list[int]]) -> int | None:
+    """The class that another is most often taken for; None of a tie or of a single mistake."""
+    first, second = (*(n for _, n in taken), 0, 0)[:2]
+    return taken[0][0] if first > max(second, 1) else None
 
 
 def _curve(summary: dict[str, Any], choice: HeadChoice | None) -> dict[str, Any]:

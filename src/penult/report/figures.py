@@ -6,9 +6,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from penult.features.groups import FEWEST_RANKED
+from penult.report.conclusion import surely_lost
+
 MOST_ROWS, MOST_COLUMNS = 40, 80
 _LABEL = 15.0
-_MATRIX = 1220.0  # pixels over which the matrix spreads its columns
+GUTTER = 150.0  # of the matrix: room for the names of its rows
+_MATRIX = 1224.0 - GUTTER  # pixels over which the matrix spreads its columns
 
 
 def curve(
@@ -43,7 +47,8 @@ def curve(
         return round(height - bottom - (accuracy - low) / (high - low) * (height - top - bottom), 2)
 
     lines = _lines(series, x, y, low)
-    _place_labels(lines, y(dense), top, height - bottom)
+    level = min(max(y(dense), top), height - bottom)
+    _place_labels(lines, level, top - 8, height - bottom)
     return {
         "width": width,
         "height": height,
@@ -52,7 +57,7 @@ def curve(
         "top": top,
         "bottom": height - bottom,
         "lines": lines,
-        "dense": {"y": y(dense), "accuracy": dense},
+        "dense": {"y": y(dense), "label_y": level, "accuracy": dense},
         "chosen": {
             "x": x(head["k"]),
             "y": y(head["accuracy"]),
@@ -112,19 +117,29 @@ def _accuracy_axis(
 
 
 def _place_labels(lines: list[dict[str, Any]], dense_y: float, top: float, bottom: float) -> None:
-    """Set each line's `label_y`: beside its end, but no two labels nearer than a line of text."""
+    """Set each line's `label_y`: beside its end, but no two labels nearer than a line of text.
+
+    The level of the dense head keeps its own label; the others go above or below it.
+    """
     ranked = sorted(lines, key=lambda line: (round(line["end"]["y"]), not line["chosen"]))
+    room_above, room_below = (int(room / _LABEL) for room in (dense_y - top, bottom - dense_y))
+    wanted = sum(line["end"]["y"] <= dense_y - _LABEL for line in ranked)
+    n_above = min(max(wanted, len(ranked) - room_below), room_above)
+    above = _apart([line["end"]["y"] for line in ranked[:n_above]], top, dense_y - _LABEL)
+    below = _apart([line["end"]["y"] for line in ranked[n_above:]], dense_y + _LABEL, bottom)
+    for line, place in zip(ranked, above + below, strict=True):
+        line["label_y"] = round(place, 2)
+
+
+def _apart(wishes: list[float], top: float, bottom: float) -> list[float]:
+    """Places as near to the wishes, ascending, as lines of text between two heights can stand."""
     places: list[float] = []
-    for line in ranked:
-        wish = min(max(line["end"]["y"], top), bottom)
-        if abs(wish - dense_y) < _LABEL:  # the level of the dense head has its label there
-            wish = dense_y + _LABEL
-        places.append(max(wish, places[-1] + _LABEL) if places else wish)
+    for wish in wishes:
+        places.append(max(wish, places[-1] + _LABEL if places else top))
     for i in reversed(range(len(places))):
         limit = places[i + 1] - _LABEL if i + 1 < len(places) else bottom
         places[i] = min(places[i], limit)
-    for line, place in zip(ranked, places, strict=True):
-        line["label_y"] = round(place, 2)
+    return places
 
 
 def _spaced(ticks: list[tuple[float, int]], gap: float) -> list[dict[str, float]]:
@@ -230,15 +245,23 @@ def matrix(
     largest = max((dot["share"] or 0.0 for dot in dots), default=0.0) or 1.0
     for dot in dots:
         dot["size"] = round(math.sqrt((dot["share"] or 0.0) / largest), 4)
-    step = min(max(_MATRIX / len(columns), 22.0), 40.0)
-    return {"columns": columns, "rows": rows, "dots": dots, "step": round(step, 2)}
+    step = min(max(_MATRIX / len(columns), 20.0), 40.0)
+    return {
+        "columns": columns,
+        "rows": rows,
+        "dots": dots,
+        "step": round(step, 2),
+        "gutter": GUTTER,
+    }
 
 
 def worst_classes(document: Mapping[str, Any], most: int = 8) -> dict[str, Any] | None:
     """The classes that lose most from the dense to the sparse head, on one axis of accuracy.
 
-    Only classes that lose are among the `rows`, at most `most`. `n_others` counts those that do
-    not, 0 where there may be more losers than rows. None where no class is known in both heads.
+    Only classes that lose are among the `rows`, at most `most`, those first that are most surely
+    among the losers (`surely_lost`). Classes of fewer than `FEWEST_RANKED` images are left out:
+    `n_few` counts them. `n_others` counts those that do not lose, 0 where there may be more losers
+    than rows. None where no class is known in both heads.
     """
     if document["head"] is None:
         return None
@@ -249,11 +272,20 @@ def worst_classes(document: Mapping[str, Any], most: int = 8) -> dict[str, Any] 
     ]
     if not known:
         return None
-    losers = [item for item in known if item[0] > 0]
+    classes = document["classes"]
+    enough = [item for item in known if classes[item[1]]["n_eval"] >= FEWEST_RANKED]
+    losers = [item for item in enough if item[0] > 0]
+    n_few = len(known) - len(enough)
     if not losers:
-        return {"rows": [], "ticks": [], "n_others": len(known)}
-    worst = sorted(losers, key=lambda item: (-item[0], item[1]))[:most]
-    values = [document["classes"][c][head] for _, c in worst for head in ("dense", "sparse")]
+        return {
+            "rows": [],
+            "ticks": [],
+            "n_others": len(enough),
+            "n_few": n_few,
+            "fewest": FEWEST_RANKED,
+        }
+    worst = sorted(losers, key=lambda item: (-surely_lost(classes[item[1]]), item[1]))[:most]
+    values = [classes[c][head] for _, c in worst for head in ("dense", "sparse")]
     step = next(s for s in (0.01, 0.02, 0.05, 0.1, 0.25) if (max(values) - min(values)) / s <= 4.5)
     low = max(math.floor(min(values) / step - 0.2) * step, 0.0)
     high = min(math.ceil(max(values) / step + 0.2) * step, 1.0)
@@ -265,8 +297,9 @@ def worst_classes(document: Mapping[str, Any], most: int = 8) -> dict[str, Any] 
         {
             "class": c,
             "loss": loss,
-            "dense": at(document["classes"][c]["dense"]),
-            "sparse": at(document["classes"][c]["sparse"]),
+            "n": classes[c]["n_eval"],
+            "dense": at(classes[c]["dense"]),
+            "sparse": at(classes[c]["sparse"]),
         }
         for loss, c in worst
     ]
@@ -274,5 +307,7 @@ def worst_classes(document: Mapping[str, Any], most: int = 8) -> dict[str, Any] 
     return {
         "rows": rows,
         "ticks": [{"at": at(value), "value": value} for value in ticks],
-        "n_others": len(known) - len(losers) if len(losers) <= most else 0,
+        "n_others": len(enough) - len(losers) if len(losers) <= most else 0,
+        "n_few": n_few,
+        "fewest": FEWEST_RANKED,
     }
