@@ -162,7 +162,7 @@ _right = st.lists(st.tuples(st.booleans(), st.booleans()), max_size=30)
 
 @given(st.lists(_right))
 def test_the_worst_classes_are_those_that_most_surely_lose(classes: list[Any]) -> None:
-    rows = []
+    rows: list[dict[str, Any]] = []
     for pairs in classes:
         n, both = len(pairs), [sum(right) for right in zip(*pairs, strict=True)] or [0, 0]
         dense, sparse = (right / n if n else None for right in both)
@@ -173,7 +173,8 @@ def test_the_worst_classes_are_those_that_most_surely_lose(classes: list[Any]) -
     assert (drawn is None) == (not any(classes))
     if drawn is None:
         return
-    enough = [(lost, won, n) for lost, won, n in (row["changed"] for row in rows) if n >= 10]
+    changed: list[list[int]] = [row["changed"] for row in rows]
+    enough = [(lost, won, n) for lost, won, n in changed if n >= 10]
     bounds = sorted((paired_interval(*one)[0] for one in enough if one[0] > one[1]), reverse=True)
     shown = [rows[row["class"]]["changed"] for row in drawn["rows"]]
     assert [paired_interval(*one)[0] for one in shown] == bounds[:3]
