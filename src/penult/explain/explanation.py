@@ -36,13 +36,13 @@ DENSE = "network's own (dense) head"
 class _Asked(NamedTuple):
     """What of an explanation was asked for; see `Explanation.of`."""
 
-    class_: str | int | None
-    against: str | int | None
-    k: int | None
-    select: str | None
-    dense: bool
-    exact: bool
-    maps: bool
+    class_: str | int | None = None
+    against: str | int | None = None
+    k: int | None = None
+    select: str | None = None
+    dense: bool = False
+    exact: bool = True
+    maps: bool = True
 
 
 class _Question(NamedTuple):
@@ -110,24 +110,16 @@ class Explanation(Decision):
         cls,
         run: Run | str | Path,
         image: str | Path | Image.Image,
-        *,
-        class_: str | int | None = None,
-        against: str | int | None = None,
-        k: int | None = None,
-        select: str | None = None,
-        dense: bool = False,
-        exact: bool = True,
-        maps: bool = True,
         sources: Places | None = None,
         device: torch.device | str = "cpu",
+        **asked: Any,
     ) -> list[Explanation]:
         """Explain all decisions on a sample; see `Explanation.of` for what it takes and raises.
 
         Of multi-label data where no class is named these are the classes that the head gives and
         those that the sample has, at most five; otherwise there is one decision.
         """
-        asked = _Asked(class_, against, k, select, dense, exact, maps)
-        return cls._each(run, image, asked, sources, device)
+        return cls._each(run, image, _Asked(**asked), sources, device)
 
     @classmethod
     def _each(
