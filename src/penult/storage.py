@@ -248,8 +248,10 @@ def _check_format(path: Path, found: str | None, expected: str) -> None:
         raise InputError(f"{path}: expected format {expected}, found {found or 'none'}")
 
 
-def difference(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """One line that names the first difference between two identities."""
+def difference(
+    folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any], remedy: str
+) -> str:
+    """One line that names the first difference between two identities, and what to do."""
     keys = [key for key in {**wanted, **found} if found.get(key) != wanted.get(key)]
     key = keys[0]
     before, now = found.get(key), wanted.get(key)
@@ -257,5 +259,5 @@ def difference(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]
     differ = "not the same, or changed since" if hashed else ""
     return (
         f"{folder} holds an analysis that differs in its {key} "
-        f"({differ or f'{before}; now {now}'}): choose another --out, or --overwrite to replace it"
+        f"({differ or f'{before}; now {now}'}): {remedy}"
     )

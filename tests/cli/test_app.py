@@ -126,6 +126,7 @@ def test_a_second_call_finds_the_run_and_another_network_is_refused(
     error = capsys.readouterr().err.splitlines()
     assert len(error) == 1
     assert "holds an analysis that differs in its network" in error[0]
+    assert error[0].endswith("choose another --out, or --overwrite to make the run again")
     assert analyze("--overwrite") == 0
 
 

@@ -31,8 +31,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return analyze_features(features, None, tmp_path_factory.mktemp("run"), Options(fit=False))
 
 
-def printed(run: Run, **options: object) -> str:
-    console = Console(width=120, record=True, file=io.StringIO())
+def printed(run: Run, width: int = 120, **options: object) -> str:
+    console = Console(width=width, record=True, file=io.StringIO())
     console.print(summary_page(run.summary(), **options))  # type: ignore[arg-type]
     return console.export_text()
 
@@ -67,3 +67,15 @@ def test_the_weakest_classes_come_with_n_and_interval(run: Run) -> None:
     rows = asked[asked.index("Features that decide") :].splitlines()
     assert rows[2].split()[:6] == ["class[29]", "8", "8", "0.00", "0.00", "to"]
     assert rows[3].split()[:3] == ["class[0]", "0", "0"]
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+def test_no_number_or_name_is_cut_in_a_narrow_terminal(run: Run, width: int) -> None:
+    page = printed(run, width)
+    assert "…" not in page.replace("… and", "")
+    found = run.summary()["influence"]
+    words = page.split()
+    for name, row in found.items():
+        assert name in words, f"{name} is cut at {width} columns"
+        for size in row.values():
+            assert f"{100 * size['accuracy']:.2f}" in words

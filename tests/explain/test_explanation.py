@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 import sys
 from dataclasses import asdict
@@ -15,6 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from rich.console import Console
 
 from command import penult
 from penult import Run, SparseHead
@@ -24,16 +26,17 @@ from penult.explain.decision import SHOWN
 from penult.explain.explanation import Explanation
 from penult.explain.gallery import CHANGED, MISSING, THERE, PictureOptions, Wish, take_pictures
 from penult.explain.overlay import ABOVE, BELOW, overlay, standing_out
+from penult.explain.page import explanation_page
 from penult.explain.survey import ShownSample
 from penult.explain.terms import terms_of
 from penult.explain.thumbnails import coarser
-from penult.explain.wording import remarks, summary
+from penult.explain.wording import remarks, signed, summary
 from penult.features.features import Features
 from penult.heads.comparison import PairedCounts
 from penult.heads.judge import CROSS_FIT, EVALUATION, FITTED, Judge
 from penult.heads.subspaces import top_k
 from penult.network.head import Head
-from penult.runs.analyze import analyze_features
+from penult.runs.analyze import Options, analyze_features
 from penult.runs.reopen import Places, reopen_network
 from penult.text import class_index
 from small_run import NET, images_for
@@ -184,6 +187,44 @@ def test_the_command_prints_writes_a_picture_and_json(
     assert "Picture" not in captured.out
     assert "no picture: run/explained/a-00-" in captured.err
     assert penult("explain", "run", "a/00.png", "--out", "net.py/a.png") == 2
+
+
+def test_the_page_shows_what_speaks_for_and_against(tmp_path: Path) -> None:
+    """Bars on two sides of one line; what is not listed is added up on each side apart."""
+    weight = torch.zeros(2, 30)
+    weight[1] = torch.linspace(-1, 2, 30)
+    z = torch.rand(40, 30, generator=torch.Generator().manual_seed(0)) + 0.5
+    run = analyze_features(
+        Features.of(z, torch.arange(40) % 2, weight), None, tmp_path / "run", Options(fit=False)
+    )
+    found = Explanation.of(run, "train:3", dense=True, class_="1")
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(explanation_page(found))
+    page = console.export_text()
+    terms = found.terms.terms
+    bars = {line.split()[0]: line for line in page.splitlines() if "│" in line}
+    places = {line.index("│") for line in bars.values()}
+    assert len(bars) == 12
+    assert len(places) == 1, "the bars begin at different places"
+    (axis,) = places
+    for term in terms[:12]:
+        left, right = bars[str(term.feature)].split("│")
+        assert ("━" in left) == (term.contribution < 0)
+        assert ("━" in right) == (term.contribution > 0)
+        assert len(left) == axis
+    for side, sign in (("for", 1), ("against", -1)):
+        added = [t.contribution for t in terms[12:] if sign * t.contribution > 0]
+        assert added, "the test is to have terms of both signs that are not listed"
+        total = f"{sum(added):+.4f}".replace("-", "−")
+        assert re.search(rf"{len(added)} others {side} +{re.escape(total)}", page)
+
+
+def test_a_zero_has_no_sign_and_a_small_number_keeps_it() -> None:
+    assert signed("-0.000") == "0.000"
+    assert signed("feature 3:  -0 × -0.5") == "feature 3:  0 × −0.5"
+    assert signed("-0.0004") == "−0.0004"
+    assert signed("-0.00e+00, -1e-05") == "−0.00e+00, −1e−05"
+    assert signed("+0.000") == "+0.000"
 
 
 def test_a_run_of_features_is_explained_without_pictures(

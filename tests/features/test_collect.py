@@ -267,7 +267,7 @@ def test_features_at_hand_fill_a_folder(tmp_path: Path) -> None:
     found = Features.open(tmp_path / "f")
     assert torch.equal(found.arrays()[0], features.arrays()[0])
     other = ShardFolder(tmp_path / "f", features.require_head(), None, torch.float32, {"a": 2})
-    message = r"holds an analysis that differs in its a \(1; now 2\)"
+    message = r"differs in its a \(1; now 2\): choose another folder, or delete this one$"
     with pytest.raises(InputError, match=message):
         other.fill(features_shards(features))
 

@@ -62,6 +62,7 @@ def test_frequency_finds_the_published_features(
     assert shared >= OVERLAP[k]
 
 
+@pytest.mark.slow
 def test_resnet20_from_images_to_a_run(shared_data: Path, tmp_path: Path) -> None:
     factory = Path(__file__).parents[2] / "bench" / "cifar_resnet.py"
     weights = shared_data / "checkpoints" / "resnet20-12fca82f.th"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -142,19 +143,40 @@ def warnings_of(summary: Mapping[str, Any]) -> list[str]:
 def _accuracy_table(summary: Mapping[str, Any], marked: str) -> RenderableType:
     found = summary["influence"]
     sizes = sorted({size for row in found.values() for size in row}, key=int)
-    table = Table(box=None, pad_edge=False)
-    table.add_column("k", justify="left")
-    for k in sizes:
-        table.add_column(k, justify="right")
-    table.add_column("dense", justify="right")
     fitted = {row["select"] for row in summary["path"]}
+    rows = [["k", *sizes, "dense"]]
+    styles = [""]
     for name, row in found.items():
         cells = [percent(row[k]["accuracy"]) if k in row else "" for k in sizes]
-        style = ("bold " if name == marked else "") + ("green" if name in fitted else "")
+        styles.append(("bold " if name == marked else "") + ("green" if name in fitted else ""))
         label = f"{name}, refitted" if name in fitted else name
-        table.add_row(label, *cells, percent(summary["dense"]["accuracy"]), style=style)
+        rows.append([label, *cells, percent(summary["dense"]["accuracy"])])
     title = "Accuracy (%) with k features per class, by the dense weights where not refitted"
-    return Group(Text(title, style="bold"), table)
+    return Group(Text(title, style="bold"), _Numbers(rows, styles))
+
+
+@dataclass(frozen=True)
+class _Numbers:
+    """A table of numbers with names in its first column; in blocks where it is too wide for one."""
+
+    rows: Sequence[Sequence[str]]
+    styles: Sequence[str]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        widths = [2 + max(map(len, column)) for column in zip(*self.rows, strict=True)]
+        start = 1
+        while start < len(widths):
+            stop = start + 1
+            room = options.max_width - widths[0]
+            while stop < len(widths) and sum(widths[start : stop + 1]) <= room:
+                stop += 1
+            table = Table(box=None, pad_edge=False)
+            for i, name in enumerate([self.rows[0][0], *self.rows[0][start:stop]]):
+                table.add_column(name, justify="right" if i else "left", no_wrap=True)
+            for row, style in zip(self.rows[1:], self.styles[1:], strict=True):
+                table.add_row(*row[:1], *row[start:stop], style=style)
+            yield table
+            start = stop
 
 
 def _curve(summary: Mapping[str, Any], score: str) -> RenderableType:

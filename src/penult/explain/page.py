@@ -13,6 +13,7 @@ from penult.explain.wording import (
     one_decision,
     remarks,
     short,
+    signed,
     sufficient,
     words_of,
     words_that_decide,
@@ -20,7 +21,7 @@ from penult.explain.wording import (
 from penult.text import one_line
 
 FEATURES_LISTED = 12
-BAR, NARROW = 24, 12
+BAR, NARROW = 28, 14
 
 
 def explanation_page(explanation: Decision) -> RenderableType:
@@ -28,8 +29,8 @@ def explanation_page(explanation: Decision) -> RenderableType:
     said = [Text(remark, style="yellow") for remark in remarks(explanation)]
     notes = Text(one_line(explanation.note), style="dim")
     return Group(
-        _heading(explanation),
         *said,
+        _heading(explanation),
         Text(),
         *_text(explanation),
         _table(explanation),
@@ -53,10 +54,10 @@ def _heading(explanation: Decision) -> RenderableType:
     lines.append(("Explained", f"the {explanation.head_name}, which calls it {called}"))
     of = short(names[terms.of])
     if terms.against is None:
-        lines.append(("Logit", f"{of} = {terms.total:.4f}"))
+        lines.append(("Logit", f"{of} = {signed(f'{terms.total:.4f}')}"))
     else:
         against = short(names[terms.against])
-        lines.append(("Between", f"logit {of} − logit {against} = {terms.total:+.4f}"))
+        lines.append(("Between", f"logit {of} − logit {against} = {signed(f'{terms.total:+.4f}')}"))
     return _lines(lines)
 
 
@@ -98,34 +99,48 @@ def _text(explanation: Decision) -> list[RenderableType]:
 
 
 def _table(explanation: Decision) -> RenderableType:
-    terms = explanation.terms
+    terms, of_text = explanation.terms, explanation.words is not None
     table = Table(box=None, pad_edge=False)
     weight = "weight" if terms.against is None else "weights' difference"
     for name in ("feature", "value", weight, "contribution"):
         table.add_column(name, justify="right")
     table.add_column("", justify="left")
-    if explanation.words is not None:
+    if of_text:
         table.add_column("words that add most to it", justify="left")
-    shown = terms.terms[:FEATURES_LISTED]
-    largest = max((abs(term.contribution) for term in shown), default=1.0) or 1.0
-    width = BAR if explanation.words is None else NARROW
-    for i, term in enumerate(shown):
-        length = round(abs(term.contribution) / largest * width)
-        bar = Text("━" * length, style="green" if term.contribution > 0 else "red")
+    shown, rest = terms.terms[:FEATURES_LISTED], terms.terms[FEATURES_LISTED:]
+    bars = _bars([term.contribution for term in shown], NARROW if of_text else BAR)
+    for i, (term, bar) in enumerate(zip(shown, bars, strict=True)):
         table.add_row(
             str(term.feature),
-            f"{term.value:.4f}",
-            f"{term.weight:+.4f}",
-            f"{term.contribution:+.4f}",
+            signed(f"{term.value:.4f}"),
+            signed(f"{term.weight:+.4f}"),
+            signed(f"{term.contribution:+.4f}"),
             bar,
-            *([] if explanation.words is None else [Text(words_of(explanation, i))]),
+            *([Text(words_of(explanation, i))] if of_text else []),
         )
-    rest = terms.terms[FEATURES_LISTED:]
-    if rest:
-        table.add_row(f"{len(rest)} others", "", "", f"{terms.rest(FEATURES_LISTED):+.4f}", "")
-    table.add_row("bias", "", "", f"{terms.bias:+.4f}", "")
-    table.add_row("sum", "", "", f"{terms.total:+.4f}", "", style="bold")
+    # Apart: what many features add and what many others take away may hide each other in one sum.
+    for side, sign in (("for", 1), ("against", -1)):
+        added = [term.contribution for term in rest if sign * term.contribution > 0]
+        if added:
+            table.add_row(f"{len(added):,} others {side}", "", "", signed(f"{sum(added):+.4f}"), "")
+    table.add_row("bias", "", "", signed(f"{terms.bias:+.4f}"), "")
+    table.add_row("sum", "", "", signed(f"{terms.total:+.4f}"), "", style="bold")
     return table
+
+
+def _bars(values: list[float], width: int) -> list[Text]:
+    """A bar for each value, those below 0 to the left of one line and those above to its right."""
+    low, high = min([0.0, *values]), max([0.0, *values])
+    unit = width / ((high - low) or 1)
+    left = round(-low * unit)
+    bars = []
+    for value in values:
+        length = round(abs(value) * unit)
+        if value < 0:
+            bars.append(Text(" " * (left - length) + "━" * length + "│", style="red"))
+        else:
+            bars.append(Text(" " * left + "│" + "━" * length, style="green"))
+    return bars
 
 
 def _listed(explanation: Decision) -> list[RenderableType]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from penult.explain.decision import Decision
@@ -76,20 +77,24 @@ def sufficient(found: Decision) -> str:
         if found.several is not None:
             return "No set of features guarantees this decision: the logit is level with 0."
         return "No set of features guarantees this class: two classes are level."
-    n = len(reason.features)
-    size = "no fewer do" if reason.exact else f"at least {reason.bound} are needed"
-    what = f"{n} of {reason.n_features} features guarantee{'s' if n == 1 else ''}"
+    n, of = len(reason.features), reason.n_features
+    fewer = "fewer do not suffice" if reason.exact else f"at least {reason.bound} are needed"
     name = short(found.class_names[reason.predicted])
-    if found.several is not None:
+    decided = f"the {'prediction' if found.several is None else 'decision'}, {name}"
+    if n == 0:
         return (
-            f"{what} the decision, {name}: it stays the same whatever values the other features "
-            f"take within the ranges seen in the analysed data ({size})."
+            f"No feature is needed to guarantee {decided}: it stays the same whatever values the "
+            f"{of:,} features take within the ranges seen in the analysed data."
         )
-    return (
-        f"{what} the prediction, {name}: it stays the same whatever values the other features take "
-        f"within the ranges seen in the analysed data ({size}; features that rival classes read "
-        "count too)."
+    held = "this one keeps its value" if n == 1 else "these keep their values"
+    said = (
+        f"{n:,} of the {of:,} features guarantee{'s' if n == 1 else ''} {decided}: as long as "
+        f"{held}, it stays the same whatever values the others take within the ranges seen in the "
+        f"analysed data ({fewer})."
     )
+    if found.several is not None:
+        return said
+    return f"{said} Features that only rival classes read count too."
 
 
 def summary(found: Decision) -> str:
@@ -111,5 +116,5 @@ def equation(found: Decision) -> str:
 
 
 def signed(text: str) -> str:
-    """Numbers with the minus sign that people write."""
-    return text.replace("-", "−")
+    """Numbers with the minus sign that people write, and none before a zero."""
+    return re.sub(r"-(?=0(\.0*)?(?![\d.e]))", "", text).replace("-", "−")

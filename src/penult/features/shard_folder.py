@@ -171,7 +171,8 @@ class ShardFolder:
         if index.exists():
             found = read_json(index, FORMAT)
             if found["identity"] != self._identity:
-                raise InputError(difference(self.folder, found["identity"], self._identity))
+                remedy = "choose another folder, or delete this one"
+                raise InputError(difference(self.folder, found["identity"], self._identity, remedy))
             listed = [self.folder / shard["file"] for shard in found["shards"]]
             return bool(found["complete"]) and all(path.exists() for path in listed)
         self.folder.mkdir(parents=True, exist_ok=True)

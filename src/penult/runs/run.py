@@ -354,7 +354,7 @@ def _claimed(folder: Path, identity: dict[str, Any], about: dict[str, Any], over
     if path.exists():
         found = _read(folder)
         if found["identity"] != identity:
-            raise InputError(difference(folder, found["identity"], identity))
+            raise InputError(difference(folder, found["identity"], identity, REPLACE))
         return Run(folder, {**found, "complete": False})
     made = {
         "format": FORMAT,

@@ -243,6 +243,7 @@ def test_a_checkpoint_of_something_else_is_not_gone_on_with(
     assert tune(run, 5, select="mass", recipe=other).document["files"] == whole["files"]
 
 
+@pytest.mark.slow
 def test_kill_9_leaves_something_to_go_on_with(run: Run, tmp_path: Path) -> None:
     command = [sys.executable, "-c", KILLED, str(run.folder)]
     checkpoint = run.folder / "tuned" / "wanda-k005" / "checkpoint.safetensors"
