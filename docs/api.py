@@ -21,6 +21,7 @@ ROOMS = {
     "explain": "Explanations",
     "edit": "Edits",
     "report": "Reports",
+    "export": "Exports",
     "errors": "Errors",
 }
 SECTION = re.compile(r"(Args|Attributes|Raises|Returns|Yields|Example|Examples):")

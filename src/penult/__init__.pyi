@@ -13,6 +13,10 @@ from penult.edit.recipe import apply_recipe as apply_recipe
 from penult.errors import InputError as InputError
 from penult.explain.explanation import Explanation as Explanation
 from penult.explain.gallery import PictureOptions as PictureOptions
+from penult.export.export import Export as Export
+from penult.export.shipment import ExportOptions as ExportOptions
+from penult.export.shipped_head import ShippedHead as ShippedHead
+from penult.export.shipped_head import shipped_head as shipped_head
 from penult.features.collect import collect as collect
 from penult.features.features import Features as Features
 from penult.features.features import save_features as save_features

@@ -243,6 +243,23 @@ def read_tensors(
         raise InputError(f"{path} is no readable safetensors file: {error}") from error
 
 
+def metadata_of(path: Path) -> dict[str, str]:
+    """The metadata of a safetensors file, of whatever format.
+
+    Raises:
+        InputError: absent, truncated or no safetensors file.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path} is no file")
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist") from None
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is no readable safetensors file: {error}") from error
+
+
 def _check_format(path: Path, found: str | None, expected: str) -> None:
     if found != expected:
         raise InputError(f"{path}: expected format {expected}, found {found or 'none'}")

@@ -18,6 +18,7 @@ from rich.text import Text
 from penult.cli import options as given
 from penult.cli.console import INTERRUPTED, errors, progress_bars, tell, warn
 from penult.cli.edit import edit, verdict
+from penult.cli.export import export
 from penult.cli.fit import fit
 from penult.cli.group_pages import groups_page
 from penult.cli.groups import GroupsOptions, groups, take_groups
@@ -58,6 +59,7 @@ AFTER_INTERRUPT = {
     "edit": "the run is as it was",
     "groups": "repeat the command, so that accuracies are measured by the groups that the run has",
     "verdict": "the run is as it was",
+    "export": "nothing was written; repeat the command",
     "mend": "the run is as it was; repeat the command",
     "measure": "repeat the command; layers that were collected in --out are kept",
 }
@@ -257,6 +259,7 @@ app.command()(mend)
 app.command()(measure)
 app.command()(report)
 app.command()(explain)
+app.command()(export)
 
 
 def main() -> None:

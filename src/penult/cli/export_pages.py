@@ -1,0 +1,90 @@
+"""What an export is and how it was proven, as a person reads it in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from penult.text import percent
+
+
+def export_page(document: Mapping[str, Any]) -> RenderableType:
+    """The page that `penult export` prints."""
+    parts: list[RenderableType] = [Text(_title(document), style="bold"), _files(document)]
+    parts += [Text(), Text(_proof(document))]
+    form = document["what"].get("head_form")
+    if form is not None:
+        parts += [Text(), *_form(form)]
+    if document["seconds"]:
+        parts += [Text(), _seconds(document)]
+    parts += [Text(note) for note in document["notes"]]
+    return Group(*parts)
+
+
+def _title(document: Mapping[str, Any]) -> str:
+    head = document["head"]
+    return (
+        f"{document['what']['format']}: {head['n_classes']:,} classes read {head['n_read']:,} of "
+        f"{head['n_features']:,} features"
+    )
+
+
+def _files(document: Mapping[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("file")
+    table.add_column("bytes", justify="right")
+    table.add_column("SHA-256")
+    for name, about in document["files"].items():
+        table.add_row(name, f"{about['bytes']:,}", f"{about['sha256'][:16]}…")
+    return table
+
+
+def _proof(document: Mapping[str, Any]) -> str:
+    proof = document["proof"]
+    ran = ", ".join(f"{name} {v}" for name, v in proof["versions"].items() if name != "python")
+    said = (
+        f"Loaded in a fresh process without penult ({ran}) and compared with the network on "
+        f"{proof['n_samples']:,} samples: the logits differ by at most "
+        f"{proof['greatest_difference']:.2g} (the largest is {proof['largest_logit']:.3g}), and "
+        f"{percent(proof['agreement'])} % of the decisions are the same."
+    )
+    accuracy = proof.get("accuracy")
+    if accuracy is None:
+        return said
+    low, high = (percent(value) for value in accuracy["interval"])
+    return said + (
+        f" The export is right on {percent(accuracy['export'])} % of them ({low} to {high} with 95 "
+        f"% confidence), the network on {percent(accuracy['network'])} %."
+    )
+
+
+def _form(form: Mapping[str, Any]) -> list[RenderableType]:
+    said: list[RenderableType] = [
+        Text(f"The head is computed in the form `{form['form']}` ({form['chosen']}).")
+    ]
+    if "measured" not in form:
+        return said
+    names = list(form["measured"][0]["forms"])
+    table = Table(box=None, pad_edge=False, title_justify="left")
+    table.add_column(f"head alone in {form['runtime']}, µs for a batch")
+    for name in names:
+        table.add_column(name, justify="right")
+    for row in form["measured"]:
+        cells = [f"{1e6 * row['forms'][name]['median']:,.0f}" for name in names]
+        table.add_row(f"{row['batch_size']:,}", *cells)
+    return [*said, table]
+
+
+def _seconds(document: Mapping[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("samples in a batch")
+    table.add_column("ms for a batch (median)", justify="right")
+    table.add_column("95 % interval", justify="right")
+    for size, times in document["seconds"].items():
+        low, high = (f"{1e3 * value:,.2f}" for value in times["interval"])
+        table.add_row(size, f"{1e3 * times['median']:,.2f}", f"{low} to {high}")
+    return table

@@ -1,0 +1,194 @@
+"""Export: a run's network or head written in a format, and proven equal to the network."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from penult.errors import InputError
+from penult.export.formats import format_named
+from penult.export.proof import BATCH, compared, run_fresh
+from penult.export.samples import ProofSamples, features_for_proof, samples_for_proof
+from penult.export.shipment import ExportFormat, ExportOptions, Shipment, Written, open_network
+from penult.export.shipped_head import ShippedHead
+from penult.export.shipped_network import logits_in_batches
+from penult.export.timing import summary
+from penult.progress import Progress
+from penult.runs.outputs import check_output_folder
+from penult.runs.reopen import Places
+from penult.runs.run import Run
+from penult.storage import read_json, write_folder, write_json
+
+FORMAT = "penult-export/1"
+NAME = "export.json"
+Begin = Callable[[str], Progress]
+
+
+@dataclass(frozen=True, eq=False)
+class Export:
+    """An export that was written and proven.
+
+    Attributes:
+        folder: of its files.
+        document: what its `export.json` says.
+    """
+
+    folder: Path
+    document: dict[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        run: Run,
+        shipped: ShippedHead,
+        folder: Path,
+        options: ExportOptions,
+        *,
+        places: Places | None = None,
+        overwrite: bool = False,
+        begin: Begin | None = None,
+    ) -> Export:
+        """Write an export of a run, load it in a fresh process, and keep it if it is equal.
+
+        Args:
+            run: a finished run.
+            shipped: the head, see `shipped_head`.
+            folder: made by this; must not hold anything else.
+            options: what the export is to be.
+            places: where the run's network and samples are now.
+            overwrite: replace an export that the folder holds.
+            begin: called with the name of each stage.
+
+        Raises:
+            InputError: what is asked for cannot be had, see the formats.
+            MismatchError: the export does not give the network's logits; nothing is kept.
+        """
+        begin = begin or _unheard
+        format = format_named(options.format)
+        _check(run, folder, options, format, overwrite)
+        format.fits(shipped, run)
+        begin("opening the network and the samples")
+        shipment = _shipment(run, shipped, options, format, places or Places())
+        begin("the network's logits")
+        reference = _reference(shipment)
+        document: dict[str, Any] = {}
+
+        def fill(new: Path) -> None:
+            begin("exporting")
+            written = format.write(shipment, new)
+            begin("comparing in a fresh process")
+            document.update(_document(shipment, written, reference))
+            for file in [file for file in new.iterdir() if file not in written.files]:
+                file.unlink()
+            write_json(new / NAME, document)
+
+        with run.adding(folder):
+            write_folder(folder, fill)
+        return cls(folder, document)
+
+
+def _unheard(name: str) -> Progress:
+    return lambda done, total: None
+
+
+def _check(
+    run: Run, folder: Path, options: ExportOptions, format: ExportFormat, overwrite: bool
+) -> None:
+    """Refuse before any work what would fail after it."""
+    format.check(options)
+    if options.n_samples < 1:
+        raise InputError(f"--samples: expected 1 or more, found {options.n_samples}")
+    if options.batch_size is not None and options.batch_size < 1:
+        raise InputError(f"--batch-size: expected 1 or more, found {options.batch_size}")
+    check_output_folder(folder, "the export", run)
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    if not (folder / NAME).is_file():
+        raise InputError(f"{folder} holds something else: choose another folder (--out)")
+    held = read_json(folder / NAME, FORMAT)
+    if not overwrite:
+        raise InputError(
+            f"{folder} holds an export already ({held.get('what', {}).get('format')}): choose "
+            "another folder (--out), or --overwrite to replace it"
+        )
+    known = {NAME, *held.get("files", {})}
+    foreign = sorted(file.name for file in folder.iterdir() if file.name not in known)
+    if foreign:
+        raise InputError(
+            f"{folder} holds {foreign[0]}, which no export wrote: choose another folder (--out)"
+        )
+
+
+def _shipment(
+    run: Run, shipped: ShippedHead, options: ExportOptions, format: ExportFormat, places: Places
+) -> Shipment:
+    if not format.whole:
+        return Shipment(run, shipped, features_for_proof(run, options.n_samples), options)
+    network = open_network(run, shipped, places)
+    samples = samples_for_proof(run, options.n_samples, places)
+    if options.preprocessing:
+        _require_pixels(samples)
+    return Shipment(run, shipped, samples, options, network)
+
+
+def _require_pixels(samples: ProofSamples) -> None:
+    if samples.pixels is None:
+        raise InputError(
+            "--preprocessing is for images that penult scales and normalises, and these samples "
+            "come ready for the network: export without it"
+        )
+
+
+def _reference(shipment: Shipment) -> torch.Tensor:
+    if shipment.network is None:
+        with torch.no_grad():
+            return shipment.shipped.head(shipment.samples.features).float()
+    with shipment.reference() as network:
+        return logits_in_batches(network, shipment.inputs, shipment.options.batch_size or BATCH)
+
+
+def _document(shipment: Shipment, written: Written, reference: torch.Tensor) -> dict[str, Any]:
+    """What `export.json` says, once the export has been compared."""
+    fresh = run_fresh(written.trial, written.inputs)
+    samples, link = shipment.samples, shipment.shipped.head.link
+    proof = compared(reference, fresh.logits, samples.labels, link, written.tolerance)
+    run, options = shipment.run, shipment.options
+    stored = shipment.shipped.head(samples.features)
+    if shipment.shipped.tuned is None:
+        proof["difference_from_run"] = float((stored - fresh.logits).abs().max())
+    about = run.about.get("network", {})
+    return {
+        "format": FORMAT,
+        "run": {
+            "folder": str(run.folder),
+            "network": about.get("spec"),
+            "fingerprint": about.get("fingerprint"),
+        },
+        "what": {
+            "format": options.format,
+            "preprocessing_inside": options.preprocessing,
+            "batch_size": options.batch_size,
+            **written.document,
+        },
+        "head": shipment.shipped.document(),
+        "class_names": shipment.class_names,
+        "files": {file.name: _described(file) for file in written.files},
+        "proof": {"part": samples.part, **proof, "versions": fresh.versions},
+        "seconds": {str(size): summary(times) for size, times in fresh.seconds.items()},
+        "notes": written.notes,
+        "versions": {"penult": version("penult"), "torch": torch.__version__},
+    }
+
+
+def _described(file: Path) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    with file.open("rb") as opened:
+        while part := opened.read(1 << 20):
+            digest.update(part)
+    return {"bytes": file.stat().st_size, "sha256": digest.hexdigest()}

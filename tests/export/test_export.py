@@ -1,0 +1,366 @@
+"""Exports: equal to the network where penult is not installed, or refused without a trace."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import site
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from command import penult
+from penult import Run
+from penult.export.proof import MismatchError, compared
+from penult.export.samples import features_for_proof
+from penult.extras import import_extra
+from small_run import NET, images_for
+
+for package in ("onnx", "onnxscript", "onnxruntime"):
+    pytest.importorskip(package)
+
+FORMATS = ("onnx", "torch", "safetensors", "head")
+
+
+@pytest.fixture(scope="module")
+def exports(digits: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's network with five features a class, in every format."""
+    folder = tmp_path_factory.mktemp("exports")
+    for name in FORMATS:
+        form = ["--form", "rows"] if name in ("onnx", "torch") else []
+        arguments = ("-k", "5", "--format", name, "--timed", "1", *form)
+        assert penult("export", str(digits.folder), *arguments, "--out", str(folder / name)) == 0
+    return folder
+
+
+def of(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "export.json").read_text(encoding="utf-8"))
+    return found
+
+
+def naive(run: Run, n: int) -> np.ndarray:
+    """Logits of the run's head by the definition, class by class and feature by feature."""
+    head = load_file(next((run.folder / "heads").glob("curvature-k005.safetensors")))
+    z = features_for_proof(run, n).features.numpy().astype(np.float64)
+    found = np.tile(head["bias"].astype(np.float64), (len(z), 1))
+    for c in range(len(head["bias"])):
+        for at in range(head["indptr"][c], head["indptr"][c + 1]):
+            found[:, c] += head["values"][at] * z[:, head["indices"][at]]
+    return found
+
+
+def test_an_environment_without_penult_gives_the_logits_of_the_definition(
+    exports: Path, digits: Run, tmp_path: Path
+) -> None:
+    from penult.export.samples import samples_for_proof
+    from penult.runs.reopen import Places
+
+    samples = samples_for_proof(digits, 300, Places())
+    assert isinstance(samples.inputs, torch.Tensor)
+    np.save(exports / "images.npy", samples.inputs.numpy())
+    np.save(exports / "features.npy", samples.features.numpy())
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    for place in site.getsitepackages():
+        for one in Path(place).iterdir():
+            if "penult" not in one.name and not (packages / one.name).exists():
+                (packages / one.name).symlink_to(one)
+    script = Path(__file__).with_name("without_penult.py")
+    environment = {**os.environ, "PYTHONPATH": str(packages)}
+    subprocess.run(
+        [sys.executable, "-S", "-P", str(script), str(exports)], check=True, env=environment
+    )
+    expected = naive(digits, 300)
+    for name in ("onnx", "torch", "head", "head_torch"):
+        found = np.load(exports / f"{name}.npy")
+        assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max(), name
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_an_export_says_what_it_is_and_how_it_was_proven(exports: Path, name: str) -> None:
+    document = of(exports / name)
+    proof = document["proof"]
+    assert proof["n_samples"] >= 256
+    assert proof["agreement"] == 1
+    assert proof["greatest_difference"] <= 1e-4 * proof["largest_logit"]
+    assert document["head"]["n_weights"] <= 50
+    files = {path.name for path in (exports / name).iterdir()} - {"export.json"}
+    assert files == set(document["files"])
+    for file, about in document["files"].items():
+        content = (exports / name / file).read_bytes()
+        assert about == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def test_weights_fit_the_original_architecture_and_only_the_head_is_another(
+    exports: Path, digits: Run
+) -> None:
+    from penult.demo import DigitsCNN
+
+    network = DigitsCNN()
+    weights = load_file(exports / "safetensors" / "network.safetensors")
+    network.load_state_dict({k: torch.from_numpy(v) for k, v in weights.items()})
+    before = load_file(digits.folder / "network.safetensors")
+    changed = {name for name in before if not np.array_equal(before[name], weights[name])}
+    assert changed == {"head.weight", "head.bias"}
+    assert (weights["head.weight"] != 0).sum(1).max() <= 5
+
+
+def test_onnx_takes_any_batch_and_names_its_classes(exports: Path) -> None:
+    onnx = import_extra("onnx", "export")
+    ort = import_extra("onnxruntime", "export")
+    path = exports / "onnx" / "network.onnx"
+    model = onnx.load(path)
+    notes = {entry.key: entry.value for entry in model.metadata_props}
+    assert json.loads(notes["class_names"]) == [str(digit) for digit in range(10)]
+    assert json.loads(notes["preprocessing"])["mean"] == [0.5]
+    assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
+    assert str(Path(__file__).resolve().parents[2]) not in str(model)  # no paths of this machine
+    session = ort.InferenceSession(path)
+    for n in (1, 3, 40):
+        x = np.zeros((n, 1, 8, 8), dtype=np.float32)
+        assert session.run(["logits"], {"images": x})[0].shape == (n, 10)
+
+
+def test_a_program_of_torch_holds_no_pickled_sample(exports: Path) -> None:
+    import zipfile
+
+    with zipfile.ZipFile(exports / "torch" / "network.pt2") as file:
+        samples = [one.file_size for one in file.infolist() if "sample_inputs" in one.filename]
+        assert not any(samples)
+        assert not [one for one in file.namelist() if one.endswith(".pkl")]
+
+
+def test_caps_and_preprocessing_are_inside(
+    digits: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edited, out = tmp_path / "edited", tmp_path / "out"
+    assert penult("edit", str(digits.folder), "--cap", "3:5=0.1", "--out", str(edited)) == 0
+    arguments = ("--recipe", str(edited / "recipe.json"), "--format", "onnx", "--form", "dense")
+    more = ("--preprocessing", "--timed", "1", "--out", str(out))
+    assert penult("export", str(digits.folder), *arguments, *more) == 0
+    head = load_file(edited / "head.safetensors")
+    z = features_for_proof(digits, 50).features.numpy()
+    excess = np.maximum(0, z @ head["directions"].T - head["bounds"])
+    expected = z @ head["weight"].T + head["bias"] - excess @ head["scales"].T
+    assert excess.max() > 0
+    from penult.export.samples import samples_for_proof
+    from penult.runs.reopen import Places
+
+    pixels = samples_for_proof(digits, 50, Places()).pixels
+    assert pixels is not None
+    session = import_extra("onnxruntime", "export").InferenceSession(out / "network.onnx")
+    found = session.run(["logits"], {"pixels": pixels.numpy()})[0]
+    assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
+    capsys.readouterr()
+    other = ("--head", str(edited / "head.safetensors"), "--format", "safetensors")
+    assert penult("export", str(digits.folder), *other, "--out", str(tmp_path / "no")) == 2
+    assert "a head with caps is no linear layer" in capsys.readouterr().err
+
+
+def test_a_mismatch_is_an_error_and_leaves_nothing_behind(
+    digits: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from penult.export import torch_format
+    from penult.export.head_forms import HeadLayer, head_layer
+
+    def wrong(*arguments: Any, **options: Any) -> HeadLayer:
+        made = head_layer(*arguments, **options)
+        made.form.bias.data[3] += 0.01  # type: ignore[operator, index]
+        return made
+
+    monkeypatch.setattr(torch_format, "head_layer", wrong)
+    arguments = ("-k", "5", "--format", "torch", "--form", "dense", "--out", str(tmp_path / "out"))
+    assert penult("export", str(digits.folder), *arguments) == 2
+    said = capsys.readouterr().err
+    assert "the export's logits differ from the network's by up to 0.01" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_differences_are_measured_against_the_largest_logit() -> None:
+    reference = torch.tensor([[100.0, 0.0], [0.0, 1.0], [0.0, 2.0]])
+    labels = torch.tensor([0, 1, 0])
+    near = reference + torch.tensor([[0.009, 0.0], [0.0, 0.0], [0.0, 0.0]])
+    document = compared(reference, near, labels, "softmax", 1e-4)
+    assert document["greatest_difference"] == pytest.approx(0.009, rel=1e-2)
+    assert document["accuracy"]["export"] == pytest.approx(2 / 3)
+    with pytest.raises(MismatchError, match=r"differ from the network's by up to 0\.02"):
+        compared(reference, reference + 0.02, labels, "softmax", 1e-4)
+    with pytest.raises(MismatchError, match=r"by up to nan"):
+        compared(reference, reference * torch.nan, labels, "softmax", 1e-4)
+    with pytest.raises(MismatchError, match=r"gives \(3, 1\) logits, expected \(3, 2\)"):
+        compared(reference, reference[:, :1], labels, "softmax", 1e-4)
+
+
+Refused = tuple[tuple[str, ...], str]
+REFUSED: dict[str, Refused] = {
+    "no head": (("--format", "head"), "which head? Expected -k NUMBER, --recipe FILE or --head"),
+    "two heads": (
+        ("--format", "head", "--head", "x.safetensors", "-k", "5"),
+        "--head and -k both name a head",
+    ),
+    "no such size": (("--format", "head", "-k", "7"), "the run holds no head of k = 7"),
+    "no such format": (("--format", "tflite", "-k", "5"), "--format: expected one of onnx"),
+    "a select alone": (
+        ("--format", "head", "--recipe", "x", "--select", "mass"),
+        "--select needs -k",
+    ),
+    "an opset of the future": (
+        ("--format", "onnx", "-k", "5", "--opset", "99"),
+        "--opset 99: the exporter and the installed onnxruntime",
+    ),
+    "an opset of the past": (("--format", "onnx", "-k", "5", "--opset", "9"), "know opsets 18 to"),
+    "a form in vain": (
+        ("--format", "safetensors", "-k", "5", "--form", "rows"),
+        "--form changes the network's structure",
+    ),
+    "no such form": (("--format", "torch", "-k", "5", "--form", "x"), "--form: expected one of"),
+    "no samples": (("--format", "head", "-k", "5", "--samples", "0"), "--samples: expected 1"),
+    "no times": (("--format", "head", "-k", "5", "--timed", "1,x"), "--timed: expected numbers"),
+    "no tuned head": (("--format", "head", "-k", "5", "--tuned", "head"), "tune.json"),
+    "no such tuning": (
+        ("--format", "head", "-k", "5", "--tuned", "x"),
+        "--tuned: expected one of network, head",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_exported_is_refused_in_one_line(
+    case: str, digits: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments, expected = REFUSED[case]
+    out = tmp_path / "out"
+    assert penult("export", str(digits.folder), *arguments, "--out", str(out)) == 2
+    said = capsys.readouterr().err
+    assert expected in said
+    assert len(said.strip().splitlines()) == 1
+    assert not out.exists()
+
+
+def test_other_things_in_the_folder_stay(
+    exports: Path, digits: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(out: Path, *more: str) -> str:
+        arguments = ("-k", "5", "--format", "head", "--out", str(out), *more)
+        assert penult("export", str(digits.folder), *arguments) == 2
+        return capsys.readouterr().err
+
+    (tmp_path / "thesis.tex").write_text("mine")
+    assert "holds something else: choose another folder" in refused(tmp_path)
+    assert "holds an export already (head)" in refused(exports / "head")
+    (exports / "head" / "notes.txt").write_text("mine")
+    assert "holds notes.txt, which no export wrote" in refused(exports / "head", "--overwrite")
+    (exports / "head" / "notes.txt").unlink()
+    assert "is a run: choose another folder" in refused(digits.folder)
+    assert "where the run keeps its own" in refused(digits.folder / "heads" / "x")
+    again = ("-k", "5", "--format", "head", "--out", str(exports / "head"), "--overwrite")
+    assert penult("export", str(digits.folder), *again) == 0
+
+
+def test_heads_that_do_not_fit_are_refused(
+    digits: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from penult import SparseHead, Subspaces
+
+    def refused(head: SparseHead, names: list[str] | None = None) -> str:
+        file = tmp_path / "one.safetensors"
+        head.save(file, names)
+        arguments = ("--head", str(file), "--format", "head", "--out", str(tmp_path / "out"))
+        assert penult("export", str(digits.folder), *arguments) == 2
+        return capsys.readouterr().err
+
+    own = digits.head("curvature", 5)
+    nan = SparseHead(own.subspaces, own.values.detach() * torch.nan, own.bias)
+    assert "holds NaN or infinite values" in refused(nan)
+    other = Subspaces.of([[0]] * 3, 8)
+    small = SparseHead(other, torch.ones(3), torch.zeros(3))
+    assert "is for n_classes = 3, n_features = 8; the run's head" in refused(small)
+    assert "names other classes than the run" in refused(own, list("abcdefghij"))
+    file = tmp_path / "features.safetensors"
+    file.write_bytes((digits.folder / "influence.safetensors").read_bytes())
+    arguments = ("--head", str(file), "--format", "head", "--out", str(tmp_path / "out"))
+    assert penult("export", str(digits.folder), *arguments) == 2
+    assert "expected a head file (penult-head/1" in capsys.readouterr().err
+
+
+def test_a_missing_extra_is_said_before_any_work(
+    digits: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Absent:
+        def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+            if name == "onnxruntime":
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    monkeypatch.setattr(sys, "meta_path", [Absent(), *sys.meta_path])
+    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
+    arguments = ("-k", "5", "--format", "onnx", "--out", str(tmp_path / "out"))
+    assert penult("export", str(digits.folder), *arguments) == 2
+    assert "pip install 'penult[export]'" in capsys.readouterr().err
+
+
+CHOOSES = NET.replace("return self.head(", "if x.sum() > 1e9: return x\n        return self.head(")
+
+
+@pytest.mark.parametrize(
+    ("net", "expected"),
+    [
+        (CHOOSES, "the network cannot be traced"),
+        (NET.replace("class Net", "class Other"), "net.py"),
+    ],
+)
+def test_networks_that_cannot_be_exported_are_refused_in_one_line(
+    net: str,
+    expected: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    images_for(CHOOSES if "Other" not in net else NET, tmp_path, monkeypatch)
+    if "Other" in net:
+        (tmp_path / "net.py").write_text(net)
+    capsys.readouterr()
+    arguments = ("-k", "2", "--format", "torch", "--form", "dense", "--out", "out")
+    assert penult("export", "run", *arguments) == 2
+    said = capsys.readouterr().err
+    assert expected in said.strip().splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_that_are_gone_are_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images_for(NET, tmp_path, monkeypatch)
+    (tmp_path / "data").rename(tmp_path / "moved")
+    capsys.readouterr()
+    arguments = ("-k", "2", "--format", "torch", "--form", "dense", "--timed", "1", "--out", "out")
+    assert penult("export", "run", *arguments) == 2
+    assert "the images of run cannot be opened" in capsys.readouterr().err
+    assert penult("export", "run", *arguments, "--data", "moved") == 0
+    assert of(tmp_path / "out")["proof"]["n_samples"] == 30
+
+
+def test_a_run_of_features_ships_its_head_alone(
+    digits: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = str(tmp_path / "run")
+    assert penult("analyze", str(digits.train_folder), "--out", run, "--no-fit") == 0
+    capsys.readouterr()
+    arguments = ("-k", "5", "--timed", "1", "--out", str(tmp_path / "out"))
+    assert penult("export", run, *arguments, "--format", "torch") == 2
+    assert "was made from features, so there is no network to export" in capsys.readouterr().err
+    assert penult("export", run, *arguments, "--format", "head") == 0
+    page = (tmp_path / "out" / "head.md").read_text(encoding="utf-8")
+    assert "come from a features file" in page
