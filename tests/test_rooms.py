@@ -11,7 +11,7 @@ import pytest
 # Lower rooms first: a room imports from itself and from those before it.
 ROOMS = (
     *("errors", "text", "intervals", "storage", "plotting", "extras", "progress", "user_code"),
-    *("data", "network", "features", "heads", "runs", "measure", "explain", "edit"),
+    *("data", "network", "features", "heads", "runs", "cluster", "measure", "explain", "edit"),
     *("report", "export"),
     *("demo", "cli", "command", "__main__", "__init__"),
 )

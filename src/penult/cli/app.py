@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +17,7 @@ from rich.console import Group
 from rich.text import Text
 
 from penult.cli import options as given
+from penult.cli.cluster import filler, with_address
 from penult.cli.console import INTERRUPTED, errors, progress_bars, tell, warn
 from penult.cli.edit import edit, verdict
 from penult.cli.export import export
@@ -32,6 +34,7 @@ from penult.cli.shortcuts import shortcuts
 from penult.cli.spread import spread
 from penult.cli.subject import open_subject
 from penult.cli.values import DTYPES, device_of, seconds_of, top_of, workers_of
+from penult.cluster.session import Place, check_place
 from penult.data.augmentation import augmentations_of
 from penult.demo import demo as run_demo
 from penult.errors import InputError, NotWrittenError
@@ -117,6 +120,7 @@ def analyze(
     no_fit: given.NoFit = False,
     time_limit: given.TimeLimit = None,
     seed: given.Seed = 0,
+    cluster: given.Cluster = None,
     overwrite: given.Overwrite = False,
     as_json: given.AsJson = False,
     network: NetworkOptions,
@@ -140,6 +144,8 @@ def analyze(
         network.refuse(reason)
         images.refuse(reason)
         passing.refuse(reason, but=["device"])
+        if cluster is not None:
+            raise InputError(f"--cluster {reason}, which need no pass")
         if grouped.group_columns is not None:
             raise InputError(f"--group-columns {reason}: give --groups FILE")
         held_out_features = Features.open(eval_) if eval_ is not None else None
@@ -153,11 +159,19 @@ def analyze(
             take_groups(run, tables)
         _print_run(run, as_json)
         return
-    subject = open_subject(model, data, eval_, network, images, passing, also)
+    opens = partial(open_subject, model, data, eval_, network, images, passing, also)
+    place = None if cluster is None else Place(cluster, device=passing.device)
+    if place is not None:
+        check_place(place)
+    subject = opens()
     tables += grouped.of_data(subject.images, subject.held_out)
     if tables:
         require_softmax(subject.head.link, "--groups")
-    with _kept_when_interrupted(out, as_json), progress_bars("opening the run") as heard:
+    with (
+        _kept_when_interrupted(out, as_json),
+        progress_bars("opening the run") as heard,
+        filler(place, opens, subject, heard) as fill,
+    ):
         run = analyze_network(
             subject.network,
             subject.head,
@@ -172,6 +186,7 @@ def analyze(
             options=options,
             progress=heard,
             say=tell,
+            fill=fill,
         )
     if tables:
         take_groups(run, tables)
@@ -268,7 +283,7 @@ def main() -> None:
     warnings.showwarning = _show_warning
     allow_any_character()
     try:
-        status = app(standalone_mode=False)
+        status = app(with_address(sys.argv[1:]), standalone_mode=False)
         if status == INTERRUPTED:
             raise KeyboardInterrupt
         sys.exit(status)

@@ -80,6 +80,14 @@ Seed = Annotated[
 Overwrite = Annotated[
     bool, option("Replace the run in --out if it is of something else.", "--overwrite")
 ]
+Cluster = Annotated[
+    str | None,
+    option(
+        "Let several processes pass the images through the network, by Ray: alone on this machine, "
+        "with an ADDRESS (HOST:PORT, or auto) on the cluster that runs there.",
+        "--cluster",
+    ),
+]
 NoFit = Annotated[
     bool, option("Leave out the sparse heads whose weights are fitted anew.", "--no-fit")
 ]

@@ -52,6 +52,11 @@ class Subject:
     network_about: dict[str, Any]
     how: Pass
 
+    def part(self, name: str) -> tuple[Any, Pass]:
+        """The images of "train", "eval" or "also", or None, and how they are read."""
+        images = {"train": self.images, "eval": self.held_out, "also": self.also}[name]
+        return images, replace(self.how, labels="predicted") if name == "also" else self.how
+
 
 def open_subject(
     model: str,

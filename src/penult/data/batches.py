@@ -182,6 +182,7 @@ def batches(
     batch_size: int,
     workers: int = 0,
     start_batch: int = 0,
+    stop_batch: int | None = None,
     strict: bool = False,
     pin_memory: bool = False,
 ) -> Batches:
@@ -198,6 +199,7 @@ def batches(
         batch_size: samples per batch, at least 1; the last batch may be smaller.
         workers: processes that decode; 0 decodes in this one.
         start_batch: number of the first batch, counted from 0.
+        stop_batch: number of the first batch that is not read; all are where None.
         strict: raise at the first faulty image rather than leave it out.
         pin_memory: hand out batches in page-locked memory (for CUDA).
 
@@ -208,13 +210,14 @@ def batches(
         raise InputError(f"batch_size must be at least 1, found {batch_size}")
     reader = _Reader(data, transform, batch_size)
     n_batches = -(-len(data) // batch_size)
+    stop = n_batches if stop_batch is None else min(stop_batch, n_batches)
     with warnings.catch_warnings():
         # How many workers there are is the user's choice, and torch counts cores on each call.
         warnings.filterwarnings("ignore", message="This DataLoader will create")
         loader: DataLoader[Batch] = DataLoader(
             reader,
             batch_size=None,
-            sampler=range(start_batch, n_batches),
+            sampler=range(start_batch, stop),
             num_workers=workers,
             collate_fn=as_it_is if roomy(reader.n_bytes, workers) else through_pipe,
             pin_memory=pin_memory,

@@ -93,8 +93,8 @@ class BatchSource(Protocol):
     def multi_label(self) -> bool:
         """Whether a sample may have several labels."""
 
-    def batches(self, start: int) -> Iterator[Batch]:
-        """The batches from number `start` on."""
+    def batches(self, start: int, stop: int | None = None) -> Iterator[Batch]:
+        """The batches from number `start` on, up to the one before `stop`."""
 
     def inputs(self, batch: Batch, device: torch.device) -> Inputs:
         """A batch's samples as the network takes them, on `device`."""
@@ -128,7 +128,7 @@ class ImageSource:
         """Whether a sample may have several labels."""
         return self.data.multi_label
 
-    def batches(self, start: int) -> Iterator[Batch]:
+    def batches(self, start: int, stop: int | None = None) -> Iterator[Batch]:
         """Decoded batches."""
         how = self.how
         return iter(
@@ -138,6 +138,7 @@ class ImageSource:
                 batch_size=how.batch_size,
                 workers=how.workers,
                 start_batch=start,
+                stop_batch=stop,
                 strict=how.strict,
             )
         )
@@ -175,10 +176,10 @@ class LoaderSource:
             digest.update(labels.numpy().tobytes())
         return digest.hexdigest()
 
-    def batches(self, start: int) -> Iterator[Batch]:
+    def batches(self, start: int, stop: int | None = None) -> Iterator[Batch]:
         """The loader's batches."""
         position = 0
-        for number, item in enumerate(self.loader):
+        for number, item in enumerate(islice(self.loader, stop)):
             images, labels = self._pair(item)
             ids = [str(i) for i in range(position, position + len(images))]
             position += len(images)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -21,7 +21,7 @@ from penult.data.tokens import Preparation
 from penult.data.transform import Transform
 from penult.errors import InputError
 from penult.features.features import Features
-from penult.features.shard_folder import Faults, ShardFolder, ShardsFrom
+from penult.features.shard_folder import Faults, ShardFolder, Shards, ShardsFrom
 from penult.features.shards import Block, require_finite
 from penult.network.batch_dependence import batch_dependence
 from penult.network.calling import autocast, call_model, device_of, evaluating, kind_of
@@ -187,12 +187,18 @@ def network_shards(
     The features are those that the head reads, or those of another `tap`.
     """
     watched = tap or FeatureTap(model, head)
-    return lambda n_shards: _forward(model, source, head, watched, how, n_shards, progress)
+
+    def shards(first: int, stop: int | None = None) -> Shards:
+        return _forward(model, source, head, watched, how, (first, stop), progress)
+
+    return shards
 
 
 def features_shards(features: Features) -> ShardsFrom:
     """Blocks of features at hand, one for each shard from a given one on."""
-    return lambda n_shards: ((b, Faults()) for b in islice(features.blocks(), n_shards, None))
+    return lambda first, stop=None: (
+        (block, Faults()) for block in islice(features.blocks(), first, stop)
+    )
 
 
 def _forward(
@@ -201,16 +207,17 @@ def _forward(
     head: Head,
     tap: Tap,
     how: Pass,
-    n_shards: int,
+    shards: tuple[int, int | None],
     progress: Progress | None,
-) -> Generator[tuple[Block, Faults], None, None]:
+) -> Shards:
     device = device_of(model)
-    start = n_shards * how.batches_per_shard
+    start = shards[0] * how.batches_per_shard
+    stop = None if shards[1] is None else shards[1] * how.batches_per_shard
     done = min(start * how.batch_size, source.n_samples)
     blocks: list[Block] = []
     faults = Faults()
     with evaluating(model), tap:
-        for number, batch in enumerate(source.batches(start), start + 1):
+        for number, batch in enumerate(source.batches(start, stop), start + 1):
             if batch.ids:
                 # Not around the whole loop: these modes would leak to the consumer at each yield.
                 with torch.no_grad(), autocast(device, how.dtype):

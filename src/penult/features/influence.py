@@ -173,6 +173,13 @@ class Evidence:
         self.moments.update(features, labels)
         self.top_counts.update(features, labels)
 
+    def __add__(self, other: Evidence) -> Evidence:
+        """Evidence of both sets of samples together, of the same network and options."""
+        if (self.seed, self.top) != (other.seed, other.top):
+            raise InputError("evidence of different seeds or tops cannot be merged")
+        sums = self.moments + other.moments, self.top_counts + other.top_counts
+        return Evidence(self.weight, *sums, self.seed, self.top)
+
     def to(self, device: torch.device | str) -> Evidence:
         """The same evidence on another device."""
         return replace(

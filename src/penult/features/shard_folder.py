@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -36,7 +36,14 @@ FAULTS_NAMED = 100
 COARSE = 0.02  # of the logits, whose own size is how they differ between samples
 
 OnBlock = Callable[[Block], None]
-ShardsFrom = Callable[[int], Generator[tuple[Block, "Faults"], None, None]]
+Shards = Generator[tuple[Block, "Faults"], None, None]
+
+
+class ShardsFrom(Protocol):
+    """What gives the blocks of shards, one for each."""
+
+    def __call__(self, first: int, stop: int | None = None, /) -> Shards:
+        """The shards from number `first` on, up to the one before `stop`."""
 
 
 @dataclass
@@ -129,13 +136,17 @@ class ShardFolder:
 
     def write(self, block: Block, faults: Faults) -> None:
         """Write the next shard; leaves the block as a reader finds it (rounded to the store)."""
-        block.features = self._stored(block)
-        notes = json.dumps(faults.to_json(), ensure_ascii=False)
-        write_shard(self._path(len(self._sizes)), block, {"faults": notes})
+        self.write_at(len(self._sizes), block, faults)
         self._add(len(block.labels), faults)
+
+    def write_at(self, shard: int, block: Block, faults: Faults) -> None:
+        """Write one shard, whichever others are there; likewise."""
+        block.features = self._stored(block, first=shard == 0)
+        notes = json.dumps(faults.to_json(), ensure_ascii=False)
+        write_shard(self.path(shard), block, {"faults": notes})
         block.features = block.features.float()
 
-    def _stored(self, block: Block) -> Tensor:
+    def _stored(self, block: Block, first: bool) -> Tensor:
         """The features in the store's precision, if this keeps what the head reads of them."""
         stored = block.features.to(self._store)
         if self._store == torch.float32 or not len(stored):
@@ -150,11 +161,11 @@ class ShardFolder:
                 f"{float(block.features[i, j]):.6g}, and float16 holds numbers up to {most:,.0f}: "
                 f"{remedy}"
             )
-        if self._head is not None and not self._sizes and _is_coarse(self._head, block, stored):
+        if self._head is not None and first and _is_coarse(self._head, block, stored):
             warnings.warn(
                 "float16 rounds these features too coarsely for the network's own logits, which "
                 f"it changes by more than {100 * COARSE:.0f} %: {remedy}",
-                stacklevel=4,
+                stacklevel=5,
             )
         return stored
 
@@ -183,7 +194,7 @@ class ShardFolder:
 
     def found(self) -> Iterator[Block]:
         """The shards that are there."""
-        while (path := self._path(len(self._sizes))).exists():
+        while (path := self.path(len(self._sizes))).exists():
             block = next(read_shard(path, rows=None))
             self._add(len(block.labels), self.faults_of(len(self._sizes)))
             yield block
@@ -191,17 +202,17 @@ class ShardFolder:
     @property
     def n_shards(self) -> int:
         """How many shards are there."""
-        return next(i for i in count() if not self._path(i).exists())
+        return next(i for i in count() if not self.path(i).exists())
 
     def faults_of(self, shard: int) -> Faults:
         """What was left out of a shard."""
-        notes = read_notes(self._path(shard))["faults"]
+        notes = read_notes(self.path(shard))["faults"]
         return Faults.from_json(json.loads(notes))
 
     def keep(self, n_shards: int) -> None:
         """Go on after the first shards; later ones will be written again."""
         for shard in range(n_shards):
-            self._add(shard_shape(self._path(shard))[0], self.faults_of(shard))
+            self._add(shard_shape(self.path(shard))[0], self.faults_of(shard))
         # A folder that was complete says so no more before its first shard is replaced.
         if read_json(self.folder / "index.json")["complete"]:
             self._write_index(complete=False)
@@ -210,8 +221,9 @@ class ShardFolder:
         self._sizes.append(size)
         self.faults.add(faults)
 
-    def _path(self, shard: int) -> Path:
-        return self.folder / f"shard-{shard:05d}.safetensors"
+    def path(self, shard: int) -> Path:
+        """Where a shard lies."""
+        return shard_path(self.folder, shard)
 
     def _write_index(self, complete: bool) -> None:
         write_index(
@@ -224,13 +236,18 @@ class ShardFolder:
                 "class_names": self._names,
                 **({"link": self._link} if self._link != SOFTMAX else {}),
                 "shards": [
-                    {"file": self._path(i).name, "n_samples": size}
+                    {"file": self.path(i).name, "n_samples": size}
                     for i, size in enumerate(self._sizes)
                 ],
                 "faults": self.faults.to_json(),
                 "identity": self._identity,
             },
         )
+
+
+def shard_path(folder: Path, shard: int) -> Path:
+    """Where a shard of a folder lies."""
+    return folder / f"shard-{shard:05d}.safetensors"
 
 
 def _is_coarse(head: Head, block: Block, stored: Tensor) -> bool:

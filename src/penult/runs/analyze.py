@@ -20,19 +20,20 @@ from penult.data.transform import Transform
 from penult.errors import InputError
 from penult.features.collect import doubts, features_shards, network_shards
 from penult.features.features import Features
-from penult.features.influence import SCORES, Evidence, Top, check_top, sizes_within
-from penult.features.shard_folder import Faults, ShardFolder, require_space
-from penult.features.shards import Block
+from penult.features.influence import SCORES, Top, check_top, sizes_within
+from penult.features.shard_folder import require_space
 from penult.heads.judge import Judge
 from penult.network.head import Head
 from penult.progress import Progress
-from penult.runs.calls import Calls, calls_of, few_samples
+from penult.runs.calls import Calls, few_samples
 from penult.runs.decisions import Decisions
+from penult.runs.filling import Fill, Filled, fill_here, fill_parts
 from penult.runs.fitted import Clock, complete_path
 from penult.runs.parts import Part, Parts
 from penult.runs.recheck import recheck
 from penult.runs.restricted import Restricted, judge_of
 from penult.runs.run import SUMMARY_FORMAT, Run, claim
+from penult.runs.sums import Summing
 from penult.runs.trust import remember
 from penult.runs.views import Views
 from penult.storage import write_tensors
@@ -86,6 +87,7 @@ def analyze_network(
     options: Options | None = None,
     progress: Callable[[str], Progress] | None = None,
     say: Callable[[str], None] | None = None,
+    fill: Fill = fill_here,
 ) -> Run:
     """Analyse a network on images; goes on where an interrupted analysis stopped.
 
@@ -104,6 +106,8 @@ def analyze_network(
         options: seed, frequency's top and so on.
         progress: called with the name of a phase; gives the function that hears of its progress.
         say: hears what each further size of the path will take, before it is fitted.
+        fill: what passes the images through the network: this process, or those of a cluster, see
+            `penult.cluster`.
 
     Raises:
         InputError: see `collect` and `claim`.
@@ -112,10 +116,10 @@ def analyze_network(
     clock = Clock(options.time_limit)
 
     def part(images: ImageData, name: str, how: Pass) -> Part:
-        def begun(n_shards: int) -> Any:
+        def begun(first: int, stop: int | None = None) -> Any:
             heard = progress(name) if progress else None
             images_of = ImageSource(images, transform, how)
-            return network_shards(model, images_of, head, how, heard)(n_shards)
+            return network_shards(model, images_of, head, how, heard)(first, stop)
 
         about = images.describe()
         if ":" in str(about.get("source", "")):
@@ -164,7 +168,9 @@ def analyze_network(
                 recheck(run, name, model, head, ImageSource(images, transform, how), progress)
 
     parts = replace(parts, still=still, look=look)
-    run = _analyze(out, head, class_names, parts, identity, about, how.store, options, progress)
+    run = _analyze(
+        out, head, class_names, parts, identity, about, how.store, options, progress, fill
+    )
     for name, found in run.summary()["faults"].items():
         if how.strict and found["n_faults"]:
             path, reason = found["named"][0]
@@ -210,11 +216,11 @@ def analyze_features(
     def part(found: Features, name: str) -> Part:
         about = {"kind": "features", "n_samples": found.n_samples}
 
-        def begun(n_shards: int) -> Any:
+        def begun(first: int, stop: int | None = None) -> Any:
             heard = progress(name) if progress else lambda done, total: None
             heard(0, found.n_samples)
             done = 0
-            for block, faults in features_shards(found)(n_shards):
+            for block, faults in features_shards(found)(first, stop):
                 yield block, faults
                 done += len(block.labels)
                 heard(done, found.n_samples)
@@ -243,6 +249,7 @@ def _analyze(
     store: torch.dtype,
     options: Options,
     progress: Callable[[str], Progress] | None,
+    fill: Fill = fill_here,
 ) -> Run:
     if not 0 <= options.seed < 2**63:
         raise InputError(f"the seed must lie in [0, 2**63), found {options.seed}")
@@ -278,73 +285,14 @@ def _analyze(
             return run
         require_space(run.folder, parts.n_samples(), [head.n_features], store)
         doubtful = parts.look()
-        found = _fill(run, head, class_names, parts, whole, store, options)
+        summing = Summing(head, options.seed, options.top, options.device)
+        found = fill_parts(run, head, class_names, parts, whole, store, summing, fill)
         evidence = found.evidence
         said = _warnings(found.calls, class_names, evidence.moments.counts)
         evidence.moments.save(run.moments_file)
         judge = judge_of(run.train(), run.held_out())
         _finish(run, head, class_names, found, judge, said, progress, doubtful)
     return run
-
-
-@dataclass(frozen=True, eq=False)
-class Filled:
-    """What the pass over the data found.
-
-    Attributes:
-        evidence: sums over the analysed data.
-        calls: the network's classes, of "train" and "eval".
-        faults: what was left out of each part.
-        views: see `Views.fill`; None without views.
-        n_also: further samples that heads are fitted to.
-    """
-
-    evidence: Evidence
-    calls: dict[str, Calls | Decisions]
-    faults: dict[str, Faults]
-    views: dict[str, Any] | None
-    n_also: int = 0
-
-
-def _fill(
-    run: Run,
-    head: Head,
-    class_names: Sequence[str],
-    parts: Parts,
-    identity: Mapping[str, Any],
-    store: torch.dtype,
-    options: Options,
-) -> Filled:
-    """Write the shards; gives the sums over the analysed data, and the network's classes."""
-    evidence = Evidence.zeros(
-        head.weight.to(options.device),
-        sizes_within(head.n_features),
-        seed=options.seed,
-        top=options.top,
-        device=options.device,
-    )
-    calls = {"train": calls_of(head)}
-    faults = {}
-
-    def add(block: Block) -> None:
-        evidence.update(block.features, block.labels)
-        calls["train"].add(block)
-
-    def fill(part: Part, folder: Path, hear: Callable[[Block], None] | None = None) -> Faults:
-        shards = ShardFolder(folder, head, class_names, store, identity)
-        shards.fill(part.source, hear)
-        return shards.faults
-
-    faults["train"] = fill(parts.train, run.train_folder, add)
-    if parts.evaluation is not None:
-        calls["eval"] = calls_of(head)
-        faults["eval"] = fill(parts.evaluation, run.eval_folder, calls["eval"].add)
-    n_also = 0
-    if parts.also is not None:
-        faults["also"] = fill(parts.also, run.also_folder)
-        n_also = Features.open(run.also_folder).n_samples
-    views = None if parts.views is None else parts.views.fill(run, class_names, identity)
-    return Filled(evidence.to("cpu"), calls, faults, views, n_also)
 
 
 def _finish(

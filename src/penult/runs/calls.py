@@ -34,6 +34,13 @@ class Calls:
         self._labels.append(block.labels)
         self._predicted.append(block.dense_classes(self.head))
 
+    def __add__(self, other: Calls) -> Calls:
+        """Those of the other's samples after these."""
+        both = Calls(self.head)
+        both._labels = self._labels + other._labels
+        both._predicted = self._predicted + other._predicted
+        return both
+
     @property
     def labels(self) -> Tensor:
         """(n_samples,) int64."""

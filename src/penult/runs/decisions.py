@@ -40,6 +40,16 @@ class Decisions:
         if self._n_logits <= MOST_LOGITS:
             self._logits.append(self.head(block.features).float())
 
+    def __add__(self, other: Decisions) -> Decisions:
+        """Those of the other's samples after these."""
+        both = Decisions(self.head)
+        both._labels = self._labels + other._labels
+        both._predicted = self._predicted + other._predicted
+        both._n_logits = self._n_logits + other._n_logits
+        if both._n_logits <= MOST_LOGITS:
+            both._logits = self._logits + other._logits
+        return both
+
     @property
     def accuracy(self) -> float:
         """Fraction of the decisions, one for each sample and class, that the network has right."""

@@ -1,0 +1,30 @@
+"""The option `--cluster`: what it may be followed by, and what it puts in place of one process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+from penult.cli.console import Begin, tell
+from penult.cli.subject import Subject
+from penult.cluster.passing import cluster_fill
+from penult.cluster.session import Place
+from penult.runs.filling import Fill, fill_here
+
+
+def filler(
+    place: Place | None, opens: Callable[[], Subject], subject: Subject, heard: Begin
+) -> AbstractContextManager[Fill]:
+    """What passes the images through the network: this process, or the workers of a cluster."""
+    if place is None:
+        return nullcontext(fill_here)
+    return cluster_fill(place, opens, subject, heard, tell)
+
+
+def with_address(arguments: list[str]) -> list[str]:
+    """Arguments in which `--cluster` has an address, which typer always wants."""
+    followed = zip(arguments, [*arguments[1:], "-"], strict=True)
+    return [
+        f"{one}=local" if one == "--cluster" and after.startswith("-") else one
+        for one, after in followed
+    ]

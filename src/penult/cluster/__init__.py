@@ -1,0 +1,1 @@
+"""The pass over the images on several processes or machines, by Ray."""

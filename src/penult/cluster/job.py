@@ -1,0 +1,254 @@
+"""Job: what a worker is told, and what it does: write shards, and add them up."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import torch
+
+from penult.cluster.packed import Packed, packed
+from penult.data.source import ImageSource, Pass
+from penult.data.tokens import Preparation
+from penult.errors import InputError
+from penult.features.collect import network_shards
+from penult.features.shard_folder import ShardFolder, shard_path
+from penult.features.shards import read_shard
+from penult.network.head import Head
+from penult.runs.sums import Summing
+
+T = TypeVar("T")
+
+PAUSE = 0.5  # seconds between two words of a worker on its progress
+
+
+class Opened(Protocol):
+    """A network with its images, as each worker opens them for itself."""
+
+    @property
+    def network(self) -> torch.nn.Module:
+        """On its device."""
+
+    @property
+    def head(self) -> Head:
+        """Its final linear map."""
+
+    @property
+    def transform(self) -> Preparation:
+        """Preprocessing."""
+
+    @property
+    def how(self) -> Pass:
+        """How the network is run."""
+
+    @property
+    def network_about(self) -> Mapping[str, Any]:
+        """With the "fingerprint" of the network."""
+
+    def part(self, name: str) -> tuple[Any, Pass]:
+        """The images of "train", "eval" or "also", and how they are read."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all tasks of one command have in common.
+
+    Attributes:
+        key: tells it from other jobs of the same worker process.
+        opens: opens the network and the images, where the worker is.
+        folder: the current one of the command, from which relative paths start.
+        network, head: fingerprints of what the command itself opened.
+        files: sizes and times of the files that hold the images.
+        store: dtype in which features are stored.
+    """
+
+    key: str
+    opens: Callable[[], Opened]
+    folder: Path
+    network: str
+    head: str
+    files: Mapping[str, tuple[int, int]]
+    store: torch.dtype
+
+
+@dataclass(frozen=True)
+class PartJob:
+    """One part of a job's data.
+
+    Attributes:
+        name: "train", "eval" or "also".
+        folder: of its shards.
+        fingerprint: of its data.
+        n_samples: in all.
+        summing: how its samples are added up.
+    """
+
+    name: str
+    folder: Path
+    fingerprint: str
+    n_samples: int
+    summing: Summing
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a worker says of the shards that it wrote.
+
+    Attributes:
+        first, stop: the shards.
+        said: warnings.
+    """
+
+    first: int
+    stop: int
+    said: list[str]
+
+
+_stations: dict[str, Opened] = {}  # of this worker process: one, so that a network is loaded once
+
+
+def opened(job: Job) -> Opened:
+    """The network and the images of a job, opened by this process the first time."""
+    if job.key not in _stations:
+        _stations.clear()
+        with suppress(OSError):  # else a relative path is not found, which says more
+            os.chdir(job.folder)
+        with warnings.catch_warnings(action="ignore"):
+            station = job.opens()
+        if station.network_about["fingerprint"] != job.network:
+            raise InputError("its network has other weights than that of the command")
+        if station.head.fingerprint() != job.head:
+            raise InputError("it finds another final layer in the network than the command")
+        _stations[job.key] = station
+    return _stations[job.key]
+
+
+def files_of(source: str | None) -> dict[str, tuple[int, int]]:
+    """Size and time of change of the files that hold images in one piece: archives and tables.
+
+    Args:
+        source: where the images come from, as `describe` says it; a pattern names several files.
+    """
+    if source is None:
+        return {}
+    path = Path(source)
+    try:
+        found = [path] if path.exists() else sorted(path.parent.glob(path.name))
+        return {
+            str(file.resolve()): (file.stat().st_size, file.stat().st_mtime_ns)
+            for file in found
+            if file.is_file()
+        }
+    except (OSError, ValueError):
+        return {}
+
+
+def require_unchanged(files: Mapping[str, tuple[int, int]]) -> None:
+    """Refuse images whose file changed since the command was begun.
+
+    Raises:
+        InputError: names the file.
+    """
+    for name, was in files.items():
+        try:
+            now = Path(name).stat()
+        except OSError as error:
+            raise InputError(
+                f"{name} cannot be read ({error.strerror}): all workers need the data under the "
+                "path that the command names"
+            ) from error
+        if now.st_size != was[0] or now.st_mtime_ns != was[1]:
+            raise InputError(
+                f"{name} changed while it was read: let no other program write it, and repeat the "
+                "command with --overwrite"
+            )
+
+
+def told(task: Callable[..., T]) -> Callable[..., T]:
+    """A task whose errors name the machine that it ran on."""
+
+    @wraps(task)
+    def run(*given: Any) -> T:
+        try:
+            return task(*given)
+        except InputError as error:
+            raise type(error)(f"a worker on {socket.gethostname()}: {error}") from None
+
+    return run
+
+
+@told
+def make_shards(job: Job, part: PartJob, first: int, stop: int, tally: Any) -> Made:
+    """Write those of a range of shards that are not there yet."""
+    if not (part.folder / "index.json").is_file():
+        raise InputError(
+            f"it does not see {part.folder}: --out must lie where all workers see it, such as on "
+            "a file system that the machines share"
+        )
+    require_unchanged(job.files)
+    station = opened(job)
+    images, how = station.part(part.name)
+    if images is None or images.fingerprint != part.fingerprint:
+        raise InputError(f"its data of {part.name} are not those of the command")
+    source = ImageSource(images, station.transform, how)
+    folder = ShardFolder(part.folder, station.head, None, job.store, {})
+    rows = how.batch_size * how.batches_per_shard
+    heard = 0.0
+
+    def progress(done: int, total: int) -> None:
+        nonlocal heard
+        if time.monotonic() - heard > PAUSE or done in (total, rows * stop):
+            tally.tell.remote(part.name, first, done - rows * first, _memory())
+            heard = time.monotonic()
+
+    shards = network_shards(station.network, source, station.head, how, progress)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        for start, end in _missing(part.folder, first, stop):
+            for shard, (block, faults) in enumerate(shards(start, end), start):
+                folder.write_at(shard, block, faults)
+    require_unchanged(job.files)
+    done = min(rows * stop, part.n_samples) - rows * first
+    tally.tell.remote(part.name, first, done, _memory())
+    said = [str(one.message) for one in caught if one.category is UserWarning]
+    return Made(first, stop, said)
+
+
+def _missing(folder: Path, first: int, stop: int) -> list[tuple[int, int]]:
+    """Ranges of shards that are not there."""
+    found: list[tuple[int, int]] = []
+    for shard in range(first, stop):
+        if shard_path(folder, shard).exists():
+            continue
+        if found and found[-1][1] == shard:
+            found[-1] = (found[-1][0], shard + 1)
+        else:
+            found.append((shard, shard + 1))
+    return found
+
+
+@told
+def add_up(part: PartJob, first: int, stop: int) -> Packed:
+    """Sums of a range of shards."""
+    sums = part.summing.zeros()
+    for shard in range(first, stop):
+        for block in read_shard(shard_path(part.folder, shard), rows=None):
+            sums.add(block)
+    return packed(sums)
+
+
+def _memory() -> int:
+    """Bytes of memory that this process took at most."""
+    import resource  # not on every system on which a command is typed, but on those of workers
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most

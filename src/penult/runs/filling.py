@@ -1,0 +1,94 @@
+"""Filling: the shards of all parts of a run are written, and their samples added up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from penult.features.features import Features
+from penult.features.influence import Evidence
+from penult.features.shard_folder import Faults, ShardFolder
+from penult.network.head import Head
+from penult.runs.calls import Calls
+from penult.runs.decisions import Decisions
+from penult.runs.parts import Part, Parts
+from penult.runs.run import Run
+from penult.runs.sums import Summing, Sums, Total
+from penult.storage import sweep
+
+
+class Fill(Protocol):
+    """What writes the shards of one part that are not there yet, and adds up all of them."""
+
+    def __call__(self, name: str, part: Part, shards: ShardFolder, summing: Summing) -> Sums:
+        """Fill a folder.
+
+        Args:
+            name: "train", "eval" or "also".
+            part: where the features come from.
+            shards: where they go.
+            summing: how they are added up.
+        """
+
+
+def fill_here(name: str, part: Part, shards: ShardFolder, summing: Summing) -> Sums:
+    """One shard after the other, by this process."""
+    total = Total(summing)
+    shards.fill(part.source, total.add)
+    return total.sums
+
+
+@dataclass(frozen=True, eq=False)
+class Filled:
+    """What the pass over the data found.
+
+    Attributes:
+        evidence: sums over the analysed data.
+        calls: the network's classes, of "train" and "eval".
+        faults: what was left out of each part.
+        views: see `Views.fill`; None without views.
+        n_also: further samples that heads are fitted to.
+    """
+
+    evidence: Evidence
+    calls: dict[str, Calls | Decisions]
+    faults: dict[str, Faults]
+    views: dict[str, Any] | None
+    n_also: int = 0
+
+
+def fill_parts(
+    run: Run,
+    head: Head,
+    class_names: Sequence[str],
+    parts: Parts,
+    identity: Mapping[str, Any],
+    store: torch.dtype,
+    summing: Summing,
+    fill: Fill,
+) -> Filled:
+    """Write the shards; gives the sums over the analysed data, and the network's classes."""
+    faults: dict[str, Faults] = {}
+
+    def filled(name: str, part: Part, summing: Summing) -> Sums:
+        folder = run.folder / "features" / name
+        sweep(folder)  # what killed writers have left, since this process holds the run
+        shards = ShardFolder(folder, head, class_names, store, identity)
+        sums = fill(name, part, shards, summing)
+        faults[name] = shards.faults
+        return sums
+
+    train = filled("train", parts.train, summing)
+    assert train.evidence is not None
+    calls = {"train": train.calls}
+    if parts.evaluation is not None:
+        calls["eval"] = filled("eval", parts.evaluation, summing.calls_alone()).calls
+    n_also = 0
+    if parts.also is not None:
+        filled("also", parts.also, summing.calls_alone())
+        n_also = Features.open(run.also_folder).n_samples
+    views = None if parts.views is None else parts.views.fill(run, class_names, identity)
+    return Filled(train.evidence.to("cpu"), calls, faults, views, n_also)
