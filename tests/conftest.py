@@ -168,3 +168,25 @@ def two_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     prepare(folder)
     analyse(folder, folder / "run")
     return folder
+
+
+@pytest.fixture(scope="session")
+def two_workers() -> Iterator[str]:
+    """The address of a Ray with two workers on this machine."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    from ray.cluster_utils import Cluster
+
+    node = {"num_cpus": 2, "include_dashboard": False, "object_store_memory": 200 << 20}
+    cluster = Cluster(initialize_head=True, head_node_args=node)
+    yield str(cluster.address)
+    cluster.shutdown()
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with what `cluster_work` writes."""
+    from cluster_work import prepare
+
+    prepare(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -30,7 +30,9 @@ def analyze(out: str, *more: str, data: str = "data.py:images") -> int:
     ("data", "more"),
     [
         ("data.py:images", ("--eval", "data.py:images", "--store", "float16")),
-        ("photos", ("--also", "photos", "--labels", "predicted")),
+        pytest.param(
+            *("photos", ("--also", "photos", "--labels", "predicted")), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_workers_make_the_same_bytes_as_one_process(
@@ -43,6 +45,7 @@ def test_workers_make_the_same_bytes_as_one_process(
     assert faults["n_faults"] == (1 if data == "photos" else 0)
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_costs_no_more_than_its_shards(
     work: Path, two_workers: str
 ) -> None:
@@ -53,6 +56,7 @@ def test_a_worker_that_is_killed_costs_no_more_than_its_shards(
     assert contents(work / "one") == contents(work / "two")
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_short_goes_on_with_the_shards_that_are_there(
     work: Path, two_workers: str
 ) -> None:
@@ -64,8 +68,8 @@ def test_a_run_that_was_cut_short_goes_on_with_the_shards_that_are_there(
     for shard in (0, 3, 4):
         (train / f"shard-{shard:05d}.safetensors").unlink()
     (train / ".shard-00003.safetensors.0123456789ab.tmp").touch()  # of a killed worker
-    for file, values in ((train / "index.json", {}), (work / "run" / "run.json", {})):
-        file.write_text(json.dumps({**json.loads(file.read_text()), **values, "complete": False}))
+    for file in (train / "index.json", work / "run" / "run.json"):
+        file.write_text(json.dumps({**json.loads(file.read_text()), "complete": False}))
     assert analyze("run", "--cluster", two_workers) == 0
     assert contents(work / "run") == whole
     assert kept.stat().st_mtime_ns == when

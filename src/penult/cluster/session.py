@@ -75,7 +75,7 @@ def check_place(place: Place) -> None:
             f"running cluster, found {place.address!r}"
         )
     if not _answers(place.address):
-        raise _unreachable(place.address, "nobody answered within 10 seconds")
+        raise _unreachable(place.address, f"nobody answered within {PATIENCE:g} seconds")
 
 
 def _answers(address: str) -> bool:

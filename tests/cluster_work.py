@@ -1,12 +1,11 @@
-"""A Ray with two workers that all tests of this folder join, and a network with its images."""
+"""A small network with images, which does what a test asks of a worker."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
+import numpy as np
+from PIL import Image
 
 NET = """
 import os, signal, time
@@ -57,34 +56,16 @@ def images():
 N, SHARD = 5000, 1100  # samples, and those of a shard where that is the batch size
 
 
-@pytest.fixture(scope="session")
-def two_workers() -> Iterator[str]:
-    """The address of a Ray on this machine."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    from ray.cluster_utils import Cluster
-
-    node = {"num_cpus": 2, "include_dashboard": False, "object_store_memory": 200 << 20}
-    cluster = Cluster(initialize_head=True, head_node_args=node)
-    yield str(cluster.address)
-    cluster.shutdown()
-
-
-@pytest.fixture
-def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder: `models.py`, `data.py`, and a command's arguments work in it."""
-    import numpy as np
-    from PIL import Image
-
-    (tmp_path / "models.py").write_text(NET)
-    (tmp_path / "data.py").write_text(DATA)
+def prepare(folder: Path) -> None:
+    """Write `models.py`, `data.py` with its images, and a folder of photographs, one damaged."""
+    (folder / "models.py").write_text(NET)
+    (folder / "data.py").write_text(DATA)
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 5, N)
     images = rng.integers(0, 255, (N, 8, 8), dtype=np.uint8)
-    np.savez(tmp_path / "images.npz", images=images, labels=labels)
+    np.savez(folder / "images.npz", images=images, labels=labels)
     for i in range(20):
-        path = tmp_path / "photos" / "abcde"[i % 5] / f"{i:02}.png"
+        path = folder / "photos" / "abcde"[i % 5] / f"{i:02}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(images[i]).convert("RGB").save(path)
-    (tmp_path / "photos" / "c" / "07.png").write_bytes(b"no image")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+    (folder / "photos" / "c" / "07.png").write_bytes(b"no image")
