@@ -9,15 +9,15 @@ from penult.cli.console import Begin, tell
 from penult.cli.subject import Subject
 from penult.cluster.passing import cluster_fill
 from penult.cluster.session import Place
-from penult.runs.filling import Fill, fill_here
+from penult.runs.filling import Fill
 
 
 def filler(
     place: Place | None, opens: Callable[[], Subject], subject: Subject, heard: Begin
-) -> AbstractContextManager[Fill]:
+) -> AbstractContextManager[Fill | None]:
     """What passes the images through the network: this process, or the workers of a cluster."""
     if place is None:
-        return nullcontext(fill_here)
+        return nullcontext()
     return cluster_fill(place, opens, subject, heard, tell)
 
 

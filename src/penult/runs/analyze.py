@@ -87,7 +87,7 @@ def analyze_network(
     options: Options | None = None,
     progress: Callable[[str], Progress] | None = None,
     say: Callable[[str], None] | None = None,
-    fill: Fill = fill_here,
+    fill: Fill | None = None,
 ) -> Run:
     """Analyse a network on images; goes on where an interrupted analysis stopped.
 
@@ -106,8 +106,8 @@ def analyze_network(
         options: seed, frequency's top and so on.
         progress: called with the name of a phase; gives the function that hears of its progress.
         say: hears what each further size of the path will take, before it is fitted.
-        fill: what passes the images through the network: this process, or those of a cluster, see
-            `penult.cluster`.
+        fill: what passes the images through the network: this process where None, or those of a
+            cluster, see `penult.cluster`.
 
     Raises:
         InputError: see `collect` and `claim`.
@@ -249,7 +249,7 @@ def _analyze(
     store: torch.dtype,
     options: Options,
     progress: Callable[[str], Progress] | None,
-    fill: Fill = fill_here,
+    fill: Fill | None = None,
 ) -> Run:
     if not 0 <= options.seed < 2**63:
         raise InputError(f"the seed must lie in [0, 2**63), found {options.seed}")
@@ -286,7 +286,7 @@ def _analyze(
         require_space(run.folder, parts.n_samples(), [head.n_features], store)
         doubtful = parts.look()
         summing = Summing(head, options.seed, options.top, options.device)
-        found = fill_parts(run, head, class_names, parts, whole, store, summing, fill)
+        found = fill_parts(run, head, class_names, parts, whole, store, summing, fill or fill_here)
         evidence = found.evidence
         said = _warnings(found.calls, class_names, evidence.moments.counts)
         evidence.moments.save(run.moments_file)
