@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
-from penult.cluster.packed import Packed, packed
+from penult.cluster.packed import PackedSums, packed
 from penult.data.source import ImageSource, Pass
 from penult.data.tokens import Preparation
 from penult.errors import InputError
@@ -59,7 +59,7 @@ class Opened(Protocol):
 
 
 @dataclass(frozen=True)
-class Job:
+class PassJob:
     """What all tasks of one command have in common.
 
     Attributes:
@@ -116,7 +116,7 @@ class Made:
 _stations: dict[str, Opened] = {}  # of this worker process: one, so that a network is loaded once
 
 
-def opened(job: Job) -> Opened:
+def opened(job: PassJob) -> Opened:
     """The network and the images of a job, opened by this process the first time."""
     if job.key not in _stations:
         _stations.clear()
@@ -187,7 +187,7 @@ def told(task: Callable[..., T]) -> Callable[..., T]:
 
 
 @told
-def make_shards(job: Job, part: PartJob, first: int, stop: int, tally: Any) -> Made:
+def make_shards(job: PassJob, part: PartJob, first: int, stop: int, tally: Any) -> Made:
     """Write those of a range of shards that are not there yet."""
     if not (part.folder / "index.json").is_file():
         raise InputError(
@@ -237,7 +237,7 @@ def _missing(folder: Path, first: int, stop: int) -> list[tuple[int, int]]:
 
 
 @told
-def add_up(part: PartJob, first: int, stop: int) -> Packed:
+def add_up(part: PartJob, first: int, stop: int) -> PackedSums:
     """Sums of a range of shards."""
     sums = part.summing.zeros()
     for shard in range(first, stop):

@@ -13,7 +13,7 @@ from penult.runs.sums import Summing, Sums
 
 
 @dataclass(frozen=True, eq=False)
-class Packed:
+class PackedSums:
     """Sums of some samples; `packed` makes them and `unpacked` gives them back to the bit.
 
     Attributes:
@@ -28,12 +28,12 @@ class Packed:
     counts: Tensor
 
 
-def packed(sums: Sums) -> Packed:
+def packed(sums: Sums) -> PackedSums:
     """Sums without what is 0: of many classes few have samples in one span."""
     none = torch.empty(0, dtype=torch.int64)
     evidence = sums.evidence
     if evidence is None:
-        return Packed(sums, none, none, none)
+        return PackedSums(sums, none, none, none)
     evidence = evidence.to("cpu")
     moments, tops = evidence.moments, evidence.top_counts
     flat = tops.counts.reshape(-1)
@@ -46,10 +46,10 @@ def packed(sums: Sums) -> Packed:
         moments=replace(moments, sums=moments.sums[classes]),
         top_counts=TopCounts(tops.tops, none, tops.shares[classes]),
     )
-    return Packed(replace(sums, evidence=short), classes, places, flat[places])
+    return PackedSums(replace(sums, evidence=short), classes, places, flat[places])
 
 
-def unpacked(found: Packed, summing: Summing) -> Sums:
+def unpacked(found: PackedSums, summing: Summing) -> Sums:
     """The sums that were packed."""
     evidence = found.sums.evidence
     if evidence is None:

@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from penult.cluster.job import (
-    Job,
     Made,
     Opened,
     PartJob,
+    PassJob,
     add_up,
     files_of,
     make_shards,
 )
 from penult.cluster.packed import unpacked
 from penult.cluster.session import Place, Resources, check_place, connected
-from penult.cluster.tally import Tally
+from penult.cluster.tally import SharedTally
 from penult.errors import InputError
 from penult.extras import import_extra
 from penult.features.shard_folder import ShardFolder, shard_path
@@ -118,7 +118,7 @@ class ClusterFill:
                 images, _ = self.subject.part(name)
                 if images is not None:
                     files |= files_of(images.describe().get("source"))
-            job = Job(
+            job = PassJob(
                 secrets.token_hex(8),
                 self.opens,
                 Path.cwd(),
@@ -162,7 +162,7 @@ class _Work:
         self._ray = import_extra("ray", "cluster")
         self._part, self._rows, self._n_shards = part, rows, n_shards
         self.said: list[str] = []
-        self._tally = self._ray.remote(num_cpus=0, max_restarts=-1)(Tally).remote()
+        self._tally = self._ray.remote(num_cpus=0, max_restarts=-1)(SharedTally).remote()
         # Workers are kept from task to task, so that each loads the network once.
         again = {"max_retries": RETRIES, "max_calls": 0, **resources.options}
         self._make = self._ray.remote(**again)(make_shards)
@@ -200,7 +200,7 @@ class _Work:
         n_spans = -(-self._n_shards // span)
         for number in range(n_spans):
             self._sum_if_there(number)
-        pace = _Pace()
+        pace = _Speed()
         while merged < n_spans:
             if self._pending:
                 done, _ = self._ray.wait([*self._pending], timeout=POLL)
@@ -235,7 +235,7 @@ class _Work:
         self,
         heard: Progress,
         tell: Callable[[float, int, int, int], None] | None,
-        pace: _Pace,
+        pace: _Speed,
     ) -> None:
         """Say how far all workers are."""
         errors = self._ray.exceptions
@@ -273,7 +273,7 @@ class _Work:
         self._ray.kill(self._tally)
 
 
-class _Pace:
+class _Speed:
     """How fast samples are done, once it can be told."""
 
     def __init__(self) -> None:

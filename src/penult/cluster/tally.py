@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Tally:
+class SharedTally:
     """Samples that are done of each task; a task that is begun anew counts anew."""
 
     def __init__(self) -> None:
