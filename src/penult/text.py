@@ -53,7 +53,9 @@ def nearest(name: str, known: Iterable[str]) -> list[str]:
     """Names that could be meant by one that is not known: ends of dotted names, then the like."""
     known = [*known]
     ends = [other for other in known if other.endswith(f".{name}")]
-    return ends + [other for other in get_close_matches(name, known, 3, 0.5) if other not in ends]
+    same = [other for other in known if other.casefold() == name.casefold()]
+    like = get_close_matches(name, known, 3, 0.5)
+    return [*dict.fromkeys([*ends, *same, *like])]
 
 
 def is_number(text: str) -> bool:

@@ -148,15 +148,15 @@ def test_wordnet_folders_are_placed_among_imagenets_classes(tmp_path: Path) -> N
 
 
 def test_folders_are_called_what_people_read(tmp_path: Path) -> None:
-    data = folder(tmp_path / "img", ["n01440764", "n03028079"])
-    (tmp_path / "names.json").write_text('{"n03028079": "church", "n01440764": "fish"}')
+    data = folder(tmp_path / "img", ["n03028079", "n99999999"])  # the second is no one's
+    (tmp_path / "names.json").write_text('{"n03028079": "church", "n99999999": "fish"}')
     said = class_list(tmp_path / "names.json")
-    assert align_classes(2, data, given=said).names == ("fish", "church")
+    assert align_classes(2, data, given=said).names == ("church", "fish")
     (tmp_path / "lines.txt").write_text("n03028079 church, church building\n")
     data = open_data(tmp_path / "img")
     assert align_classes(2, data, given=class_list(tmp_path / "lines.txt")).names == (
-        "n01440764",
         "church",
+        "n99999999",
     )
 
 
@@ -196,3 +196,73 @@ def test_words_are_placed_by_name() -> None:
     align_classes(3, data, given=["dog", "emu", "cat"])
     assert data.labels is not None
     assert data.labels.tolist() == [0, 2, 0]
+
+
+ORDER = {0: "tench", 1: "goldfish", 7: "cock", 404: "airliner", 999: "toilet tissue"}
+IDS = {0: "n01440764", 1: "n01443537", 7: "n01514668", 404: "n02690373", 999: "n15075141"}
+
+
+def words(names: list[str]) -> ImageData:
+    return ArrayImages(np.zeros((len(names), 4, 4), np.uint8), np.array(names))
+
+
+@pytest.mark.skipif(find_spec("timm") is None, reason="timm is not installed")
+def test_imagenets_classes_have_the_same_names_and_places_however_data_call_them() -> None:
+    from penult.data.imagenet import every_name, usual_ids
+
+    numbers = [404, 0, 7]
+    ids = usual_ids(1000) or []
+    assert {i: ids[i] for i in IDS} == IDS
+    whole = words(ids)
+    names = align_classes(1000, whole).names
+    assert whole.labels is not None
+    assert whole.labels.tolist() == list(range(1000))
+    assert {i: names[i] for i in ORDER} == ORDER
+    for called in (
+        [IDS[i] for i in numbers],
+        [ORDER[i] for i in numbers],
+        [ORDER[i].upper().replace(" ", "_") for i in numbers],
+        [every_name(IDS[i])[-1] for i in numbers],
+    ):
+        data = words(called)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="the classes are placed by their English")
+            assert align_classes(1000, data).names == names, called
+        assert data.labels is not None
+        assert data.labels.tolist() == numbers, called
+    with pytest.warns(UserWarning, match="placed by their English names among ImageNet's"):
+        align_classes(1000, words(["tench", "cock"]))
+    with pytest.raises(InputError, match=r"has 2 classes \(crane, tench\)"):  # there are two cranes
+        align_classes(1000, words(["tench", "crane"]))
+
+
+@pytest.mark.skipif(find_spec("timm") is None, reason="timm is not installed")
+def test_wordnet_ids_are_found_in_lists_of_english_names_in_any_order() -> None:
+    from penult.data.imagenet import every_name, usual_ids
+
+    ids = usual_ids(1000) or []
+    order = np.random.default_rng(0).permutation(1000).tolist()
+    for n_names in (1, None):
+        listed = [", ".join(every_name(ids[i])[:n_names]) for i in order]
+        data = words([IDS[i] for i in (404, 0, 7)])
+        align_classes(1000, data, given=ClassList(tuple(listed)))
+        assert data.labels is not None
+        assert [order[i] for i in data.labels] == [404, 0, 7]
+    cranes = words([ids[134], ids[517]])
+    align_classes(1000, cranes, given=ClassList(tuple(every_name(key)[0] for key in ids)))
+    assert cranes.labels is not None
+    assert cranes.labels.tolist() == [134, 517]
+
+
+@pytest.mark.skipif(find_spec("timm") is None, reason="timm is not installed")
+def test_ids_that_fit_several_lists_of_one_length_are_refused() -> None:
+    with pytest.raises(InputError, match="are in imagenet_a, imagenet_r, each of 200 classes"):
+        align_classes(200, words(["n01498041", "n02007558", "n02077923"]))
+
+
+def test_any_of_a_classs_names_means_it() -> None:
+    listed = ClassList(("hen, biddy", "cock, rooster", "rooster fish"))
+    data = words(["rooster", "biddy", "Rooster-Fish"])
+    align_classes(3, data, given=listed)
+    assert data.labels is not None
+    assert data.labels.tolist() == [1, 0, 2]

@@ -47,6 +47,9 @@ both = pytest.mark.parametrize("kind", ["folder", "zip"])
         ("train_set", "test_set"),
         ("valid", "train2017"),
         ("dev", "test"),
+        ("seg_train", "seg_test"),
+        ("images-train", "images-val"),
+        ("fold1", "fold2", "fold3"),
     ],
 )
 def test_parts_of_a_data_set_are_no_classes(
@@ -56,7 +59,7 @@ def test_parts_of_a_data_set_are_no_classes(
     path = write(kind, tmp_path / "set", files)
     with pytest.raises(InputError, match=r"of a data set and not its classes: give .*/(\S+) as D"):
         open_data(path)
-    first = next((part for part in parts if part.lower().startswith("train")), parts[0])
+    first = next((part for part in parts if "train" in part.lower()), parts[0])
     with pytest.raises(InputError, match=f"give {path}/{first} as DATA"):
         open_data(path)
     assert open_data(path / first).class_names == ("cat", "dog")  # what it says does work
@@ -176,3 +179,44 @@ def test_a_copy_is_the_same_data(tmp_path: Path) -> None:
     first = open_data(write("folder", tmp_path / "one", files))
     again = open_data(write("folder", tmp_path / "two", dict(reversed(files.items()))))
     assert first.fingerprint == again.fingerprint
+
+
+def test_classes_that_are_called_like_parts_stay_classes(tmp_path: Path) -> None:
+    files = {f"{name}/1.png": picture() for name in ("bullet_train", "test_tube", "crash_test")}
+    data = open_data(write("folder", tmp_path / "things", files))
+    assert data.class_names == ("bullet_train", "crash_test", "test_tube")
+
+
+@pytest.mark.parametrize(
+    ("files", "given"),
+    [
+        (["labels.csv", "1.png"], "give .*/labels.csv as DATA if it lists them"),
+        (["data/train-0.parquet", "data/train-1.parquet"], r"give '.*/data/\*\.parquet' as DATA"),
+        (["a-0.tar", "a-1.tar"], r"give '.*/\*\.tar' as DATA"),
+        (["photos.zip"], r"give .*/photos\.zip as DATA"),
+    ],
+)
+def test_what_lies_in_a_folder_without_classes_is_offered(
+    files: list[str], given: str, tmp_path: Path
+) -> None:
+    contents = {name: picture() if name.endswith("png") else b"x" for name in files}
+    with pytest.raises(InputError, match=given):
+        open_data(write("folder", tmp_path / "set", contents))
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("labels.json", "write a table as JSON lines"),
+        ("labels.xlsx", "save it as CSV"),
+        ("labels.csv.gz", "unpack it"),
+        ("photos.7z", "unpack it, or pack it as zip or tar"),
+        ("data.npz", r"returns \(images, labels\): file.py:FUNCTION"),
+        ("data.py", r"give what a function of it returns, .*data.py:FUNCTION"),
+        ("cat.jpg", "it is a single image: give a folder"),
+    ],
+)
+def test_other_files_are_refused_with_what_to_do(name: str, remedy: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"anything")
+    with pytest.raises(InputError, match=f"is no data that penult reads: .*{remedy}"):
+        open_data(tmp_path / name)

@@ -249,7 +249,7 @@ def test_missing_files_are_counted_and_are_faults(
 
 REFUSED: list[tuple[str, str, dict[str, Any], str]] = [
     ("a.csv", "path,label\nno.png,a\nnot.png,b\n", {}, "none of the 2 files .* is there"),
-    ("a.csv", "path,label\na.png,x\na.png,y\n", {}, "lists 1 images more than once, such as a.png"),
+    ("a.csv", "path,label\na.png,x\na.png,y\n", {}, "lists 1 image more than once, such as a.png"),
     ("a.csv", "u,v\n1,2\n3,4\n", {}, "which column holds the images.* --image-column"),
     ("a.csv", "path,u,v\na.png,x,k\nb.png,x,k\nc.png,y,l\nd.png,y,l\n", {}, "u, v could be meant"),
     ("a.csv", "path\na.png\n", {}, "none looks like classes"),
@@ -259,10 +259,10 @@ REFUSED: list[tuple[str, str, dict[str, Any], str]] = [
     ("a.csv", "path,label\na.png\n", {}, "row 1 has 1 fields, expected 2"),
     ("a.csv", "path,label\n", {}, "has no rows"),
     ("a.csv", "path,label\na.png,\n", {}, "no row has a label"),
-    ("a.csv", "path,label\na.png,-3\n", {}, "label of sample 0 is -3"),
+    ("a.csv", "path,label\na.png,-3\n", {}, "label of row 1 is -3"),
     ("a.csv", "path,path\na.png,x\n", {}, "two columns 'path'"),
-    ("a.csv", "path,label\n./a.png,x\na.png,y\n", {}, "lists 1 images more than once"),
-    ("a.csv", "path,label\na.png,0.5\nb.png,1\n", {}, "label of sample 0 is 0.5, expected a class"),
+    ("a.csv", "path,label\n./a.png,x\na.png,y\n", {}, "lists 1 image more than once"),
+    ("a.csv", "path,label\na.png,0.5\nb.png,1\n", {}, "label of row 1 is 0.5, expected a class"),
     ("a.csv", "a.png,x\nb.png,y\n", {}, "first line holds a.png and no names of columns"),
     ("a.jsonl", '{"path": "a.png", "label": {"x": 1}}', {}, "row 1 holds an object of x"),
     ("a.tar.gz", "\x1f\x8b\x08", {}, "is no tar archive|damaged"),
@@ -292,7 +292,11 @@ def test_other_names_are_refused_with_what_was_meant(
         (tmp_path / "*.tar", "no file fits"),
         ("torchvision:CIFAR:x", "no data set 'CIFAR': did you mean CIFAR"),
         ("torchvision:CIFAR10", "expected torchvision:CIFAR10:ROOT"),
-        (f"torchvision:CIFAR10:{tmp_path}", "nothing is downloaded"),
+        (f"torchvision:CIFAR10:{tmp_path}", "not found or corrupted; its files .* nothing is down"),
+        ("torchvision:mnist:x", "did you mean MNIST"),
+        (f"torchvision:MNIST:{tmp_path}:val", "has the parts train and test, found 'val'"),
+        (f"torchvision:CocoCaptions:{tmp_path}", "needs the arguments annFile: call it in a funct"),
+        (f"torchvision:LSUN:{tmp_path}", "unpickles a file of its folder"),
         ("hf:", "names no data set"),
     ):
         with pytest.raises(InputError, match=said):
@@ -312,15 +316,37 @@ def test_the_parts_of_a_saved_data_set_are_offered(tmp_path: Path) -> None:
     datasets.DatasetDict({"train": part, "test": part}).save_to_disk(tmp_path / "all")
     with pytest.raises(InputError, match=r"give .*/all/train as DATA.* --eval .*/all/test"):
         open_data(tmp_path / "all")
+    with pytest.raises(InputError, match="no part is called 'tset'; .*/all has train, test"):
+        open_data(f"hf:{tmp_path / 'all'}:tset")
+    pictures = {"image": [Image.new("L", (8, 8), 9), None], "label": [[1], [0]]}
+    alone = datasets.Dataset.from_dict(pictures).cast_column("image", datasets.Image())
+    datasets.DatasetDict({"only": alone}).save_to_disk(tmp_path / "one")
+    data = open_data(tmp_path / "one")
+    assert data.describe()["path"] == str(tmp_path / "one" / "only")
+    assert data.labels is not None
+    assert data.labels.tolist() == [1, 0]
+    with pytest.raises(InputError, match="1: has no image"):
+        read(data, PLAIN, 1)
+
+
+def test_paths_of_images_in_dicts_are_images(tmp_path: Path, listed: list[tuple[str, str]]) -> None:
+    paths = [str(tmp_path / "photos" / path) for path, _ in listed]
+    items = [{"file": path, "kind": [i % 3]} for i, path in enumerate(paths)]
+    data = open_data(items)
+    assert data.sample(4)[1] == 1
+    assert "'file' is the image and 'kind' the label" in " ".join(data.notes)
 
 
 @pytest.mark.parametrize(
     ("files", "said"),
     [
-        ([("1.png", b"x"), ("1.cls", b"0"), ("2.png", b"x")], "sample 2 of .* has no label"),
+        (
+            [("1.png", b"x"), ("1.cls", b""), ("2.png", b"x")],
+            "no sample of .* has a label, such as 1",
+        ),
         ([("1.png", b"x"), ("1.cls", b"0"), ("2.cls", b"1"), ("1.png", b"y")], "the key 1 stands"),
         ([("1.png", b"x"), ("1.json", b"{")], "1.json is no label"),
-        ([("1.png", b"x"), ("1.json", b'{"size": 3}')], "no key such as 'label'; it has size"),
+        ([("1.png", b"x"), ("1.json", b'{"size": 3}')], ".json with 'label' in it"),
         ([("../1.png", b"x"), ("1.cls", b"0")], "climbs out of the archive"),
         ([("1.txt", b"x"), ("1.cls", b"0")], "holds no images"),
     ],

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from penult.cli.console import progress_bars, warn
+from penult.cli.console import progress_bars, tell, warn
 from penult.cli.option_groups import ImageOptions, NetworkOptions, PassOptions
 from penult.cli.values import device_of
 from penult.data.chosen_classes import ClassImages, chosen_classes
@@ -96,11 +96,11 @@ def open_subject(
         more = None
         if also is not None:
             more = open_data(also, labelled=False, options=images.reading(also, texts))
-        for part in (opened, held_out, more):
+        for name, part in ((data, opened), (eval_, held_out), (also, more)):
             if part is not None:
+                for note in part.notes:
+                    (warn if note == CHANGES else tell)(f"{name}: {note}")
                 check_data(part, transform)
-                if CHANGES in part.notes:
-                    warn(CHANGES)
         on_device = loaded.model.to(where)
         if isinstance(transform, TokenTransform):
             transform, alone = fitted_tokens(on_device, opened, transform)

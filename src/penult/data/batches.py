@@ -339,6 +339,8 @@ def _as_image(loaded: Loaded, id: str) -> Image.Image:
         raise ImageFaultError(id, "is a text, expected an image, as the network takes images")
     first = isinstance(loaded, Tensor)
     given = loaded.detach().cpu().numpy() if isinstance(loaded, Tensor) else loaded
+    if given is None:
+        raise ImageFaultError(id, "has no image")
     if not isinstance(given, np.ndarray):
         raise ImageFaultError(
             id, f"is a {type(loaded).__name__}, expected an image, an array or a tensor"

@@ -5,15 +5,23 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 
-from penult.data.class_list import ClassList, first_name, is_wordnet_id
+from penult.data.class_list import ClassList, first_name
 from penult.data.folders import natural_order, order_warning
 from penult.data.image import ImageData
+from penult.data.imagenet import (
+    are_wordnet_ids,
+    every_name,
+    ids_in_order,
+    in_english,
+    synonyms,
+    tables,
+    usual_ids,
+)
 from penult.data.labels import checked_labels
+from penult.data.words import BOOLEANS, SampleLabelError
 from penult.errors import InputError
 from penult.text import nearest, some
 
@@ -50,10 +58,15 @@ def align_classes(
             if images.labels is not None and images.multi_label:
                 _widen(images, n_classes, places.names, what)
             elif images.labels is not None:
-                checked_labels(images.labels, len(images), n_classes)
+                try:
+                    checked_labels(images.labels, len(images), n_classes)
+                except SampleLabelError as error:
+                    raise InputError(error.of(f"sample {images.id(error.index)}")) from None
             continue
         present = _present(images)
         numbers = [places.number(name) for name in images.class_names]
+        if images.class_names == BOOLEANS and numbers == [None, None]:
+            numbers = [0, 1]
         unknown = [n for n, i in zip(images.class_names, numbers, strict=True) if i is None]
         if unmet := [name for name in unknown if name in present]:
             raise InputError(
@@ -91,11 +104,9 @@ class ClassPlaces:
         counts = Counter(names)
         self._exact = {name: i for name, i in self._exact.items() if counts[name] == 1}
         self._exact |= {name: i for i, name in enumerate(self.names)} | dict(keys or {})
-        loose: dict[str, int | None] = {}
-        for name, i in self._exact.items():
-            for form in {_loose(name), _loose(name.split(",")[0])}:
-                loose[form] = i if loose.get(form, i) == i else None
-        self._by_form = loose
+        whole_and_first = [({name, name.split(",")[0]}, i) for name, i in self._exact.items()]
+        others = [({*name.split(",")[1:]}, i) for name, i in self._exact.items()]
+        self._by_form = _by_form(others) | _by_form(whole_and_first)
 
     def number(self, name: str) -> int | None:
         """The class of this name; None where there is none."""
@@ -129,6 +140,15 @@ def distinct(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(f"{name} ({i})" if counts[name] > 1 else name for i, name in enumerate(names))
 
 
+def _by_form(names: Sequence[tuple[set[str], int]]) -> dict[str, int | None]:
+    """Classes by their names as `_loose` has them; None for a name of several classes."""
+    found: dict[str, int | None] = {}
+    for forms, i in names:
+        for form in set(map(_loose, forms)):
+            found[form] = i if found.get(form, i) == i else None
+    return found
+
+
 def _loose(name: str) -> str:
     """A name without what programs change: capitals, and underscores for spaces."""
     return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
@@ -160,22 +180,28 @@ def _present(images: ImageData) -> list[str]:
 def _places(
     n_classes: int, data: ImageData, said: ClassList, known: Sequence[str] | None
 ) -> ClassPlaces:
-    if said.names is not None:
-        return ClassPlaces(said.names, said.keys)
     found = data.class_names
+    if said.names is not None:
+        return ClassPlaces(said.names, {**_places_of_ids(said.names, found), **said.keys})
     if found is None:
         return ClassPlaces(known if known is not None else list(map(str, range(n_classes))))
     present = _present(data)
     library = None if known is None else ClassPlaces(list(map(first_name, known)))
     if library is not None and library.holds(present):
         return _renamed(library.names, said, {n: library.number(n) for n in present})
-    if (ids := wordnet_ids(n_classes, present)) is not None:
-        names = known
-        if names is None:
-            in_english = wordnet_names()
-            names = [in_english.get(key, key) for key in ids]
-        keys = {key: i for i, key in enumerate(ids)}
-        return _renamed([first_name(name.split(",")) for name in names], said, keys)
+    if library is not None and found == BOOLEANS and n_classes == len(BOOLEANS):
+        return library
+    if (ids := ids_in_order(n_classes, present)) is not None:
+        names = in_english(ids) if known is None else [name.split(",")[0] for name in known]
+        return _renamed(names, said, {key: i for i, key in enumerate(ids)})
+    usual = usual_ids(n_classes) if known is None and present else None
+    if usual and (english := _english(usual)).holds(present):
+        warnings.warn(
+            "the classes are placed by their English names among ImageNet's: if the network has "
+            "other classes, give them in their order by --class-names FILE",
+            stacklevel=3,
+        )
+        return _renamed(english.names, said, {n: english.number(n) for n in present})
     fitting = next((names for names in (found, present) if len(names) == n_classes), None)
     if fitting is None:
         raise InputError(_misfit(n_classes, present))
@@ -183,54 +209,38 @@ def _places(
         fitting = natural_order(fitting)
     elif data.named_by_folders and (warning := order_warning(fitting)):
         warnings.warn(warning, stacklevel=3)
-    return _renamed(fitting, said, {name: i for i, name in enumerate(fitting)})
+    keys = {name: i for i, name in enumerate(fitting)}
+    return _renamed(in_english(fitting) if are_wordnet_ids(fitting) else fitting, said, keys)
+
+
+def _english(ids: Sequence[str]) -> ClassPlaces:
+    """ImageNet's classes by any of their English names, or by their ids."""
+    return ClassPlaces(in_english(ids), synonyms(ids) | {key: i for i, key in enumerate(ids)})
+
+
+def _places_of_ids(names: Sequence[str], found: Sequence[str] | None) -> dict[str, int]:
+    """Where the WordNet ids that the data has stand among names that a user gives in English."""
+    if not are_wordnet_ids(found or ()):
+        return {}
+    places, ids = ClassPlaces(names), ids_in_order(len(names), found or ()) or []
+    own_names, known = synonyms(ids or found or ()), {}
+    for key in found or ():
+        numbers = {places.number(name) for name in every_name(key) if name in own_names}
+        if key in ids and names[ids.index(key)] in every_name(key):  # also where two share a name
+            numbers = {ids.index(key)}
+        if len(numbers - {None}) == 1:
+            known[key] = (numbers - {None}).pop()
+    return {key: number for key, number in known.items() if number is not None}
 
 
 def _renamed(names: Sequence[str], said: ClassList, keys: Mapping[str, int | None]) -> ClassPlaces:
     """Places with the names that people are to read."""
-    shown = list(names)
+    shown, counts = list(names), Counter(names)
     numbers = {key: i for key, i in keys.items() if i is not None}
     for key, i in numbers.items():
         shown[i] = said.renamed.get(key, shown[i])
-    numbers = {name: i for i, name in enumerate(names)} | numbers
+    numbers = {name: i for i, name in enumerate(names) if counts[name] == 1} | numbers
     return ClassPlaces(shown, numbers)
-
-
-def wordnet_ids(n_classes: int, folders: Sequence[str]) -> list[str] | None:
-    """The WordNet ids of ImageNet's classes in the order of the logits, by timm's tables.
-
-    Args:
-        n_classes: of the network: 1,000, or of one of ImageNet's larger sets.
-        folders: the class folders, which must all be among them.
-
-    Returns:
-        None where there are as many folders as classes, where they are no such ids, and where no
-        table fits.
-    """
-    if len(folders) == n_classes or not folders or not all(map(is_wordnet_id, folders)):
-        return None
-    tables = _tables()
-    for path in sorted(tables.glob("*_synsets.txt")) if tables else ():
-        ids = path.read_text(encoding="utf-8").split()
-        if len(ids) == n_classes and set(folders) <= set(ids):
-            return ids
-    return None
-
-
-def wordnet_names() -> dict[str, str]:
-    """The first English name of each of ImageNet's WordNet ids, by timm's tables."""
-    tables = _tables()
-    path = tables / "imagenet_synset_to_lemma.txt" if tables else None
-    lines = path.read_text(encoding="utf-8").splitlines() if path and path.is_file() else []
-    pairs = (line.partition("\t") for line in lines)
-    return {key: names.split(",")[0].strip() for key, _, names in pairs}
-
-
-def _tables() -> Path | None:
-    """The folder of timm's tables, found without importing timm; None where it is not installed."""
-    spec = find_spec("timm")
-    places = list(spec.submodule_search_locations or ()) if spec is not None else []
-    return Path(places[0]) / "data" / "_info" if places else None
 
 
 def _misfit(n_classes: int, found: Sequence[str]) -> str:
@@ -240,7 +250,7 @@ def _misfit(n_classes: int, found: Sequence[str]) -> str:
             f"{shown} only {n_classes}: give a network for these classes, such as with --set "
             f"num_classes={len(found)}, or data with fewer class folders"
         )
-    if all(map(is_wordnet_id, found)) and _tables() is None:
+    if are_wordnet_ids(found) and tables() is None:
         return (
             f"{shown} {n_classes}: the ids are placed among ImageNet's classes where timm is "
             "installed: pip install 'penult[vision]'; or give --class-names FILE"

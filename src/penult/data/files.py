@@ -29,6 +29,7 @@ from penult.data.image import (
     read_file,
 )
 from penult.data.listing import HEAD, Listing, list_folder, may_be_image, nfc, unreadable
+from penult.data.tars import ENDINGS as TAR_ENDINGS
 from penult.errors import InputError
 from penult.text import some
 
@@ -63,6 +64,7 @@ class FileImages(ImageData):
             others = f"only {some([printable(nfc(n)) for n in names], 3)}" if names else "nothing"
             raise InputError(
                 f"{path} holds no images (found {others}): expected one folder of images per class"
+                + (f", or give {other} as DATA" if (other := self._other_form(names)) else "")
             )
         kept.sort(key=lambda i: nfc(listing.names[i]).replace("/", "\0"))
         self._keep_names([listing.names[i] for i in kept])
@@ -78,7 +80,7 @@ class FileImages(ImageData):
         if labelled:
             folders = {nfc(name).rpartition("/")[0] for name in listing.names}
             folders |= set(map(nfc, listing.folders))
-            found = class_folders(path, names, folders)
+            found = class_folders(path, names, folders, self._other_form(listing.names))
             self.labels, self.class_names = found.labels, found.names
         digest = hashlib.blake2b(f"{self.kind} {labelled} ".encode(), digest_size=16)
         for name in names:
@@ -119,6 +121,10 @@ class FileImages(ImageData):
             "path": str(self.path),
             "n_ignored": self.n_ignored,
         }
+
+    def _other_form(self, names: list[str]) -> str | None:
+        """What else could be given as data, by the tables and archives among the files."""
+        return None
 
     def _keep_names(self, names: list[str]) -> None:
         encoded = [name.encode("utf-8", "surrogateescape") for name in names]
@@ -195,6 +201,17 @@ class FolderImages(FileImages):
         except OSError as error:
             raise InputError(f"{error.filename} cannot be listed: {error.strerror}") from None
         super().__init__(path, listing, labelled)
+
+    def _other_form(self, names: list[str]) -> str | None:
+        endings = (".csv", ".tsv", ".jsonl", ".parquet", *TAR_ENDINGS, ".zip")
+        for ending in endings:
+            found = sorted(name for name in names if name.lower().endswith(ending))
+            if len(found) == 1:
+                return printable(f"{self.path}/{found[0]}")
+            if found:
+                folder = (self.path / found[0]).parent
+                return printable(f"'{folder}/*{ending}'")
+        return None
 
     def _read(self, index: int) -> bytes:
         return read_file(self.path / self._name(index))

@@ -17,6 +17,8 @@ _PART = re.compile(
     r"(train|training|val|valid|validation|dev|test|testing|eval|evaluation)"
     r"([-_ ]?(set|data|split|images|\d+))?"
 )
+_WORDS = re.compile(r"[-_ .]+")
+_FOLD = re.compile(r"(fold|split|part)\d+")
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,9 @@ class ClassFolders:
     names: tuple[str, ...]
 
 
-def class_folders(path: object, images: list[str], folders: set[str]) -> ClassFolders:
+def class_folders(
+    path: object, images: list[str], folders: set[str], table: str | None = None
+) -> ClassFolders:
     """Labels of the images and the names of their classes, by the folders at the root.
 
     Where one folder holds all of them, the classes are those inside it.
@@ -41,6 +45,7 @@ def class_folders(path: object, images: list[str], folders: set[str]) -> ClassFo
         path: the root, for messages.
         images: their paths below the root.
         folders: all folders below the root.
+        table: what lies there and could list the images, for the error.
 
     Raises:
         InputError: images outside of class folders; a root that holds `train` and `val`.
@@ -54,14 +59,35 @@ def class_folders(path: object, images: list[str], folders: set[str]) -> ClassFo
     _refuse_parts(f"{path}/{images[0][:skip]}", [name[skip:] for name in images])
     loose = [printable(name) for name in images if "/" not in name[skip:]]
     if loose:
+        listed = f"give {table} as DATA if it lists them, " if table else ""
         raise InputError(
-            f"{path} holds {len(loose)} images outside of class folders ({some(loose, 3)}): put "
-            "each class's images in a folder of its own, or use the network's own predictions as "
-            "labels with --labels predicted"
+            f"{path} holds {len(loose)} images outside of class folders ({some(loose, 3)}): "
+            f"{listed}put each class's images in a folder of its own, or use the network's own "
+            "predictions as labels with --labels predicted"
         )
     numbers = {name: number for number, name in enumerate(tops)}
     labels = np.fromiter((numbers[_top(name, skip)] for name in images), np.int64, len(images))
     return ClassFolders(labels, tuple(map(printable, tops)))
+
+
+def is_part(name: str) -> bool:
+    """Whether a name is that of a part of a data set, such as train."""
+    return _PART.fullmatch(name.casefold()) is not None
+
+
+def parts_among(names: Sequence[str]) -> list[str]:
+    """Names that are those of parts: train, test; seg_train, seg_test; fold1, fold2."""
+    found = [name for name in names if is_part(name)]
+    if len(found) > 1:
+        return found
+    # The same words around a part's own: `seg_train` and `seg_test`, not `bullet_train` alone.
+    around: dict[str, list[str]] = {}
+    for name in names:
+        words = _WORDS.split(name.casefold())
+        for i, word in enumerate(words):
+            if is_part(word) or _FOLD.fullmatch(word):
+                around.setdefault(" ".join([*words[:i], *words[i + 1 :]]), []).append(name)
+    return max((same for same in around.values() if len(same) > 1), key=len, default=[])
 
 
 def natural_order(names: Sequence[str]) -> list[str]:
@@ -88,7 +114,7 @@ def _first(names: Sequence[str]) -> str:
 def _refuse_parts(root: str, images: list[str]) -> None:
     """Refuse a root whose folders are the parts of a data set, such as train and val."""
     tops = sorted({_top(name, 0) for name in images if "/" in name})
-    parts = [name for name in tops if _PART.fullmatch(name.casefold())]
+    parts = parts_among(tops)
     if len(parts) < 2:
         return
     inside: dict[str, set[str]] = {name: set() for name in parts}
@@ -99,7 +125,7 @@ def _refuse_parts(root: str, images: list[str]) -> None:
     shared = set.intersection(*inside.values())
     if len(parts) < len(tops) and not shared:
         return
-    parts.sort(key=lambda name: (not name.casefold().startswith("train"), not inside[name], name))
+    parts.sort(key=lambda name: ("train" not in name.casefold(), not inside[name], name))
     root = root.rstrip("/")
     held_out = next((name for name in parts[1:] if inside[name]), None)
     other = f", and measure on the other with --eval {root}/{held_out}" if held_out else ""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from penult.data.files import FolderImages, ZipImages
-from penult.data.image import ImageData
+from penult.data.image import ImageData, formats
 from penult.data.library_data import (
     is_saved_dataset,
     open_hub,
@@ -31,6 +31,23 @@ from penult.errors import InputError
 from penult.text import described
 
 ENTRY_POINTS = "penult.data"
+# Files that people may take for data, and what to do with them.
+OTHER_FILES: tuple[tuple[tuple[str, ...], str], ...] = (
+    ((".py",), "give what a function of it returns, {path}:FUNCTION"),
+    ((".json",), "write a table as JSON lines, an object in each line of a file .jsonl"),
+    ((".xlsx", ".xls", ".ods"), "save it as CSV"),
+    ((".csv.gz", ".tsv.gz", ".jsonl.gz", ".parquet.gz"), "unpack it"),
+    ((".gz", ".bz2", ".xz", ".zst", ".7z", ".rar"), "unpack it, or pack it as zip or tar"),
+    ((".arrow", ".feather"), "write it as Parquet, or give the folder that save_to_disk wrote"),
+    (
+        (".npy", ".npz", ".pkl", ".pickle", ".pt", ".pth", ".h5", ".hdf5", ".mat", ".tfrecord"),
+        "open it in a function of yours that returns (images, labels): file.py:FUNCTION",
+    ),
+    (
+        tuple(formats()),
+        "it is a single image: give a folder with a folder of images for each class",
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -115,6 +132,17 @@ def archive_of(path: Path) -> Path | None:
     return next((parent for parent in path.parents if parent.is_file()), None)
 
 
+def require_archive(path: Path) -> None:
+    """Refuse a file that is neither an archive nor a table, with what to do instead.
+
+    Raises:
+        InputError: its name says that it is something else.
+    """
+    for endings, remedy in OTHER_FILES:
+        if path.name.lower().endswith(endings):
+            raise InputError(f"{path} is no data that penult reads: {remedy.format(path=path)}")
+
+
 def plugins() -> Iterable[EntryPoint]:
     """What other packages add: an entry point `NAME` of the group `penult.data` opens `NAME:REST`.
 
@@ -146,6 +174,7 @@ def call_plugin(spec: str, plugin: EntryPoint) -> Any:
 
 def _open_archive(path: Path, labelled: bool, options: DataOptions, inside: str = "") -> ImageData:
     if not is_tar(path):
+        require_archive(path)
         return ZipImages(path, labelled, inside)
     archive = TarFile(path)
     if not inside and holds_samples(archive):

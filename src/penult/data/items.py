@@ -11,7 +11,15 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from penult.data.image import ImageFaultError, Loaded, open_image, read_file
+from penult.data.image import (
+    ImageFaultError,
+    Loaded,
+    extension,
+    formats,
+    open_image,
+    printable,
+    read_file,
+)
 from penult.data.labels import NoLabelError, label_of
 
 # The keys of dicts, the likeliest first.
@@ -22,7 +30,7 @@ TEXT_KEYS += ("tweet", "message", "body", "utterance", "headline", "question", "
 TEXT_KEYS += ("abstract", "review_text", "reviewtext", "review_body", "comment_text", "query")
 TEXT_KEYS += ("string", "sms", "post", "paragraph", "passage", "article", "txt", "title")
 LABEL_KEYS: tuple[str, ...] = ("label", "labels", "target", "targets", "class", "cls", "y")
-LABEL_KEYS += ("category", "fine_label", "class_id", "label_id")
+LABEL_KEYS += ("category", "fine_label", "class_id", "label_id", "class_name", "label_name")
 
 Key = int | str
 
@@ -124,15 +132,18 @@ def opened(value: Any, id: str) -> Loaded:
     """
     if isinstance(value, Mapping) and {"bytes", "path"} & value.keys():
         value = value.get("bytes") or value.get("path")
+    if value is None:
+        raise ImageFaultError(id, "has no image")
     if isinstance(value, bytes):
         return open_image(value, id)
     if isinstance(value, str | os.PathLike):
         try:
             return open_image(read_file(value), str(value))
         except ImageFaultError as error:
-            raise ImageFaultError(id, f"({value}) {error.reason}") from None
+            raise ImageFaultError(id, f"({printable(str(value))}) {error.reason}") from None
         except OSError as error:
-            raise ImageFaultError(id, f"({value}) cannot be read ({error.strerror})") from None
+            name, why = printable(str(value)), error.strerror
+            raise ImageFaultError(id, f"({name}) cannot be read ({why})") from None
     return value  # type: ignore[no-any-return]  # checked where it is decoded
 
 
@@ -143,6 +154,11 @@ def is_image(value: Any) -> bool:
     if isinstance(value, np.ndarray | Tensor):
         return value.ndim >= 2
     return isinstance(value, Image.Image | bytes)
+
+
+def is_path(value: Any) -> bool:
+    """Whether a part of an item is the path of an image, by its ending."""
+    return isinstance(value, str | os.PathLike) and extension(os.fspath(value)) in formats()
 
 
 def is_text(value: Any) -> bool:
@@ -156,6 +172,8 @@ def _layout_of_dict(item: Mapping[str, Any], labelled: bool, texts: bool) -> Ite
     image = _key(lower, keys)
     if image is None:
         likely = [key for key, value in item.items() if holds(value)]
+        if not likely and not texts:
+            likely = [key for key, value in item.items() if is_path(value)]
         image = likely[0] if len(likely) == 1 else None
     if image is None:
         raise NoLabelError(
@@ -181,6 +199,8 @@ def _key(lower: Mapping[str, Any], wanted: tuple[str, ...]) -> Any:
 def _is_label(value: Any) -> bool:
     if isinstance(value, str):
         return True
+    if isinstance(value, list | tuple) and len(value) == 1:
+        return _is_label(value[0])
     try:
         label_of(value)
     except NoLabelError:

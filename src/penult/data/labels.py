@@ -13,7 +13,13 @@ from torch import Tensor
 
 from penult.data.listing import nfc
 from penult.data.multi_hot import multi_hot_labels
-from penult.data.words import meant_as_numbers, number_of_word
+from penult.data.words import (
+    BOOLEANS,
+    SampleLabelError,
+    are_booleans,
+    meant_as_numbers,
+    number_of_word,
+)
 from penult.errors import InputError
 
 
@@ -26,12 +32,15 @@ def label_of(value: Any, numbers: Mapping[str, int] | None = None) -> int:
 
     Args:
         value: an integer of any library, a whole number as float, a tensor or an array of one
-            number, a vector with a single 1 and zeros, or a word (a name, or a whole number).
+            number, a vector with a single 1 and zeros, a word (a name, or a whole number), or a
+            list of one of these.
         numbers: the classes' numbers by their names, for words; None where unknown.
 
     Raises:
         NoLabelError: it is none of these.
     """
+    if isinstance(value, list | tuple) and len(value) == 1:
+        return label_of(value[0], numbers)
     if isinstance(value, str):
         return _of_word(str(value), numbers)
     try:
@@ -72,7 +81,8 @@ def labels_of(
             single 1 in each row; a list, an array, a tensor or a column of a table.
         n_samples: how many there must be.
         class_names: the classes' names; where None, words are the names, in alphabetical order,
-            unless all are whole numbers: those are numbers.
+            unless all are whole numbers: those are numbers. Of "true" and "false" in any letters,
+            "False" is class 0 and "True" class 1.
         multi_label: whether a sample may have several classes, see `multi_hot_labels`; None to tell
             by the labels.
 
@@ -82,8 +92,10 @@ def labels_of(
     several = multi_hot_labels(labels, n_samples, class_names, multi_label)
     if several is not None:
         return several
-    words = list(labels) if not isinstance(labels, Tensor) else []
+    words = _alone(labels) if not isinstance(labels, Tensor) else []
     if words and all(isinstance(word, str) for word in words):
+        if class_names is None and are_booleans(words):
+            class_names, words = BOOLEANS, [word.strip().capitalize() for word in words]
         if class_names is None:
             words = meant_as_numbers(words)
         if isinstance(words[0], int):
@@ -95,7 +107,7 @@ def labels_of(
             try:
                 found.append(_of_word(str(word), numbers))
             except NoLabelError as error:
-                raise InputError(f"the label of sample {index} is {error}") from None
+                raise SampleLabelError(index, str(error)) from None
         return checked_labels(found, n_samples, len(names)), names
     n_classes = None if class_names is None else len(class_names)
     known = None if class_names is None else tuple(class_names)
@@ -126,15 +138,21 @@ def checked_labels(labels: Any, n_samples: int, n_classes: int | None) -> NDArra
         from_one = n_classes is not None and array.min() == 1 and array.max() == n_classes
         hint = ": if they count from 1, subtract 1" if from_one else ""
         expected = label_range(n_classes)
-        raise InputError(
-            f"the label of sample {index} is {array[index]}, expected {expected}{hint}"
-        )
+        raise SampleLabelError(index, f"{array[index]}, expected {expected}{hint}")
     return array.astype(np.int64)
 
 
 def label_range(n_classes: int | None) -> str:
     """What a label may be, for messages."""
     return "at least 0" if n_classes is None else f"an integer in [0, {n_classes})"
+
+
+def _alone(labels: Any) -> list[Any]:
+    """The labels, each taken out of a list that holds nothing else."""
+    values = list(labels)
+    if all(isinstance(value, list | tuple | np.ndarray) and len(value) == 1 for value in values):
+        return [value[0] for value in values]
+    return values
 
 
 def _of_word(word: str, numbers: Mapping[str, int] | None) -> int:
@@ -158,9 +176,10 @@ def _of_rows(array: NDArray[Any]) -> NDArray[Any]:
     bad = (ones != 1) | ((array != 0).sum(1) != 1)
     if bad.any():
         index = int(np.argmax(bad))
-        raise InputError(
-            f"the label of sample {index} is a row with {ones[index]} ones, expected one class: "
-            "an integer, or a single 1 and zeros"
+        raise SampleLabelError(
+            index,
+            f"a row with {ones[index]} ones, expected one class: an integer, or a single 1 and "
+            "zeros",
         )
     numbers: NDArray[Any] = array.argmax(1)
     return numbers
@@ -170,7 +189,7 @@ def _whole(index: int, label: Any) -> int:
     try:
         number = label_of(label)
     except NoLabelError as error:
-        raise InputError(f"the label of sample {index} is {error}") from None
+        raise SampleLabelError(index, str(error)) from None
     if number.bit_length() > 63:
-        raise InputError(f"the label of sample {index} is {number!s:.40}, expected an integer")
+        raise SampleLabelError(index, f"{number!s:.40}, expected an integer")
     return number

@@ -14,6 +14,9 @@ from penult.extras import import_extra, import_torchvision
 from penult.text import described, nearest, some
 
 SAVED, SAVED_PARTS = "state.json", "dataset_dict.json"
+UNSAFE = frozenset({"LSUN", "LSUNClass"})
+SPLIT_KEYS = ("split", "image_set")
+_OFFER = " You can use download=True to download it"
 SPLITS = ("train", "test", "val", "validation", "valid", "extra", "unlabeled")
 
 
@@ -59,8 +62,10 @@ def open_saved(
     Raises:
         InputError: it holds several parts, or cannot be read.
     """
-    if (path / SAVED_PARTS).is_file():
+    if _has_parts(path):
         parts = _parts(path)
+        if len(parts) == 1:
+            return open_saved(path / parts[0], labelled, texts, multi_label)
         first = "train" if "train" in parts else parts[0]
         other = next((part for part in parts if part != first), None)
         more = f", and measure on the other with --eval {path / other}" if other else ""
@@ -89,6 +94,9 @@ def open_hub(
         raise InputError(f"{spec!r} names no data set: expected hf:NAME or hf:NAME:SPLIT")
     if is_saved_dataset(Path(name)):
         place = Path(name) / split if split else Path(name)
+        if not place.is_dir():
+            has = f"has {some(_parts(Path(name)))}" if _has_parts(Path(name)) else "has no parts"
+            raise InputError(f"{spec}: no part is called {split!r}; {name} {has}")
         return open_saved(place, labelled, texts, multi_label)
     datasets = import_extra("datasets", "hf")
     try:
@@ -114,7 +122,12 @@ def open_torchvision(spec: str, labelled: bool, multi_label: bool | None = None)
     import_torchvision()
     import torchvision.datasets
 
-    known = sorted(torchvision.datasets.__all__)
+    known = sorted(set(torchvision.datasets.__all__) - UNSAFE)
+    if name in UNSAFE:
+        raise InputError(
+            f"torchvision's {name} unpickles a file of its folder, which could run code, without "
+            "checking it: call it in a function of yours, file.py:function"
+        )
     if name not in known:
         near = nearest(name, known)
         hint = f": did you mean {some(near)}?" if near else f"; it has {some(known, 8)}"
@@ -125,20 +138,39 @@ def open_torchvision(spec: str, labelled: bool, multi_label: bool | None = None)
     parameters = inspect.signature(factory).parameters
     if "root" not in parameters:
         raise InputError(f"torchvision's {name} has no folder of files: call it in a function")
+    needed = [
+        key
+        for key, one in parameters.items()
+        if one.default is one.empty
+        and one.kind is one.POSITIONAL_OR_KEYWORD
+        and key not in ("root", "train", *SPLIT_KEYS)
+    ]
+    if needed:
+        raise InputError(
+            f"torchvision's {name} needs the arguments {some(needed)}: call it in a function of "
+            "yours, file.py:function"
+        )
     arguments: dict[str, Any] = {}
+    if "train" in parameters and split not in ("train", "test"):
+        raise InputError(f"torchvision's {name} has the parts train and test, found {split!r}")
     if "train" in parameters:
         arguments["train"] = split == "train"
-    elif which := next((key for key in ("split", "image_set") if key in parameters), None):
+    elif which := next((key for key in SPLIT_KEYS if key in parameters), None):
         arguments[which] = split
     try:
         found = factory(root, **arguments)
     except Exception as error:  # the library raises whatever is missing or damaged
+        why = described(error).replace(_OFFER, "").rstrip(".")
         raise InputError(
-            f"torchvision's {name} cannot be opened in {root}, split {split}: {described(error)}; "
-            "its files must be there: nothing is downloaded"
+            f"torchvision's {name} cannot be opened in {root}, split {split}: {why}; its files "
+            "must be there: nothing is downloaded"
         ) from None
     about = {"source": spec}
     return LibraryImages(map_style(found, spec), labelled, about, multi_label=multi_label)
+
+
+def _has_parts(path: Path) -> bool:
+    return (path / SAVED_PARTS).is_file()
 
 
 def _parts(path: Path) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import islice
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,28 @@ def is_stream(found: Any) -> bool:
     return gives and not isinstance(found, str | bytes | type | DataLoader)
 
 
-def first_of(stream: Iterable[Any], limit: int | None, what: str) -> list[Any]:
+class FirstSamples(list[Any]):
+    """The first samples of a stream, with what the stream says of its classes.
+
+    Args:
+        samples: in their order.
+        stream: where they come from.
+    """
+
+    def __init__(self, samples: Iterable[Any], stream: Any) -> None:
+        super().__init__(samples)
+        self.classes = getattr(stream, "classes", None)
+        self.features = getattr(stream, "features", None)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _first_samples, (list(self), self.classes, self.features)
+
+
+def _first_samples(samples: list[Any], classes: Any, features: Any) -> FirstSamples:
+    return FirstSamples(samples, SimpleNamespace(classes=classes, features=features))
+
+
+def first_of(stream: Iterable[Any], limit: int | None, what: str) -> FirstSamples:
     """The first samples of a stream, kept in memory as they come.
 
     Raises:
@@ -60,7 +82,7 @@ def first_of(stream: Iterable[Any], limit: int | None, what: str) -> list[Any]:
             f"{what} streams its samples and does not say how many there are: say how many to take "
             "with --limit, such as --limit 10000"
         )
-    found = list(islice(iter(stream), limit))
+    found = FirstSamples(islice(iter(stream), limit), stream)
     if not found:
         raise InputError(f"{what} is empty: it has no samples")
     return found

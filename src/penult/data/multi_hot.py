@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from penult.data.listing import nfc
-from penult.data.words import meant_as_numbers, number_of_word
+from penult.data.words import SampleLabelError, meant_as_numbers, number_of_word
 from penult.errors import InputError
 from penult.text import some
 
@@ -194,15 +194,14 @@ def _of_lists(
         try:
             indices.append([_number(one, numbers) for one in found])
         except SeveralLabelsError as error:
-            raise InputError(f"the labels of sample {i} have {error}") from None
+            raise SampleLabelError(i, str(error), several=True) from None
     n_classes = len(names) if names else 1 + max(max(row, default=0) for row in indices)
     made = np.zeros((len(values), n_classes), dtype=bool)
     for i, row in enumerate(indices):
         bad = [number for number in row if not 0 <= number < n_classes]
         if bad:
-            raise InputError(
-                f"the labels of sample {i} have {bad[0]}, expected classes in [0, {n_classes})"
-            )
+            problem = f"{bad[0]}, expected classes in [0, {n_classes})"
+            raise SampleLabelError(i, problem, several=True)
         made[i, row] = True
     return made, names
 

@@ -131,6 +131,8 @@ def _open_named(spec: str, labelled: bool, options: DataOptions) -> ImageData:
         return _open_object(found, labelled, options, spec)
     if _FUNCTION.fullmatch(spec):
         return _open_object(call_object(spec, "function"), labelled, options, spec)
+    if "://" in spec or spec.startswith("pipe:"):
+        raise InputError(f"{one_line(spec, 80)} is an address, which is not fetched: download it")
     beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
     near = nearest(path.name, beside)
     hint = f" (did you mean {some(near)}?)" if near else ""

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import posixpath
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from penult.data.files import SAMPLED_BYTES, SAMPLED_FILES, WHOLE_BYTES, WHOLE_FILES
+from penult.data.folders import is_part
 from penult.data.image import (
     ImageData,
     ImageFaultError,
@@ -26,6 +25,7 @@ from penult.data.image import (
     read_file,
 )
 from penult.data.items import IMAGE_KEYS, LABEL_KEYS, TEXT_KEYS, is_image, opened
+from penult.data.listed_files import FilesPlace, files_place, slashed
 from penult.data.listing import nfc
 from penult.data.table_labels import from_column, from_columns
 from penult.data.tables import JoinedTable, Table, text_of
@@ -44,9 +44,9 @@ PATH_KEYS += (
     "name",
 )
 ID_KEYS = ("id", "image_id", "sample", *PATH_KEYS)
-LABEL_NAMES = (*LABEL_KEYS, "class_name", "label_name", "species", "diagnosis", "dx")
-ENDINGS = ("", ".jpg", ".jpeg", ".png", ".webp", ".JPG", ".JPEG", ".PNG")
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+LABEL_NAMES = (*LABEL_KEYS, "species", "diagnosis", "dx")
+PART_KEYS = ("split", "set", "subset", "partition", "part", "phase")
+_ADDRESS = re.compile(r"(?!file://)[A-Za-z][A-Za-z0-9+.-]+://")
 _MOST_CLASSES = 0.5  # distinct values per row in a column that can be guessed to be the label
 
 
@@ -82,10 +82,10 @@ class TableImages(ImageData):
     ) -> None:
         self._table = table
         self.path = table.path
-        if nameless := [name for name in table.names if extension(name) in formats()]:
+        if nameless := [name for name in table.names if _names_image(name)]:
             raise InputError(
                 f"{table.path}: the first line holds {printable(nameless[0])} and no names of "
-                "columns: write a line such as path,label above it"
+                "columns: write a line such as path,label above it, and commas in the others"
             )
         own = label_columns or ([] if label_column is None else [label_column])
         self._column = _image_column(table, image_column, [table.require(name) for name in own])
@@ -105,18 +105,20 @@ class TableImages(ImageData):
             self.labels, self.class_names = found.labels, found.class_names
             self.multi_label, self._rows = found.labels.ndim == 2, found.rows
             notes += found.notes
+        notes += parts_notes(table)
         self._options = {
             "image_column": self._column,
             "label_column": self.label_column,
             **({"label_columns": list(label_columns)} if label_columns else {}),
             **({} if multi_label is None else {"multi_label": multi_label}),
         }
-        values = _texts(table, self._column)
-        self._paths = None if values is None else [values[row] for row in self._rows]
+        self._place = FilesPlace(table.path.parent)
+        self._paths: list[str] | None = None
+        if not any(map(is_image, table.examples(self._column))):
+            notes += self._take_paths([text_of(value) for value in table.column(self._column)])
         self._ids = self._names()
         _refuse_doubles(table, self._ids, self._rows)
         sizes = np.zeros(0, np.int64)
-        self._place = ("", "")
         if self._paths is not None:
             sizes, said = self._sizes(self._paths)
             notes += said
@@ -138,7 +140,7 @@ class TableImages(ImageData):
             if value is None:
                 raise ImageFaultError(self.id(index), "has no image in its row")
             return opened(value, self.id(index))
-        return opened(self._file(self._paths[index]), self.id(index))
+        return opened(self._place.file(self._paths[index]), self.id(index))
 
     def column(self, name: str) -> list[Any]:
         """What a column holds for each sample."""
@@ -151,9 +153,24 @@ class TableImages(ImageData):
         about = {where: str(self.path), "options": self._options}
         return {**described_as("table", self), **about}
 
+    def _take_paths(self, values: Sequence[str | None]) -> list[str]:
+        """Leave out rows that name no image; gives what is to be said of that."""
+        there = np.array([values[int(row)] is not None for row in self._rows], dtype=bool)
+        if not there.any():
+            raise InputError(f"{self.path}: no row names an image in the column {self._column!r}")
+        left_out = self._rows[~there]
+        self._rows = self._rows[there]
+        if self.labels is not None:
+            self.labels = self.labels[there]
+        self._paths = [path for row in self._rows if (path := values[int(row)]) is not None]
+        if not len(left_out):
+            return []
+        name = "row names no image and is" if len(left_out) == 1 else "rows name no image and are"
+        return [f"{len(left_out):,} {name} left out, the first is row {left_out[0] + 1}"]
+
     def _names(self) -> list[str]:
         if self._paths is not None:
-            return [printable(nfc(posixpath.normpath(p.replace("\\", "/")))) for p in self._paths]
+            return [printable(nfc(posixpath.normpath(slashed(path)))) for path in self._paths]
         keys = [key for key in columns_named(self._table, ID_KEYS) if key != self.label_column]
         columns = [self._table.column(key) for key in keys if key != self._column]
         for column in (self._table.inner(self._column, "path"), *columns):
@@ -161,9 +178,6 @@ class TableImages(ImageData):
             if names and None not in names and len(set(names)) == len(names):
                 return [printable(nfc(str(name))) for name in names]
         return [str(row) for row in self._rows]
-
-    def _file(self, path: str) -> str:
-        return _file_in(self.path.parent, self._place, path)
 
     def _sizes(self, paths: Sequence[str]) -> tuple[np.ndarray[Any, Any], list[str]]:
         """Bytes of each file, -1 where there is none, and what is to be said of that."""
@@ -173,24 +187,20 @@ class TableImages(ImageData):
                 f"{self.path} names addresses such as {printable(addresses[0])}, which are not "
                 "fetched: download the images and list their files"
             )
-        notes = []
-        self._place = _found_place(self.path.parent, paths)
-        folder, ending = self._place
-        if folder or ending:
-            where = f"in the folder {folder}" if folder else "beside the table"
-            notes.append(f"the files are {where}" + (f", with the ending {ending}" * bool(ending)))
-        sizes = np.fromiter((_size(self._file(path)) for path in paths), np.int64, len(paths))
+        self._place = files_place(self.path.parent, paths)
+        notes = self._place.notes(paths)
+        sizes = np.fromiter(map(self._place.size, paths), np.int64, len(paths))
         missing = np.flatnonzero(sizes < 0)
         if len(missing) == len(paths):
             texts = columns_named(self._table, TEXT_KEYS)
             hint = f" ({texts[0]} holds texts, and the network takes images)" if texts else ""
             raise InputError(
                 f"none of the {len(paths):,} files that {self.path} lists is there, the first: "
-                f"{self._file(paths[0])}; paths start from the folder of the table: give the "
-                f"column of the paths with --image-column, or move the table{hint}"
+                f"{printable(self._place.file(paths[0]))}{self._place.near(paths[0])}; paths start "
+                "from the folder of the table: give the column of the paths with --image-column, "
+                f"or move the table{hint}"
             )
-        root = self.path.parent.absolute()
-        outside = [path for path in paths if not _is_below(root, path)]
+        outside = [path for path in paths if not self._place.holds(path)]
         if outside:
             notes.append(
                 f"{len(outside):,} of the files lie outside of the table's folder, the first: "
@@ -221,7 +231,7 @@ class TableImages(ImageData):
             raw = value.get("bytes") if isinstance(value, Mapping) else value
             return bytes(raw[:limit] if limit > 0 else raw) if isinstance(raw, bytes) else b""
         try:
-            return read_file(self._file(self._paths[index]), limit)
+            return read_file(self._place.file(self._paths[index]), limit)
         except OSError:  # one image, which will be a fault
             return b""
 
@@ -313,17 +323,6 @@ def _can_be_label(table: Table, name: str) -> bool:
     return 1 < len(known) <= max(2, _MOST_CLASSES * len(values))
 
 
-def _texts(table: Table, name: str) -> list[str] | None:
-    """The paths in a column; None where it holds images themselves."""
-    if any(is_image(value) for value in table.examples(name)):
-        return None
-    values = [text_of(value) for value in table.column(name)]
-    empty = next((row for row, value in enumerate(values) if value is None), None)
-    if empty is not None:
-        raise InputError(f"{table.path}: row {empty + 1} names no image in column {name!r}")
-    return [value for value in values if value is not None]
-
-
 def _refuse_doubles(table: Table, ids: Sequence[str], rows: Sequence[int] | Any) -> None:
     if len(set(ids)) == len(ids):
         return
@@ -332,38 +331,20 @@ def _refuse_doubles(table: Table, ids: Sequence[str], rows: Sequence[int] | Any)
     both = [int(rows[i]) + 1 for i, other in enumerate(ids) if other == name]
     n = sum(count > 1 for count in counts.values())
     raise InputError(
-        f"{table.path} lists {n:,} images more than once, such as {name} in the rows "
-        f"{both[0]} and {both[1]}: expected one row for each"
+        f"{table.path} lists {n:,} {'image' if n == 1 else 'images'} more than once, such as "
+        f"{name} in the rows {both[0]} and {both[1]}: expected one row for each"
     )
 
 
-def _found_place(root: Path, paths: Sequence[str]) -> tuple[str, str]:
-    """The folder below the table's and the ending with which most of a few paths lead to files."""
-    spread = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, 16).astype(int))]
-    folders = [""]
-    if not any(_size(_file_in(root, ("", ""), path)) >= 0 for path in spread):
-        folders += sorted(entry.name for entry in os.scandir(root) if entry.is_dir())[:200]
-    places = [(folder, ending) for folder in folders for ending in ENDINGS]
-
-    def found(place: tuple[str, str]) -> int:
-        return sum(_size(_file_in(root, place, path)) >= 0 for path in spread)
-
-    return max(places, key=found)
+def _names_image(name: str) -> bool:
+    """Whether the name of a column is rather an image's, and other things with it."""
+    return any(extension(part) in formats() for part in name.split())
 
 
-def _file_in(root: Path, place: tuple[str, str], path: str) -> str:
-    folder, ending = place
-    return os.fspath(root / folder / (path.replace("\\", "/") + ending))
-
-
-def _is_below(root: Path, path: str) -> bool:
-    """Whether a path from a folder stays in it, by its text."""
-    place = os.path.normpath(root / path.replace("\\", "/"))
-    return place.startswith(os.path.normpath(root) + os.sep)
-
-
-def _size(path: str) -> int:
-    try:
-        return Path(path).stat().st_size if Path(path).is_file() else -1
-    except (OSError, ValueError):
-        return -1
+def parts_notes(table: Table) -> list[str]:
+    """What to say of a column by which the rows are parts of a data set, such as train and test."""
+    for name in columns_named(table, PART_KEYS):
+        parts = sorted({text for value in table.column(name) if (text := text_of(value))})
+        if len(parts) > 1 and sum(map(is_part, parts)) > 1:
+            return [f"the column {name!r} says {some(parts)}: the rows of all of them are taken"]
+    return []

@@ -12,9 +12,13 @@ from numpy.typing import NDArray
 from penult.data.labels import labels_of
 from penult.data.multi_hot import is_several, separator_of, several_notes, zero_or_one
 from penult.data.tables import Table
-from penult.data.words import meant_as_numbers
+from penult.data.words import SampleLabelError, is_whole, meant_as_numbers
 from penult.errors import InputError
 from penult.text import some
+
+# What programs write where there is no label, and what they write where there is no number.
+NO_LABEL = frozenset({"nan", "<na>", "#n/a", "n/a", "na", "null"})
+NO_NUMBER = frozenset({"none", "?", "-"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +41,8 @@ class TableLabels:
 def from_column(table: Table, name: str, multi_label: bool | None) -> TableLabels:
     """Labels of one column: a class for each row, or several as a list or as text ("cat;dog").
 
+    Rows without one are left out, and counted: empty cells and what programs write for none.
+
     Args:
         table: from `read_table`.
         name: the column.
@@ -45,36 +51,68 @@ def from_column(table: Table, name: str, multi_label: bool | None) -> TableLabel
     Raises:
         InputError: no row has a label, or one that is none.
     """
-    values = [None if value == "" else value for value in table.column(name)]
-    empty = [row for row, value in enumerate(values) if value is None]
+    values, written = _given(table.column(name))
+    rows = np.flatnonzero([value is not None for value in values])
     there = [value for value in values if value is not None]
+    where = f"{table.path}, column {name!r}"
     if not there:
         raise InputError(f"{table.path}: no row has a label in the column {name!r}")
-    for row, value in enumerate(values):
+    for row, value in zip(rows, there, strict=True):
         if isinstance(value, Mapping):
             raise InputError(
-                f"{table.path}, column {name!r}: row {row + 1} holds an object of "
-                f"{some(list(map(str, value)))}, expected a word or a number"
+                f"{where}: row {row + 1} holds an object of {some(list(map(str, value)))}, "
+                "expected a word or a number"
             )
-    several = multi_label
+    several, known = multi_label, table.class_names(name)
     texts = [value for value in there if isinstance(value, str)]
-    if len(texts) == len(there) and (mark := separator_of(texts, multi_label)) is not None:
-        there = [[part.strip() for part in text.split(mark) if part.strip()] for text in texts]
-        several = True
-    elif any(map(is_several, there)):
-        several = multi_label
-    else:
-        there = meant_as_numbers(there)
     try:
-        labels, names = labels_of(there, len(there), None, several)
+        if len(texts) == len(there) and (mark := separator_of(texts, multi_label)) is not None:
+            there = [[part.strip() for part in text.split(mark) if part.strip()] for text in texts]
+            several = True
+        elif not any(map(is_several, there)) and known is None:
+            there = meant_as_numbers(there)
+            if len(texts) < len(there) and isinstance(there[0], str):
+                word = next(i for i, text in enumerate(there) if not is_whole(text))
+                raise SampleLabelError(
+                    word, f"the word {there[word]:.40}, where others are numbers: expected either"
+                )
+        labels, names = labels_of(there, len(there), known, several)
+    except SampleLabelError as error:
+        raise InputError(f"{where}: {error.of(f'row {rows[error.index] + 1}')}") from None
     except InputError as error:
-        raise InputError(f"{table.path}, column {name!r}: {error}") from None
-    rows = np.delete(np.arange(len(values)), empty)
+        raise InputError(f"{where}: {error}") from None
     notes = several_notes(labels)
-    if empty:
-        have = "row has no label and is" if len(empty) == 1 else "rows have no label and are"
-        notes += (f"{len(empty):,} {have} left out, the first is row {empty[0] + 1}",)
+    if n_empty := len(values) - len(rows):
+        have = "row has no label" if n_empty == 1 else "rows have no label"
+        shown = f" ({some([*map(repr, sorted(written))], 3)})" if written else ""
+        left = "is" if n_empty == 1 else "are"
+        first = next(row for row, value in enumerate(values, 1) if value is None)
+        notes += (f"{n_empty:,} {have}{shown} and {left} left out, the first is row {first}",)
     return TableLabels(labels, names, rows, notes)
+
+
+def _given(values: Sequence[Any]) -> tuple[list[Any], set[str]]:
+    """Labels as they are meant, None for none, and what stands for none in their place."""
+    found = [None if value == "" else _meant(value) for value in values]
+    words = [value.casefold() for value in found if isinstance(value, str)]
+    unknown = NO_LABEL | NO_NUMBER
+    others = [word for word in words if word not in unknown]
+    any_number = others or any(not isinstance(value, str | None) for value in found)
+    nothing = unknown if any_number and all(map(is_whole, others)) else NO_LABEL
+    written = {value for value in found if isinstance(value, str) and value.casefold() in nothing}
+    return [None if isinstance(v, str) and v in written else v for v in found], written
+
+
+def _meant(value: Any) -> Any:
+    """A label without what file formats make of it: words as bytes, booleans."""
+    if isinstance(value, bool):
+        return str(value)
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return value
+    return value
 
 
 def from_columns(table: Table, names: Sequence[str], multi_label: bool | None) -> TableLabels:

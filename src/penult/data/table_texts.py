@@ -16,6 +16,7 @@ from penult.data.table_images import (
     columns_named,
     holds_images,
     label_column_of,
+    parts_notes,
 )
 from penult.data.table_labels import from_column, from_columns
 from penult.data.tables import JoinedTable, Table, text_of
@@ -75,6 +76,7 @@ class TableTexts(ImageData):
             rows, self.labels, self.class_names = found.rows, found.labels, found.class_names
             self.multi_label = found.labels.ndim == 2
             notes += found.notes
+        notes += parts_notes(table)
         self._options = {
             "text_column": self._column,
             "label_column": self._label_column,

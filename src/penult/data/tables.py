@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import importlib
-import io
 import json
 import math
 from bisect import bisect_right
@@ -13,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from penult.data.archive import FREE_BYTES, MAX_RATIO
+from penult.data.class_list import first_name
+from penult.data.text_tables import csv_columns, json_columns, require_different
 from penult.errors import InputError
 from penult.extras import import_extra
-from penult.text import described, one_line, some
+from penult.text import described, some
 
 LOOKED_AT = 16  # rows by which the meaning of a column is told
 FREE_ROWS, ROWS_PER_BYTE = 1 << 20, 8  # of a Parquet file, whatever its size, and for its size
 MOST_DICTIONARY = 1 << 30  # bytes of a column in a group of rows
-MOST_TEXT = 1 << 31  # bytes of a table that is read as text
 
 
 class Table:
@@ -57,8 +56,17 @@ class Table:
         return name
 
     def examples(self, name: str) -> list[Any]:
-        """The first few values of a column, without those that are none."""
-        return [value for value in self._some(name) if value is not None]
+        """A few values of a column, of the first rows that hold any."""
+        n = LOOKED_AT
+        while True:
+            found = [value for value in self._first(name, n) if value is not None]
+            if found or n >= self.n_rows:
+                return found[:LOOKED_AT]
+            n *= 8
+
+    def class_names(self, name: str) -> tuple[str, ...] | None:
+        """The names of the classes that a column of numbers stands for, where the file has them."""
+        return None
 
     def value(self, name: str, row: int) -> Any:
         """One value."""
@@ -72,8 +80,8 @@ class Table:
     def _values(self, name: str) -> Sequence[Any]:
         return self._columns[name]
 
-    def _some(self, name: str) -> Sequence[Any]:
-        return self._columns[name][:LOOKED_AT]
+    def _first(self, name: str, n: int) -> Sequence[Any]:
+        return self._columns[name][:n]
 
 
 class ParquetTable(Table):
@@ -93,6 +101,7 @@ class ParquetTable(Table):
             self._require_bounded(metadata)
             self._dictionaries, self._file = _dictionaries(metadata), None
             self.names = tuple(self._opened().schema_arrow.names)
+            require_different(path, list(self.names))
         except InputError:
             raise
         except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
@@ -149,8 +158,19 @@ class ParquetTable(Table):
             f"{self.path.stat().st_size:,} bytes: write it anew, without compression"
         )
 
-    def _some(self, name: str) -> Sequence[Any]:
-        return [self.value(name, row) for row in range(min(self.n_rows, LOOKED_AT))]
+    def _first(self, name: str, n: int) -> Sequence[Any]:
+        return [self.value(name, row) for row in range(min(self.n_rows, n))]
+
+    def class_names(self, name: str) -> tuple[str, ...] | None:
+        """The names of a `ClassLabel`, as the data sets of Hugging Face keep them."""
+        metadata = self._opened().schema_arrow.metadata or {}
+        try:
+            found = json.loads(metadata[b"huggingface"])["info"]["features"][name]
+            found = found.get("feature", found)  # of a list of classes
+            names = found["names"]
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+            return None
+        return tuple(map(first_name, names)) if isinstance(names, list) and names else None
 
     def _opened(self) -> Any:
         if self._file is None:
@@ -192,8 +212,13 @@ class JoinedTable(Table):
     def _values(self, name: str) -> Sequence[Any]:
         return [value for table in self._tables for value in table.column(name)]
 
-    def _some(self, name: str) -> Sequence[Any]:
-        return self._tables[0]._some(name)
+    def class_names(self, name: str) -> tuple[str, ...] | None:
+        """The names that all of the tables have for the classes of a column."""
+        found = {table.class_names(name) for table in self._tables}
+        return found.pop() if len(found) == 1 else None
+
+    def _first(self, name: str, n: int) -> Sequence[Any]:
+        return self._tables[0]._first(name, n)
 
 
 def is_table(path: Path) -> bool:
@@ -205,7 +230,7 @@ def read_table(path: Path) -> Table:
     """Open a table by its file's ending.
 
     Args:
-        path: .csv, .tsv or .txt with commas, semicolons or tabs and names in the first line;
+        path: .csv, .tsv or .txt with commas, semicolons, tabs or bars and names in the first line;
             .jsonl or .ndjson with an object in each line; .parquet.
 
     Raises:
@@ -234,59 +259,12 @@ def _known(value: Any) -> Any:
 
 
 def _read_csv(path: Path) -> Table:
-    text = _text(path)
-    delimiter = max(",;\t", key=text.partition("\n")[0].count)
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    try:
-        return Table(path, _columns(path, rows))
-    except csv.Error as error:
-        raise InputError(f"{path}: line {rows.line_num} is damaged: {error}") from None
-
-
-def _columns(path: Path, rows: Any) -> dict[str, list[str | None]]:
-    names = [name.strip() for name in next(rows, [])]
-    if len(set(names)) != len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InputError(f"{path} has two columns {twice!r}: expected different names")
-    columns: dict[str, list[str | None]] = {name: [] for name in names}
-    for number, row in enumerate(rows, 1):
-        if not row:
-            continue
-        if len(row) != len(names):
-            raise InputError(
-                f"{path}: row {number} has {len(row)} fields, expected {len(names)} as in the "
-                f"first line ({one_line(some(names), 80)})"
-            )
-        for name, value in zip(names, row, strict=True):
-            columns[name].append(value.strip() or None)
-    return columns
+    return Table(path, csv_columns(path))
 
 
 def _read_json_lines(path: Path) -> Table:
-    rows: list[dict[str, Any]] = []
-    for number, line in enumerate(_text(path).split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            found = json.loads(line)
-        except (ValueError, RecursionError):
-            found = None
-        if not isinstance(found, dict):
-            raise InputError(
-                f"{path}: line {number}: expected a JSON object, found {one_line(line, 40)}"
-            )
-        rows.append(found)
-    names = dict.fromkeys(name for row in rows for name in row)
-    return Table(path, {name: [_known(row.get(name)) for row in rows] for name in names})
-
-
-def _text(path: Path) -> str:
-    try:
-        if path.stat().st_size > MOST_TEXT:
-            raise InputError(f"{path} has more than 2 GiB of text: write it as Parquet")
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read as UTF-8 text: {described(error)}") from error
+    columns = json_columns(path)
+    return Table(path, {name: list(map(_known, column)) for name, column in columns.items()})
 
 
 def _dictionaries(metadata: Any) -> list[str]:

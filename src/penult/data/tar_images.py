@@ -23,16 +23,21 @@ from penult.data.image import (
     open_image,
     printable,
 )
-from penult.data.items import LABEL_KEYS
+from penult.data.items import IMAGE_KEYS, LABEL_KEYS
 from penult.data.labels import labels_of
 from penult.data.listing import Listing, nfc
 from penult.data.multi_hot import is_several, several_notes
 from penult.data.tars import Member, TarFile
-from penult.data.words import meant_as_numbers
+from penult.data.words import SampleLabelError, meant_as_numbers
 from penult.errors import InputError
-from penult.text import described, some
+from penult.text import described, nearest, some
 
 MOST_LABEL = 1 << 20  # bytes of a member that holds a label
+SEVERAL = "::"  # between names of shards
+
+# The number of the shard, the key, and the files by their endings.
+Sample = tuple[int, str, dict[str, Member]]
+
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _CHOICE = re.compile(r"\{([^{}]*,[^{}]*)\}")
 
@@ -58,9 +63,11 @@ class TarImages(FileImages):
             if name.startswith(prefix) and not listing.passes_over(parts):
                 listing.names.append(name.removeprefix(prefix))
                 listing.columns.extend((member.size, member.start))
+        archive.forget()
         if inside and not listing.names:
             raise InputError(f"{archive.path} has no folder {inside}")
         super().__init__(archive.path / inside, listing, labelled)
+        self.notes += tuple(archive.notes())
 
     def _read(self, index: int) -> bytes:
         size, start = map(int, self._table[index])
@@ -78,8 +85,8 @@ class ShardImages(ImageData):
     """Samples of WebDataset shards, in the order of the archives and of the files in them.
 
     Files of one sample share their name up to the first dot of the file's name, the sample's key:
-    `0001.jpg`, `0001.cls`. The label is in `.cls` or `.txt` (a number from 0, or a word), or under
-    `label`, `class` or the like in `.json`.
+    `0001.jpg`, `0001.cls`. The label is in `.cls` (a number from 0, or a word), or under `label`,
+    `class` or the like in `.json`, or in `.txt`. Samples without one are left out, and counted.
 
     Args:
         archives: the shards.
@@ -88,7 +95,7 @@ class ShardImages(ImageData):
         multi_label: whether samples may have several labels; None to tell by the labels.
 
     Raises:
-        InputError: no samples, one without an image or without a label, two of the same key.
+        InputError: no sample has an image, or a label; two have the same key.
     """
 
     def __init__(
@@ -105,37 +112,30 @@ class ShardImages(ImageData):
         samples = [
             (number, key, found)
             for number, archive in enumerate(self._archives)
-            for key, found in _samples(archive)
+            for key, found in _samples(archive).items()
         ]
-        images = [_image(found) for _, _, found in samples]
-        bare = [key for (_, key, _), image in zip(samples, images, strict=True) if image is None]
+        bare = [key for _, key, found in samples if _image(found) is None]
         if len(bare) == len(samples):
             raise InputError(
                 f"{spec} holds no images: expected files such as 0001.jpg and 0001.cls"
             )
-        kept = [i for i, image in enumerate(images) if image is not None]
-        self._members = [(samples[i][0], images[i]) for i in kept]
-        self._ids = [printable(nfc(samples[i][1])) for i in kept]
-        self.notes = ()
+        samples = [sample for sample in samples if _image(sample[2]) is not None]
+        notes = [note for archive in self._archives for note in archive.notes()]
         if bare:
-            self.notes = (f"{len(bare):,} samples hold no image, the first: {printable(bare[0])}",)
-        self._refuse_doubles()
+            have = "sample holds" if len(bare) == 1 else "samples hold"
+            notes.append(f"{len(bare):,} {have} no image, the first: {printable(bare[0])}")
+        notes += _choice_notes([found for _, _, found in samples])
         if labelled:
-            labels = [self._label(*samples[i]) for i in kept]
-            try:
-                several = any(map(is_several, labels))
-                self.labels, self.class_names = labels_of(
-                    labels if several else meant_as_numbers(labels),
-                    len(labels),
-                    None,
-                    multi_label if several else False,
-                )
-            except InputError as error:
-                raise InputError(f"{spec}: {error}") from None
-            self.multi_label = self.labels.ndim == 2
-            self.notes += several_notes(self.labels)
+            samples, said = self._take_labels(samples, multi_label)
+            notes += said
+        self._members = [(number, _image(found)) for number, _, found in samples]
+        self._ids = [printable(nfc(key)) for _, key, _ in samples]
+        self.notes = tuple(notes)
+        self._refuse_doubles()
         self._said = multi_label if self.multi_label else None
         self.fingerprint = self._digest()
+        for archive in self._archives:
+            archive.forget()
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -167,16 +167,44 @@ class ShardImages(ImageData):
             about["options"] = {"multi_label": self._said}
         return {**described_as("shards", self), **about}
 
-    def _label(self, number: int, key: str, found: Mapping[str, Member]) -> Any:
-        archive = self._archives[number]
-        for ending in ("cls", "txt", "json"):
-            if ending in found:
-                return _label_in(archive, key, ending, found[ending])
-        raise InputError(
-            f"the sample {printable(key)} of {archive.path} has no label: expected a file .cls, "
-            f".txt or .json beside {some(sorted(found))}; or use the network's own predictions as "
-            "labels with --labels predicted"
-        )
+    def _take_labels(
+        self, samples: Sequence[Sample], multi_label: bool | None
+    ) -> tuple[list[Sample], list[str]]:
+        """Keep the labels as numbers; gives the samples that have one, and what is to be said."""
+        given = [_label(self._archives[number], key, found) for number, key, found in samples]
+        pairs = zip(samples, given, strict=True)
+        without = [sample for sample, label in pairs if label is None]
+        if len(without) == len(samples):
+            number, key, found = samples[0]
+            raise InputError(
+                f"no sample of {self._spec} has a label, such as {printable(key)} of "
+                f"{self._archives[number].path}: expected a file .cls or .txt, or .json with "
+                f"'label' in it, beside {some(sorted(found))}; or use the network's own "
+                "predictions as labels with --labels predicted"
+            )
+        kept = [sample for sample, label in zip(samples, given, strict=True) if label is not None]
+        labels = [label for label in given if label is not None]
+        several = any(map(is_several, labels))
+        try:
+            self.labels, self.class_names = labels_of(
+                labels if several else meant_as_numbers(labels),
+                len(labels),
+                None,
+                multi_label if several else False,
+            )
+        except SampleLabelError as error:
+            sample = printable(kept[error.index][1])
+            raise InputError(f"{self._spec}: {error.of(sample)}") from None
+        except InputError as error:
+            raise InputError(f"{self._spec}: {error}") from None
+        self.multi_label = self.labels.ndim == 2
+        said = list(several_notes(self.labels))
+        if without:
+            have = "sample has no label and is" if len(without) == 1 else "samples have no label"
+            are = "" if len(without) == 1 else " and are"
+            first = printable(without[0][1])
+            said.append(f"{len(without):,} {have}{are} left out, the first: {first}")
+        return kept, said
 
     def _refuse_doubles(self) -> None:
         seen: dict[str, int] = {}
@@ -206,20 +234,14 @@ class ShardImages(ImageData):
 
 
 def shard_paths(spec: str) -> list[Path]:
-    """The archives that `train-{000..127}.tar`, `{a,b}.tar` or `*.tar` stands for, in order.
+    """The files that `train-{000..127}.tar`, `{a,b}.tar`, `*.tar` or `a.tar::b.tar` stands for.
 
     Raises:
         InputError: one of them, or all, are not there.
     """
-    names = [spec]
-    while found := next((m for name in names if (m := _RANGE.search(name))), None):
-        low, high = found[1], found[2]
-        if int(high) - int(low) > 1_000_000 or int(high) < int(low):
-            raise InputError(f"{spec}: expected a range such as {{000..127}}, found {found[0]}")
-        numbers = [str(n).zfill(len(low)) for n in range(int(low), int(high) + 1)]
-        names = [name.replace(found[0], number, 1) for name in names for number in numbers]
-    while found := next((m for name in names if (m := _CHOICE.search(name))), None):
-        names = [name.replace(found[0], one, 1) for name in names for one in found[1].split(",")]
+    if "://" in spec:
+        raise InputError(f"{spec} is an address, which is not fetched: download the files")
+    names = [name for part in spec.split(SEVERAL) for name in _spelled_out(part)]
     paths: list[Path] = []
     for name in names:
         matches = sorted(glob.glob(name)) if glob.has_magic(name) else [name]  # noqa: PTH207
@@ -227,66 +249,136 @@ def shard_paths(spec: str) -> list[Path]:
     missing = [str(path) for path in paths if not path.is_file()]
     if not paths or missing:
         which = f"{len(missing)} of {len(paths)} are not there ({some(missing, 3)})"
-        raise InputError(f"{spec}: {which if missing else 'no file fits'}")
+        folder = Path(names[0]).parent
+        beside = sorted(other.name for other in folder.iterdir()) if folder.is_dir() else []
+        near = nearest(Path(names[0]).name, beside)
+        hint = f": did you mean {some(near)}?" if near else ""
+        raise InputError(f"{spec}: {which if missing else 'no file fits'}{hint}")
     return paths
+
+
+def _spelled_out(name: str) -> list[str]:
+    """The names that one with ranges and choices in braces stands for."""
+    if (found := _RANGE.search(name)) is not None:
+        low, high = found[1], found[2]
+        if int(high) - int(low) > 1_000_000 or int(high) < int(low):
+            raise InputError(f"{name}: expected a range such as {{000..127}}, found {found[0]}")
+        ways = [str(n).zfill(len(low)) for n in range(int(low), int(high) + 1)]
+    elif (found := _CHOICE.search(name)) is not None:
+        ways = found[1].split(",")
+    else:
+        return [name]
+    made = [name[: found.start()] + way + name[found.end() :] for way in ways]
+    return [one for way in made for one in _spelled_out(way)]
 
 
 def is_pattern(spec: str) -> bool:
     """Whether a name stands for several files."""
-    return glob.has_magic(spec) or bool(_RANGE.search(spec) or _CHOICE.search(spec))
+    several = SEVERAL in spec or _RANGE.search(spec) or _CHOICE.search(spec)
+    return glob.has_magic(spec) or bool(several)
 
 
 def holds_samples(archive: TarFile) -> bool:
-    """Whether an archive is a WebDataset shard rather than folders: labels lie beside images."""
-    for number, (_, found) in enumerate(_samples(archive)):
-        if _image(found) is not None and {"cls", "txt", "json"} & found.keys():
+    """Whether an archive is a WebDataset shard rather than folders: labels lie beside images.
+
+    In folders of classes, texts beside the images are captions, and objects are properties.
+    """
+    folders, described = set(), False
+    for key, found in _samples(archive).items():
+        if _image(found) is None:
+            continue
+        if _of_kind(found, "cls"):
             return True
-        if number > 1000:
-            break
-    return False
+        described = described or any(_of_kind(found, kind) for kind in ("txt", "json"))
+        folders.add(key.rpartition("/")[0])
+    return described and len(folders) < 2
 
 
-def _samples(archive: TarFile) -> Iterator[tuple[str, dict[str, Member]]]:
-    """Keys, and the files of each by what follows the first dot of their names."""
-    key: str | None = None
-    found: dict[str, Member] = {}
+def _samples(archive: TarFile) -> dict[str, dict[str, Member]]:
+    """The files of each key by their endings, in order of the keys.
+
+    A key reaches to the first dot of a file's name, or to the last where this leaves one label for
+    each image: `img.001.png`, `img.001.cls`.
+
+    Raises:
+        InputError: two files of one name.
+    """
+    samples = _grouped(archive, last=False)
+    if any(len(_of_kind(found, "cls")) > 1 for found in samples.values()):
+        others = _grouped(archive, last=True)
+        if all(
+            len(_of_kind(found, "cls")) == len(_images(found)) == 1 for found in others.values()
+        ):
+            return others
+    return samples
+
+
+def _grouped(archive: TarFile, last: bool) -> dict[str, dict[str, Member]]:
+    samples: dict[str, dict[str, Member]] = {}
     for member in archive.members():
         folder, slash, name = member.name.rpartition("/")
         if name.startswith(".") or "." not in name:
             continue
-        stem, _, ending = name.partition(".")
-        if folder + slash + stem != key:
-            if found and key is not None:
-                yield key, found
-            key, found = folder + slash + stem, {}
-        found[ending.lower()] = member
-    if found and key is not None:
-        yield key, found
+        stem, _, ending = name.rpartition(".") if last else name.partition(".")
+        found = samples.setdefault(folder + slash + stem, {})
+        if found.setdefault(ending.lower(), member) is not member:
+            key = printable(folder + slash + stem)
+            raise InputError(
+                f"the key {key} stands in two places of {archive.path}: expected each once"
+            )
+    return samples
+
+
+def _images(found: Mapping[str, Member]) -> list[str]:
+    """The images among the files of a sample by their endings, the likeliest first."""
+    names = [end for end in found if f".{end.rpartition('.')[2]}" in formats()]
+    if len(names) < 2:
+        return names
+    keys = {key: place for place, key in enumerate(IMAGE_KEYS)}
+    return sorted(names, key=lambda end: (end.count("."), keys.get(end.split(".")[0], len(keys))))
 
 
 def _image(found: Mapping[str, Member]) -> Member | None:
     """The image among the files of a sample."""
-    likely = [end for end in found if f".{end.rpartition('.')[2]}" in formats()]
+    likely = _images(found)
     return found[likely[0]] if likely else None
 
 
+def _choice_notes(samples: Sequence[Mapping[str, Member]]) -> list[str]:
+    """What to say where samples hold several images."""
+    several = next((names for names in map(_images, samples) if len(names) > 1), None)
+    if several is None:
+        return []
+    return [f"samples hold several images ({some(several)}): {several[0]} is taken"]
+
+
+def _of_kind(found: Mapping[str, Member], kind: str) -> list[str]:
+    """The endings of a sample's files of a kind, the shortest first."""
+    names = [end for end in found if end.rpartition(".")[2] == kind]
+    return sorted(names, key=lambda end: end.count("."))
+
+
+def _label(archive: TarFile, key: str, found: Mapping[str, Member]) -> Any:
+    """The label among the files of a sample; None where there is none."""
+    for kind in ("cls", "json", "txt"):
+        for ending in _of_kind(found, kind):
+            label = _label_in(archive, key, ending, found[ending])
+            if label is not None and label != "":
+                return label
+    return None
+
+
 def _label_in(archive: TarFile, key: str, ending: str, member: Member) -> Any:
-    """The label that a file of a sample holds."""
+    """The label that a file of a sample holds; None for an object without one."""
     raw = archive.read(member.start, min(member.size, MOST_LABEL))
     try:
-        text = raw.decode("utf-8").strip()
-        found = json.loads(text) if ending == "json" else text
+        text = raw.decode("utf-8-sig").strip()
+        found = json.loads(text) if ending.endswith("json") and text else text
     except (ValueError, RecursionError) as error:
         raise InputError(
             f"{archive.path}: {printable(key)}.{ending} is no label: {described(error)}"
         ) from None
     if isinstance(found, Mapping):
         lower = {str(name).lower(): value for name, value in found.items()}
-        name = next((name for name in LABEL_KEYS if name in lower), None)
-        if name is None:
-            raise InputError(
-                f"{archive.path}: {printable(key)}.json has no key such as 'label'; it has "
-                f"{some(list(map(str, found)))}"
-            )
-        return lower[name]
+        return next((lower[name] for name in LABEL_KEYS if name in lower), None)
     return found

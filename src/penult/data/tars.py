@@ -6,27 +6,30 @@ import bz2
 import gzip
 import lzma
 import os
+import posixpath
 import shutil
 import tarfile
 import tempfile
 import weakref
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
+from penult.data.archive import FREE_BYTES, MAX_RATIO
 from penult.data.image import printable
 from penult.errors import InputError
 from penult.text import described
 
 ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-MAX_RATIO = 200  # a compressed archive inflates to no more than this many times its size
-FREE_BYTES = 1 << 26
 BLOCK = 512  # zeros that mark the end
 PIECE = 1 << 20
+MOST_LINKS = 20  # that lead from one to the next
 MOST_HEADER = 1 << 20  # bytes of a header that holds a long name or further properties
+
+_MAGIC, _MAGIC_AT, _ZIP = b"ustar", 257, b"PK\x03\x04"
 
 Opener = Callable[[Path], Any]
 _OPENERS: dict[bytes, Opener] = {
@@ -75,44 +78,88 @@ class TarFile:
         self._plain = path
         self._file: BinaryIO | None = None
         self._pid = 0
+        self._listed: list[Member] | None = None
+        self._left_out: list[str] = []
         if (opener := _compression(path)) is not None:
             self._plain = _inflated(path, opener)
             weakref.finalize(self, _remove, self._plain, os.getpid())
         if not _is_tar_file(self._plain):
             raise InputError(f"{path} is no tar archive: expected one, or a folder or zip")
 
-    def members(self) -> Iterator[Member]:
-        """The files in it, in their order; links and devices are left out.
+    def members(self) -> list[Member]:
+        """The files in it, in their order, then links to them; devices are left out.
 
         Raises:
             InputError: it ends in the middle of a file, or a name climbs out of it.
         """
+        if self._listed is None:
+            links: dict[str, str] = {}
+            try:
+                self._listed = list(self._read_headers(links))
+            # Each of a chain of headers is read within the one before.
+            except (tarfile.TarError, OSError, EOFError, RecursionError) as error:
+                raise InputError(self._cut(described(error))) from None
+            self._listed += self._linked(self._listed, links)
+        return self._listed
+
+    def notes(self) -> list[str]:
+        """What of it was left out, for people; after `members`."""
+        if not self._left_out:
+            return []
+        n, first = len(self._left_out), printable(self._left_out[0])
+        are = "entry is a link that leads" if n == 1 else "entries are links that lead"
+        return [f"{n:,} {are} to no file of the archive, or no plain file: {first}"]
+
+    def _read_headers(self, links: dict[str, str]) -> Iterator[Member]:
+        """The files; `links` is filled with names and what they stand for."""
         end = self._plain.stat().st_size
-        try:
-            with tarfile.open(self._plain, "r:", tarinfo=_Info) as archive:
-                for info in archive:
-                    name = info.name.removeprefix("./")
-                    if name.startswith("/") or ".." in name.split("/"):
-                        raise InputError(
-                            f"{self.path} holds {printable(name)!r}, which climbs out of the "
-                            "archive: pack it with relative names"
-                        )
-                    if info.offset_data + info.size > end:
-                        raise InputError(self._cut(f"{printable(name)} lies past its end"))
-                    if info.isreg() and not info.issparse():
-                        yield Member(name, info.offset_data, info.size)
-                last = archive.offset
-            if self.read(last, BLOCK) != bytes(BLOCK):  # tarfile itself stops without a word
-                raise InputError(self._cut("the mark of its end is missing"))
-        # Each of a chain of headers is read within the one before.
-        except (tarfile.TarError, OSError, EOFError, RecursionError) as error:
-            raise InputError(self._cut(described(error))) from None
+        with tarfile.open(self._plain, "r:", tarinfo=_Info) as archive:
+            for info in archive:
+                name = info.name.removeprefix("./")
+                if name.startswith("/") or ".." in name.split("/"):
+                    raise InputError(
+                        f"{self.path} holds {printable(name)!r}, which climbs out of the "
+                        "archive: pack it with relative names"
+                    )
+                if info.offset_data + info.size > end:
+                    raise InputError(self._cut(f"{printable(name)} lies past its end"))
+                if info.isreg() and not info.issparse():
+                    yield Member(name, info.offset_data, info.size)
+                elif info.islnk():
+                    links[name] = posixpath.normpath(info.linkname)
+                elif info.issym():
+                    folder = posixpath.dirname(name)
+                    links[name] = posixpath.normpath(posixpath.join(folder, info.linkname))
+                elif not info.isdir():
+                    self._left_out.append(name)
+            last = archive.offset
+        if self.read(last, BLOCK) != bytes(BLOCK):  # tarfile itself stops without a word
+            raise InputError(self._cut("the mark of its end is missing"))
+
+    def _linked(self, members: Sequence[Member], links: Mapping[str, str]) -> list[Member]:
+        """The links as the files that they stand for."""
+        places = {posixpath.normpath(one.name): one for one in members} if links else {}
+        found = []
+        for name, target in links.items():
+            for _ in range(MOST_LINKS):  # a link may stand for a link
+                if target in places or target not in links:
+                    break
+                target = links[target]
+            if target in places:
+                found.append(replace(places[target], name=name))
+            else:
+                self._left_out.append(name)
+        return found
 
     def read(self, start: int, size: int) -> bytes:
         """Some of its bytes."""
         file = self._opened()
         file.seek(start)
         return file.read(size)
+
+    def forget(self) -> None:
+        """Keep its list of files no longer; it is read again when asked for."""
+        self._listed = None
 
     def close(self) -> None:
         """Close the file; reading opens it again."""
@@ -131,15 +178,17 @@ class TarFile:
         return f"{self.path} is a truncated or damaged tar archive ({why}): copy it again"
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_file": None}
+        return {**self.__dict__, "_file": None, "_listed": None}
 
     def __del__(self) -> None:
         self.close()
 
 
 def is_tar(path: Path) -> bool:
-    """Whether a file's name says that it is a tar archive."""
-    return path.name.lower().endswith(ENDINGS)
+    """Whether a file's name says that it is a tar archive, or its content where the name lies."""
+    if not path.name.lower().endswith(ENDINGS):
+        return _starts(path, _MAGIC_AT, len(_MAGIC)) == _MAGIC
+    return _starts(path, 0, len(_ZIP)) != _ZIP
 
 
 class _Info(tarfile.TarInfo):
@@ -198,10 +247,19 @@ def _inflated(path: Path, opener: Opener) -> Path:
     return made
 
 
+def _starts(path: Path, at: int, n: int) -> bytes:
+    """Some bytes of a file; fewer where it ends before, none where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            file.seek(at)
+            return file.read(n)
+    except OSError:
+        return b""
+
+
 def _compression(path: Path) -> Opener | None:
     """What opens a compressed file; None for one that is not."""
-    with path.open("rb") as file:
-        head = file.read(6)
+    head = _starts(path, 0, 6)
     return next((opener for magic, opener in _OPENERS.items() if head.startswith(magic)), None)
 
 
