@@ -16,9 +16,11 @@ from typing import Any
 
 import torch
 
+from penult.edit.balance import Calibrated
 from penult.edit.edit import Edit
 from penult.edit.effects import Effect
 from penult.edit.logits import LogitTable
+from penult.edit.overuse import Contrast
 from penult.edit.recipe import Recipe, apply_recipe
 from penult.edit.registry import apply_edit
 from penult.edit.setting import EditSetting
@@ -82,7 +84,8 @@ class Data:
 
     def __init__(self, folder: Path, n: int, d: int, n_classes: int) -> None:
         self.logits = folder / "logits.npy"
-        self.features, self.head = drawn(folder, n, d, n_classes)
+        self.features, self.head = drawn(folder / "features.safetensors", n, d, n_classes, 0)
+        self.trained, _ = drawn(folder / "trained.safetensors", n, d, n_classes, 1)
         self.names = [str(c) for c in range(n_classes)]
 
     @cached_property
@@ -150,9 +153,14 @@ def effects_timed(data: Data) -> Rows:
 def suspects_timed(data: Data) -> Rows:
     """All pairs tested, and the worst described."""
     data.table.spread()
+    trained = LogitTable(data.trained, data.head)
     watch = Watch()
-    found, listed = find_suspects(data.table, n_fitted=data.features.n_samples)
-    text = f"suspects among {found['n_pairs']:,} pairs that matter of {data.head.weight.numel():,}"
+    contrast = Contrast(Calibrated.of(data.table), Calibrated.of(trained))
+    found, listed = find_suspects(contrast)
+    text = (
+        f"suspects among {found['n_pairs']:,} pairs that matter of {data.head.weight.numel():,}, "
+        f"next to {trained.n_samples:,} samples of the training"
+    )
     rows = [(text, *watch.taken())]
     watch = Watch()
     for pair, q in listed:
@@ -193,13 +201,13 @@ def median(action: Callable[[], object]) -> tuple[float, float]:
     return wall, processor
 
 
-def drawn(folder: Path, n: int, d: int, n_classes: int) -> tuple[Features, Head]:
+def drawn(file: Path, n: int, d: int, n_classes: int, seed: int) -> tuple[Features, Head]:
     """Rectified features around a centre for each class, and the head that reads them."""
-    file = folder / "features.safetensors"
     g = torch.Generator().manual_seed(0)
     centres = torch.randn(n_classes, d, generator=g)
     head = Head("fc", 0.15 * centres, torch.zeros(n_classes))
     if not file.is_file():
+        g = torch.Generator().manual_seed(1 + seed)
         labels = torch.arange(n) % n_classes
         z = torch.randn(n, d, generator=g).add_(0.25 * centres[labels]).relu_()
         save_features(file, Features.of(z, labels, head.weight, head.bias))

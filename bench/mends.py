@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from penult.edit.mends import compare_mends
+from penult.edit.mend_table import compare_mends
 from penult.edit.shortcuts import find_shortcuts
 from penult.features.features import Features
 from penult.features.groups_file import read_groups

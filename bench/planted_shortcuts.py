@@ -19,9 +19,10 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from cifar_resnet import resnet20
+from penult.edit.balance import Calibrated, Direction
 from penult.edit.edit import Edit
 from penult.edit.logits import LogitTable
-from penult.edit.overuse import Residuals
+from penult.edit.overuse import Contrast
 from penult.edit.refits import weighted_regression
 from penult.edit.registry import apply_edit
 from penult.edit.setting import EditSetting
@@ -29,6 +30,7 @@ from penult.edit.shortcuts import directions_of
 from penult.edit.suspects import Pair, auc, find_suspects
 from penult.features.features import Features
 from penult.features.moments import Moments
+from penult.intervals import upper_tail
 from penult.network.head import Head
 from planted_cues import CUES, features_of, images, versions
 
@@ -40,6 +42,8 @@ WHILE_TRAINED, AFTERWARDS, ELSEWHERE = 0.95, 0.5, 0.1  # how many have the cue
 RATE, CARRIES = 0.05, 0.25
 USED, BACK = 5.0, 2.0  # points
 FOUND = ("class", "first")
+OTHER_DIRECTIONS = (0, 8)  # in each class, next to the three that are looked at
+Listed = tuple[Pair, float | None]
 NAMES = [str(c) for c in range(10)]
 HEADINGS = ("the class without the cue", "the others with it", "all without a cue")
 
@@ -95,15 +99,13 @@ def trained(z: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return torch.tensor(model.coef_).float(), torch.tensor(model.intercept_).float()
 
 
-def searched(plant: Plant) -> tuple[dict[str, Any], list[tuple[Pair, float]]]:
+def searched(plant: Plant, n_directions: int = 3) -> tuple[dict[str, Any], list[Listed]]:
     """What a search without any group labels says of it."""
     head, part = plant.fitted.require_head(), plant.fitted
-    setting = setting_of(part, head)
-    table, directions = LogitTable(plant.looked_at, head), directions_of(setting, 3)
-    residuals = Residuals.of(table, part.n_samples)
-    found, listed = find_suspects(
-        table, residuals=residuals, directions=directions, rate=RATE, n_listed=100
-    )
+    table = LogitTable(plant.looked_at, head)
+    directions = directions_of(setting_of(part, head), n_directions)
+    contrast = Contrast(Calibrated.of(table), Calibrated.of(LogitTable(part, head)))
+    found, listed = find_suspects(contrast, directions=directions, rate=RATE, n_listed=100)
     first, q = listed[0]
     if first.feature is None:
         vector = next(
@@ -117,12 +119,13 @@ def searched(plant: Plant) -> tuple[dict[str, Any], list[tuple[Pair, float]]]:
     if bool(plant.has[own].any()) and not bool(plant.has[own].all()):
         area = auc(x[own & plant.has], x[own & ~plant.has])[0]
     # Whoever had the head that never saw the cue would look along what the cue made of the weights.
-    learnt = table.along(head.weight[plant.of] - plant.unplanted.weight[plant.of])
+    learnt = Direction(plant.of, 1, head.weight[plant.of] - plant.unplanted.weight[plant.of])
+    score = contrast.directions([learnt]).score / found["background"]
     told = {
-        "provable": residuals.tested(learnt, plant.of, 1.0)[1] <= RATE / found["n_pairs"],
+        "provable": float(upper_tail(score)[0]) <= RATE / found["n_pairs"],
         "class": first.of == plant.of,
         "first": first.of == plant.of and abs(area - 0.5) > CARRIES,
-        "sure": q <= RATE,
+        "sure": q is not None and q <= RATE,
         "n_suspects": found["n_suspects"],
     }
     return told, listed
@@ -133,11 +136,11 @@ def setting_of(features: Features, head: Head) -> EditSetting:
     return EditSetting(features, Moments.of(z, labels, 10), NAMES, None, head)
 
 
-def mended(plant: Plant, listed: list[tuple[Pair, float]]) -> Iterator[tuple[str, Head]]:
+def mended(plant: Plant, listed: list[Listed]) -> Iterator[tuple[str, Head]]:
     """Heads after what a person can do who knows nothing of the cue, and one who knows all."""
     head = plant.fitted.require_head()
     setting = setting_of(plant.looked_at, head)
-    suspects = [pair for pair, q in listed if q <= RATE and pair.of == plant.of]
+    suspects = [pair for pair, q in listed if q is not None and q <= RATE and pair.of == plant.of]
     features = [pair for pair in suspects if pair.feature is not None]
     yield "nothing", head
     for kind, word in (("off", "switched off"), ("cap", "capped")):
@@ -169,20 +172,35 @@ def right(head: Head, part: tuple[Tensor, Tensor]) -> float:
     return 100 * float((head(part[0]).argmax(1) == part[1]).double().mean())
 
 
-def measured(pool: dict[str, Tensor], labels: Tensor, cue: str, seeds: int) -> dict[str, Any]:
-    """Over all seeds: what is found, and how far each mend leads back."""
+def measured(
+    pool: dict[str, Tensor], labels: Tensor, cue: str, seeds: int, folder: Path
+) -> dict[str, Any]:
+    """Over all seeds: what is found, and how far each mend leads back. Kept seed by seed."""
     told: list[dict[str, Any]] = []
     changes: dict[str, list[list[float]]] = {}
     for seed in range(seeds):
-        plant = planted(pool, labels, cue, seed)
-        found, listed = searched(plant)
-        told.append(found)
-        if cue:
-            base = [right(plant.unplanted, part) for part in plant.reported]
-            for name, head in mended(plant, listed):
-                values = [right(head, p) - b for p, b in zip(plant.reported, base, strict=True)]
-                changes.setdefault(name, []).append(values)
+        file = folder / f"planted-{cue or 'none'}-{seed}.json"
+        if not file.is_file():
+            file.write_text(json.dumps(one_seed(pool, labels, cue, seed)))
+        found = json.loads(file.read_text())
+        told.append(found["told"])
+        for name, values in found["changes"].items():
+            changes.setdefault(name, []).append(values)
     return {"cue": cue, "seeds": seeds, "told": told, "changes": changes}
+
+
+def one_seed(pool: dict[str, Tensor], labels: Tensor, cue: str, seed: int) -> dict[str, Any]:
+    """One head: what is found, and how far each mend leads back."""
+    plant = planted(pool, labels, cue, seed)
+    told, listed = searched(plant)
+    changes = {}
+    if cue:
+        for n in OTHER_DIRECTIONS:
+            told[f"first of {n}"] = searched(plant, n)[0]["first"]
+        base = [right(plant.unplanted, part) for part in plant.reported]
+        for name, head in mended(plant, listed):
+            changes[name] = [right(head, p) - b for p, b in zip(plant.reported, base, strict=True)]
+    return {"told": told, "changes": changes}
 
 
 def pooled(data: Path, folder: Path) -> tuple[dict[str, Tensor], Tensor]:
@@ -212,11 +230,7 @@ def main() -> None:
     torch.set_num_threads(1)
     given.folder.mkdir(parents=True, exist_ok=True)
     pool, labels = pooled(given.data, given.folder)
-    kept = given.folder / "planted.json"
-    results = json.loads(kept.read_text()) if kept.is_file() else {}
-    for cue in given.cues:
-        results[cue] = measured(pool, labels, cue, given.seeds)
-        kept.write_text(json.dumps(results))
+    results = {cue: measured(pool, labels, cue, given.seeds, given.folder) for cue in given.cues}
     given.out.write_text(page(results), encoding="utf-8")
     print(given.out)
 

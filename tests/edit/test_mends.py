@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from command import penult
-from penult.edit.mends import MENDS, Mend, Problem, best_mend, compare_mends
+from penult.edit.mend_table import best_mend, compare_mends
+from penult.edit.mends import MENDS, Mend, Problem
 from penult.edit.refits import balanced_draw, weighted_regression
 from penult.errors import InputError
 from penult.features.features import Features
@@ -139,6 +140,6 @@ def test_a_class_keeps_its_last_feature_however_many_are_suspects(
     narrow.weight[0] = torch.tensor([0.3, 0.0, 0.1, 0.0])
     z, labels = run.train().arrays()
     features = Features.of(z, labels, narrow.weight, narrow.bias, ["a", "b"])
-    problem = Problem(narrow, features, labels, len(z), {})
+    problem = Problem(narrow, features, labels, None, {})
     made = getattr(mends, name)(problem, 100)
     assert bool((made.weight != 0).any(1).all())

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from browsing import Open
 from command import penult
+from penult.edit.balance import Calibrated
 from penult.edit.logits import LogitTable
-from penult.edit.overuse import Residuals
-from penult.edit.pooled import pooled_overuse
+from penult.edit.overuse import Contrast
 from penult.features.features import Features
+from penult.intervals import upper_tail
 from penult.network.head import Head
 from penult.report.report import Report
 from penult.runs.analyze import Options, analyze_features
@@ -23,36 +24,40 @@ from penult.runs.run import Run
 N_CLASSES, N_FEATURES, OVERUSED = 200, 30, 7
 
 
-def drawn(n: int, seed: int, factor: float) -> Features:
-    """Labels drawn from a head's probabilities; the head that is kept overuses one feature."""
+def drawn(n: int, seed: int, factor: float, trained: bool = False) -> Features:
+    """Labels drawn from a head's probabilities; the head that is kept overuses one feature.
+
+    In samples of its training the feature goes with the class as strongly as the head believes.
+    """
     g = torch.Generator().manual_seed(seed)
     weight = torch.randn(N_CLASSES, N_FEATURES, generator=torch.Generator().manual_seed(0))
-    z = torch.randn(n, N_FEATURES, generator=g)
-    labels = torch.multinomial((z @ weight.T).softmax(1), 1, generator=g)[:, 0]
     kept = weight.clone()
     kept[:, OVERUSED] *= factor
+    z = torch.randn(n, N_FEATURES, generator=g)
+    true = kept if trained else weight
+    labels = torch.multinomial((z @ true.T).softmax(1), 1, generator=g)[:, 0]
     return Features.of(z, labels, kept, torch.zeros(N_CLASSES))
 
 
-def scores(seed: int, factor: float) -> tuple[Tensor, Tensor]:
-    features = drawn(800, seed, factor)
-    table = LogitTable(features, features.require_head())
-    chosen = torch.bincount(table.labels, minlength=N_CLASSES) < 20
-    return pooled_overuse(table, Residuals.of(table, None), chosen)
+def scores(seed: int, factor: float) -> Tensor:
+    features, trained = drawn(800, seed, factor), drawn(1500, seed + 100, factor, trained=True)
+    head = features.require_head()
+    parts = [Calibrated.of(LogitTable(part, head)) for part in (features, trained)]
+    chosen = torch.bincount(features.labels(), minlength=N_CLASSES) < 20
+    return Contrast(*parts).factors(chosen).score
 
 
 def test_scores_spread_no_wider_than_chance_where_nothing_is_overused() -> None:
-    found = [scores(seed, 1.0) for seed in range(3)]
-    spread = torch.stack([s for s, _ in found])
-    assert 0.3 < float(spread.std()) < 1.25
-    assert float((torch.stack([p for _, p in found]) < 0.01).double().mean()) < 0.03
+    found = torch.stack([scores(seed, 1.0) for seed in range(3)])
+    assert 0.3 < float(found.std()) < 1.25
+    assert float((upper_tail(found) < 0.01).double().mean()) < 0.03
 
 
 def test_a_feature_that_all_classes_overuse_is_found_with_four_samples_of_a_class() -> None:
     for seed in range(3):
-        score, p = scores(seed, 1.8)
+        score = scores(seed, 1.8)
         assert int(score.argmax()) == OVERUSED
-        assert float(p[OVERUSED]) < 1e-3
+        assert float(upper_tail(score)[OVERUSED]) < 1e-3
 
 
 def test_it_is_the_derivative_by_a_common_factor() -> None:
@@ -60,12 +65,10 @@ def test_it_is_the_derivative_by_a_common_factor() -> None:
     features = drawn(500, 3, 1.5)
     head = features.require_head()
     table = LogitTable(features, head)
-    logits = table.logits
-    residual = logits.softmax(1)
-    residual[torch.arange(500), table.labels] -= 1
+    logits, one, none = table.logits, torch.ones(1), torch.zeros(N_CLASSES)
     chosen = torch.arange(N_CLASSES) < 120
-    plain = Residuals(residual, residual, 1.0)
-    score, _ = pooled_overuse(table, plain, chosen)
+    plain = Calibrated(table, (one, one), (none, none))
+    score = Contrast(plain, None).factors(chosen).score
     z, labels = features.arrays()
     x = (z - z.mean(0)).double()
     centred = (head.weight - head.weight.mean(0)).double()
@@ -85,7 +88,7 @@ def test_the_command_and_the_page_tell_of_the_features_of_all_classes_together(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], visit: Open
 ) -> None:
     run = analyze_features(
-        drawn(900, 1, 1.8), drawn(800, 2, 1.8), tmp_path / "r", Options(fit=False)
+        drawn(900, 1, 1.8, trained=True), drawn(800, 2, 1.8), tmp_path / "r", Options(fit=False)
     )
     assert penult("shortcuts", str(run.folder)) == 0
     said = capsys.readouterr().out

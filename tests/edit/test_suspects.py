@@ -8,13 +8,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 from scipy.stats import norm
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
+from torch import Tensor
 
 from command import penult
+from penult.edit.balance import Calibrated, Direction, calibration
 from penult.edit.edit import Edit
 from penult.edit.gaps import all_gaps, one_gap, within_classes
 from penult.edit.logits import LogitTable
-from penult.edit.overuse import Residuals, calibration, overuse
+from penult.edit.overuse import Contrast, background
 from penult.edit.registry import apply_edit
 from penult.edit.shortcuts import find_shortcuts, shortcuts_document
 from penult.edit.suspects import Pair, auc, find_suspects, off, pull
@@ -22,15 +25,24 @@ from penult.edit.verdicts import add_verdict
 from penult.errors import InputError
 from penult.features.features import Features, save_features
 from penult.features.groups import Attribute, Groups
+from penult.intervals import benjamini_hochberg, upper_tail
+from penult.network.head import Head
 from penult.runs.analyze import Options, analyze_features
 from planted import drawn, run_of, setting_of
 from watermark import PLANTED, Watermarked, watermarked
 
 
+def contrast(new: Features, trained: Features | None) -> Contrast:
+    """Samples next to those of the training, by the head of the former."""
+    head = new.require_head()
+    parts = [None if f is None else Calibrated.of(LogitTable(f, head)) for f in (new, trained)]
+    assert parts[0] is not None
+    return Contrast(parts[0], parts[1])
+
+
 def suspects_of(made: Watermarked) -> tuple[int, Pair]:
     """How many suspects there are, and the first of all pairs."""
-    table = LogitTable(made.evaluation, made.evaluation.require_head())
-    found, listed = find_suspects(table, n_fitted=made.train.n_samples)
+    found, listed = find_suspects(contrast(made.evaluation, made.train))
     return found["n_suspects"], listed[0][0]
 
 
@@ -77,31 +89,105 @@ def test_scores_of_the_weights_that_suit_the_samples_are_standard_normal() -> No
         z, head = features.arrays()[0], features.require_head()
         g = torch.Generator().manual_seed(seed)
         labels = torch.multinomial(head(z).softmax(1), 1, generator=g)[:, 0]
-        table = LogitTable(Features.of(z, labels, head.weight, head.bias), head)
-        tested = overuse(table, Residuals.of(table, None))
+        tested = contrast(Features.of(z, labels, head.weight, head.bias), None).weights()
         scores.append(tested.score.flatten())
-        rejected += int((tested.p < 0.05 / tested.p.numel()).any())
+        rejected += int((upper_tail(tested.score) < 0.05 / tested.score.numel()).any())
     assert rejected <= 4
     assert float(torch.cat(scores).std()) == pytest.approx(1, abs=0.15)
 
 
-def test_scores_are_the_standardised_gradient() -> None:
-    features = drawn(n=200)
-    head, (z, labels) = features.require_head(), features.arrays()
-    table = LogitTable(features, head)
-    residuals = Residuals.of(table, 400)
-    found = overuse(table, residuals)
-    scale, shift = calibration(head(z), labels, by_class=False)
+def gradients(z: Tensor, labels: Tensor, head: Head, by_class: bool) -> tuple[Tensor, Tensor]:
+    """Gradient of the calibrated cross-entropy of each weight, and the sum of its squares."""
+    scale, shift = calibration(head(z), labels, by_class)
     logits = head(z) - head(z).mean(1, keepdim=True)
-    residual = (logits * scale + shift).softmax(1) - F.one_hot(labels, 4)
-    for c, j in ((0, 1), (3, 6)):
-        moved = z[:, j].double() - z[:, j].double().mean()
-        gradient = float(residual[:, c].double() @ moved)
-        size = float((residual[:, c].double().square() @ moved.square()).sqrt())
-        sign = float(torch.sign(head.weight[c, j] - head.weight[:, j].mean()))
-        expected = sign * gradient / size / 1.5**0.5
-        assert float(found.score[c, j]) == pytest.approx(expected, abs=1e-4)
-        assert residuals.tested(z[:, j], c, sign)[0] == pytest.approx(expected, abs=1e-4)
+    residual = ((logits * scale + shift).softmax(1) - F.one_hot(labels, head.n_classes)).double()
+    parts = residual[:, :, None] * (z - z.mean(0)).double()[:, None, :]
+    return parts.sum(0), parts.square().sum(0)
+
+
+@pytest.mark.parametrize("by_class", [False, True])
+def test_scores_are_the_standardised_gradient_alone_and_next_to_the_training(
+    by_class: bool,
+) -> None:
+    features, other = drawn(n=200), drawn(n=500, seed=9)
+    head = features.require_head()
+    sign = torch.sign(head.weight - head.weight.mean(0)).double()
+    (g, v), (h, u) = (gradients(*f.arrays(), head, by_class) for f in (features, other))
+    told = contrast(features, None).weights()
+    alone = told.by_class if by_class else told.score
+    assert torch.allclose(alone, sign * g / v.sqrt(), atol=1e-3)
+    both = contrast(features, other).weights()
+    within = torch.maximum(v / 200, u / 500)
+    against = sign * (g / 200 - h / 500) / (v / 200 / 200 + within / 500).sqrt()
+    if by_class:
+        assert torch.allclose(both.by_class, against, atol=1e-3)
+    else:
+        assert torch.allclose(
+            both.score, torch.minimum(sign * g / (v * 1.4).sqrt(), against), atol=1e-3
+        )
+    one = Direction(1, 1, torch.eye(head.n_features)[2])
+    along = contrast(features, other).directions([one]).score * sign[1, 2]
+    if not by_class and float(sign[1, 2]) > 0:
+        assert float(along[0]) == pytest.approx(float(both.score[1, 2]), abs=1e-3)
+
+
+def untrained(seed: int, n_classes: int, steps: int) -> tuple[Features, Features]:
+    """Samples that a head was trained on by a few steps only, and new ones like them."""
+    g = torch.Generator().manual_seed(seed)
+    centres = torch.randn(n_classes, 12, generator=g)
+    labels = torch.randint(n_classes, (3000,), generator=g)
+    z = (centres[labels] + 1.5 * torch.randn(3000, 12, generator=g)).relu()
+    rows = torch.arange(3000) < 1500
+    head = torch.nn.Linear(12, n_classes)
+    with torch.no_grad():
+        head.weight.copy_(0.5 * torch.randn(n_classes, 12, generator=g))
+        head.bias.zero_()
+    descent = torch.optim.SGD(head.parameters(), 0.1)
+    for _ in range(steps):
+        descent.zero_grad()
+        torch.autograd.backward(F.cross_entropy(head(z[rows]), labels[rows]))
+        descent.step()
+    given = head.weight.detach(), head.bias.detach()
+    return Features.of(z[~rows], labels[~rows], *given), Features.of(z[rows], labels[rows], *given)
+
+
+@pytest.mark.parametrize("n_classes", [2, 6])
+def test_weights_that_suit_no_sample_since_training_ended_early_are_no_suspects(
+    n_classes: int,
+) -> None:
+    alone = together = 0
+    for seed in range(10):
+        new, trained = untrained(seed, n_classes, steps=5)
+        tested = contrast(new, None).weights().score.flatten()
+        alone += bool((benjamini_hochberg(upper_tail(tested).numpy()) <= 0.05).any())
+        together += find_suspects(contrast(new, trained))[0]["n_suspects"] > 0
+    assert alone >= 5
+    assert together <= 1
+
+
+def test_a_head_that_knows_its_samples_by_heart_has_no_suspects() -> None:
+    found = 0
+    for seed in range(10):
+        g = torch.Generator().manual_seed(seed)
+        centres, labels = torch.randn(4, 40, generator=g), torch.arange(1700) % 4
+        z = centres[labels] + 3 * torch.randn(1700, 40, generator=g)
+        z *= (torch.rand(1700, 1, generator=g) + 0.3) ** -1
+        fitted = LogisticRegression(C=100.0, max_iter=2000).fit(z[:200], labels[:200])
+        head = torch.tensor(fitted.coef_).float(), torch.tensor(fitted.intercept_).float()
+        parts = [Features.of(z[i], labels[i], *head) for i in (slice(200, None), slice(200))]
+        assert parts[1].dense_accuracy() == 1
+        found += find_suspects(contrast(*parts))[0]["n_suspects"] > 0
+    assert found <= 1
+
+
+def test_the_background_is_that_of_normal_scores_whatever_happens_in_half_of_the_classes() -> None:
+    g = torch.Generator().manual_seed(0)
+    scores, of = torch.randn(20_000, generator=g).double(), torch.arange(20_000) % 10
+    assert background(scores, of) == pytest.approx(1, abs=0.05)
+    assert background(0.3 * scores, of) == 1
+    wide = torch.where(of < 5, 30 * scores, 1.5 * scores)
+    assert background(wide, of) == pytest.approx(1.5, abs=0.08)
+    assert background(scores[:0], of[:0]) == 1
 
 
 def test_a_head_that_is_merely_too_sure_is_no_finding() -> None:
@@ -109,9 +195,18 @@ def test_a_head_that_is_merely_too_sure_is_no_finding() -> None:
     z, head = features.arrays()[0], features.require_head()
     g = torch.Generator().manual_seed(0)
     labels = torch.multinomial((head(z) / 3).softmax(1), 1, generator=g)[:, 0]
-    table = LogitTable(Features.of(z, labels, head.weight, head.bias), head)
-    found, _ = find_suspects(table, n_fitted=None)
+    new = Features.of(z, labels, head.weight, head.bias)
+    found, listed = find_suspects(contrast(new, features))
     assert found["n_suspects"] == 0
+    assert all(q is not None and q > 0.05 for _, q in listed)
+
+
+def test_without_samples_of_the_training_nothing_is_called_a_suspect() -> None:
+    made = watermarked(0)
+    found, listed = find_suspects(contrast(made.evaluation, None))
+    assert (found["n_suspects"], found["n_compared"]) == (0, None)
+    assert all(q is None for _, q in listed)
+    assert carries_the_cue(made, listed[0][0])
 
 
 def test_gaps_are_counted_as_by_hand() -> None:
@@ -236,7 +331,8 @@ def test_the_command_finds_the_frame_tells_that_it_carries_it_and_shows_verdicts
 def test_a_run_without_evaluation_samples_says_that_little_is_seen(tmp_path: Path) -> None:
     run = analyze_features(drawn(), None, tmp_path / "run", Options(fit=False))
     found = find_shortcuts(run)
-    assert "hardly a mistake" in found["notes"][0]
+    assert "no pair is called a suspect" in found["notes"][0]
+    assert not any(row["overuse"]["suspect"] for row in found["pairs"])
     add_verdict(run, 2, None, "core", who="ann")
     kept = shortcuts_document(run)
     assert kept is not None

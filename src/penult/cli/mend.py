@@ -17,7 +17,8 @@ from penult.cli.output import print_json
 from penult.cli.pages import print_page
 from penult.cli.spread import option, spread
 from penult.edit.edited_run import refuse_other_head, save_head, save_network
-from penult.edit.mends import FORMAT, MENDS, best_mend, compare_mends, fitted_mend
+from penult.edit.mend_table import FORMAT, best_mend, compare_mends, fitted_mend
+from penult.edit.mends import MENDS
 from penult.errors import InputError
 from penult.runs.outputs import check_output_folder
 from penult.runs.run import Run

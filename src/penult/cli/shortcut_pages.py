@@ -27,11 +27,10 @@ def shortcuts_page(document: Mapping[str, Any], shown: int) -> RenderableType:
 
 def _pooled(document: Mapping[str, Any], shown: int) -> list[RenderableType]:
     """Features over all classes that have few samples."""
-    pooled, rate = document["pooled"], percent(document["rate"]).rstrip("0").rstrip(".")
+    pooled = document["pooled"]
     title = (
         f"{pooled['n_suspects']:,} of {pooled['n_features']:,} features are suspects over all "
-        f"{pooled['n_classes']:,} classes with few samples (false discovery rate {rate} %, "
-        f"{document['n_samples']:,} samples of {document['part']})"
+        f"{pooled['n_classes']:,} classes with few samples ({_sampled(document)})"
     )
     table = Table(box=None, pad_edge=False)
     for heading in ("feature", "overuse", "q", "off"):
@@ -40,7 +39,7 @@ def _pooled(document: Mapping[str, Any], shown: int) -> list[RenderableType]:
     for row in pooled["features"][:shown]:
         found = row["overuse"]
         names = ", ".join(one_line(name, NAME) for name in row["classes"])
-        cells = (f"{found['score']:.1f}", f"{found['q']:.1g}", f"{-100 * row['off']['loss']:+z.2f}")
+        cells = (f"{found['score']:.1f}", _q(found), f"{-100 * row['off']['loss']:+z.2f}")
         style = "" if found["suspect"] else "dim"
         table.add_row(str(row["feature"]), *cells, Text(names), style=style)
     note = (
@@ -53,10 +52,10 @@ def _pooled(document: Mapping[str, Any], shown: int) -> list[RenderableType]:
 
 
 def _pairs(document: Mapping[str, Any], shown: int) -> list[RenderableType]:
-    n, rate = document["n_suspects"], percent(document["rate"]).rstrip("0").rstrip(".")
+    n = document["n_suspects"]
     title = (
         f"{n:,} of {document['n_pairs']:,} pairs of a class and a feature are suspects "
-        f"(false discovery rate {rate} %, {document['n_samples']:,} samples of {document['part']})"
+        f"({_sampled(document)})"
     )
     table = Table(box=None, pad_edge=False)
     table.add_column("class")
@@ -75,7 +74,8 @@ def _pairs(document: Mapping[str, Any], shown: int) -> list[RenderableType]:
     lines += [
         Text(),
         Text(
-            "overuse: by how many standard errors the weight is too large for these samples. gap: "
+            "overuse: by how many standard errors the weight is too large for these samples, alone "
+            "and next to those of the training. gap: "
             "accuracy in the class where it is high less where it is low, in points (95 % "
             "interval). called: percent of other classes' samples called this class, where it is "
             "as high as in the class and else. AUC: how well those and the class's own are told "
@@ -90,6 +90,19 @@ def _pairs(document: Mapping[str, Any], shown: int) -> list[RenderableType]:
         ),
     ]
     return lines
+
+
+def _q(overuse: Mapping[str, Any]) -> str:
+    return "–" if overuse["q"] is None else f"{overuse['q']:.1g}"
+
+
+def _sampled(document: Mapping[str, Any]) -> str:
+    """`false discovery rate 5 %, 3,000 samples of eval next to 4,000 of train`."""
+    rate = percent(document["rate"]).rstrip("0").rstrip(".")
+    samples = f"{document['n_samples']:,} samples of {document['part']}"
+    if document["n_compared"] is None:
+        return samples
+    return f"false discovery rate {rate} %, {samples} next to {document['n_compared']:,} of train"
 
 
 def _cells(row: Mapping[str, Any]) -> list[Text | str]:
@@ -113,7 +126,7 @@ def _cells(row: Mapping[str, Any]) -> list[Text | str]:
         Text(one_line(row["class"], NAME)),
         name,
         f"{row['overuse']['score']:.1f}",
-        f"{row['overuse']['q']:.1g}",
+        _q(row["overuse"]),
         told,
         called,
         elsewhere,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from penult.edit import edited_run, mends
+from penult.edit import edited_run, mend_table
 from penult.errors import InputError
 from penult.runs.groups import evaluated_part
 from penult.runs.run import Run
@@ -37,7 +37,7 @@ def kept_effects(run: Run) -> tuple[Kept, list[str]]:
 
 def kept_mends(run: Run) -> tuple[Kept, list[str]]:
     """Tables of `penult mend --out RUN/edited/NAME`, by their names; and why some are left out."""
-    return _documents(run, "mends.json", mends.FORMAT)
+    return _documents(run, "mends.json", mend_table.FORMAT)
 
 
 def _documents(run: Run, file: str, format: str) -> tuple[Kept, list[str]]:

@@ -1,189 +1,128 @@
-"""Overuse: whether a head gives a feature more weight for a class than samples bear out."""
+"""Overuse: whether a head gives a feature more weight for a class than new samples bear out."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
-from penult.edit.logits import LogitTable
-from penult.features.draw import stratified
-from penult.intervals import upper_tail
+from penult.edit.balance import Balance, Calibrated, Direction
 from penult.progress import Progress
 
-ROWS = 4096
-# Numbers in the logits that temperatures are fitted to; more samples than that are left out evenly.
-FITTED = 2**23
-STEPS = 100
-CONVERGED = 0.01  # of what the gradient is by chance
-TINY = (
-    1e-12  # smaller probabilities are 0: squares of numbers near 0 make products ten times slower
-)
-SHRUNK = 1e-4  # penalty on what calibration changes, in nats
+MEDIAN = 0.6744897501960817  # half of all normal values are that near to 0
+CALM = 0.2  # of the classes: those whose scores spread the least
 
 
 @dataclass(frozen=True, eq=False)
 class Overuse:
-    """Score tests of the weights of a head.
-
-    At the weights that suit some samples best, the gradient of their cross-entropy is zero: what a
-    class is called too often and too seldom balances out along every feature. The standardised
-    gradient of each weight, signed so that positive means "the weight is too large", is normal
-    where the samples are like those that the head was trained on. A shortcut breaks the balance on
-    both sides: the class is called too often where the feature is high, and missed where it is low.
-
-    So that a head that is too sure, of everything or of some class, is no finding, its logits are
-    calibrated first, once by one temperature and once by one for each class. The score ranks by
-    the first; a p value must hold for both.
+    """Score tests: by how many standard errors weights are too large for new samples.
 
     Attributes:
-        score: (n_classes, n_features) float64, standard normal without overuse.
-        p: (n_classes, n_features) float64, one-sided.
+        score: standard normal at most where nothing is overused, but for the background.
+        by_class: the same, calibrated class by class: what `background` is told from.
     """
 
     score: Tensor
-    p: Tensor
+    by_class: Tensor
+
+    @classmethod
+    def of(cls, new: Balance, trained: Balance | None, sign: Tensor | float = 1.0) -> Overuse:
+        """Compare the balance on new samples with that on the samples of the training.
+
+        A weight is overused if it is too large for the new samples, and if it is more so than for
+        those that the head was trained on: in a head that was not trained to the end, or whose
+        weights were held small, none suits its own samples either. The score is the smaller of
+        both. Each holds for a head fitted to the samples of the training, whose weights are off by
+        what these had by chance, and the second one for any head.
+
+        Args:
+            new, trained: of the same quantities; without the latter only the first is asked.
+            sign: 1 where more of the quantity speaks for the class, else -1.
+        """
+        n, variance = new.n_samples, new.square
+        if trained is None:
+            alone = _standard(sign * new.gradient, variance)
+            return cls(alone[0], alone[1])
+        m = trained.n_samples
+        alone = _standard(sign * new.gradient, variance * (1 + n / m))
+        # On samples that the head knows by heart nothing spreads: they would have, had they not.
+        within = torch.maximum(variance / n, trained.square / m)
+        against = _standard(
+            sign * (new.gradient / n - trained.gradient / m), variance / n / n + within / m
+        )
+        return cls(torch.minimum(alone[0], against[0]), against[1])
+
+
+def _standard(gradient: Tensor, variance: Tensor) -> Tensor:
+    size = variance.sqrt()
+    return torch.where(size > 0, gradient / size.clamp_min(1e-300), 0.0)
+
+
+def background(by_class: Tensor, of: Tensor) -> float:
+    """How much wider than by chance the scores of pairs spread without any shortcut, at least 1.
+
+    In a network that is too sure of what it was trained on, every feature is a little off: Efron's
+    (2004) empirical null. The spread in a class is told from the half of its scores that is nearest
+    to zero; a shortcut of one class moves the scores of others as well, where these are taken for
+    it, so what counts is the spread that four of five classes exceed.
+
+    Args:
+        by_class: (n,) scores of pairs, see `Overuse`.
+        of: (n,) int64 the class of each pair.
+    """
+    order = of.argsort(stable=True)
+    sizes = torch.unique(of, return_counts=True)[1].tolist()
+    spreads = [part.abs().median() for part in torch.split(by_class[order], sizes)]
+    if not spreads:
+        return 1.0
+    return max(1.0, float(torch.stack(spreads).quantile(CALM)) / MEDIAN)
 
 
 @dataclass(frozen=True, eq=False)
-class Residuals:
-    """Class probabilities less what is true, by both calibrations.
+class Contrast:
+    """New samples, and those that the head was trained on, with which they are compared.
 
     Attributes:
-        by_one, by_class: (n_samples, n_classes) float32.
-        inflation: how much wider scores spread because the head itself was fitted to a sample.
+        new: the head on samples that it was not trained on.
+        trained: on those that it was, or some of them; None where there are no others.
     """
 
-    by_one: Tensor
-    by_class: Tensor
-    inflation: float
+    new: Calibrated
+    trained: Calibrated | None
 
-    @classmethod
-    def of(
-        cls, table: LogitTable, n_fitted: int | None, progress: Progress | None = None
-    ) -> Residuals:
-        """Residuals of a head's logits.
+    def weights(self, progress: Progress | None = None) -> Overuse:
+        """Of every weight, (n_classes, n_features)."""
+        weight = self.new.table.head.weight.double()
+        parts = [self.new] if self.trained is None else [self.new, self.trained]
+        whole, before = sum(part.table.n_samples for part in parts), 0
+        found: list[Balance] = []
+        for part in parts:
+            found.append(part.of_weights(_within(progress, before, whole)))
+            before += part.table.n_samples
+        sign = torch.sign(weight - weight.mean(0))
+        return Overuse.of(found[0], found[1] if len(found) > 1 else None, sign)
+
+    def directions(self, directions: Sequence[Direction]) -> Overuse:
+        """Of directions, each in the logit of its class, (n,)."""
+        trained = None if self.trained is None else self.trained.of_directions(directions)
+        return Overuse.of(self.new.of_directions(directions), trained)
+
+    def factors(self, chosen: Tensor) -> Overuse:
+        """Of each feature over several classes together, (n_features,).
+
+        Were what the feature adds to the logits of all these classes multiplied by one factor,
+        which would suit the samples best? Every sample counts once, however few of a class there
+        are.
 
         Args:
-            table: logits on samples that the head was not fitted to.
-            n_fitted: how many samples it was fitted to; None where these are the samples of the
-                table themselves. Its weights are off by what these had by chance.
-            progress: called with (samples done, samples in all).
+            chosen: (n_classes,) bool, the classes.
         """
-        labels, n = table.labels, table.n_samples
-        step = max(1, -(-n * table.n_classes // FITTED))
-        # Drawn, since samples that take turns by class would be in step with even ones.
-        rows = stratified(labels, 1 / step, 0).nonzero()[:, 0]
-        found = []
-        for i, by_class in enumerate((False, True)):
-            scale, shift = calibration(table.logits[rows], labels[rows], by_class)
-            residual = torch.empty(n, table.n_classes, dtype=torch.float32)
-            for part in torch.split(torch.arange(n), ROWS):
-                first, last = int(part[0]), int(part[-1]) + 1
-                logits = centred(table.logits[first:last]) * scale + shift
-                p = logits.softmax(1)
-                residual[first:last] = torch.where(p < TINY, 0.0, p)
-                if progress is not None:
-                    progress((i * n + last) // 2, n)
-            residual[torch.arange(n), labels] -= 1
-            found.append(residual)
-        inflation = 1.0 if n_fitted is None else (1 + n / n_fitted) ** 0.5
-        return cls(found[0], found[1], inflation)
-
-    def tested(self, x: Tensor, c: int, sign: float) -> tuple[float, float]:
-        """Score and p value of one quantity x (n_samples,) in the logit of class c."""
-        moved = x.double() - x.double().mean()
-        scores = []
-        for residual in (self.by_one[:, c].double(), self.by_class[:, c].double()):
-            size = float((residual.square() @ moved.square()).sqrt())
-            value = sign * float(residual @ moved) / size if size > 0 else 0.0
-            scores.append(value / self.inflation)
-        return scores[0], float(upper_tail(torch.tensor(min(scores), dtype=torch.float64)))
+        trained = None if self.trained is None else self.trained.of_factors(chosen)
+        return Overuse.of(self.new.of_factors(chosen), trained)
 
 
-def overuse(table: LogitTable, residuals: Residuals, progress: Progress | None = None) -> Overuse:
-    """Test every weight of a head.
-
-    Args:
-        table: the head and the samples.
-        residuals: of the table.
-        progress: called with (samples done, samples in all).
-    """
-    weight = table.head.weight.double()
-    sign = torch.sign(weight - weight.mean(0))
-    mean = sum((z.double().sum(0) for _, z in table.blocks()), torch.zeros(weight.shape[1]))
-    mean = (mean / table.n_samples).float()
-    sums = [torch.zeros_like(weight) for _ in range(4)]
-    for start, z in table.blocks():
-        rows = slice(start, start + len(z))
-        moved = z - mean
-        square = moved.square()
-        for i, residual in enumerate((residuals.by_one[rows], residuals.by_class[rows])):
-            sums[2 * i] += residual.T @ moved
-            sums[2 * i + 1] += residual.square().T @ square
-        if progress is not None:
-            progress(start + len(z), table.n_samples)
-    scores = []
-    for gradient, variance in (sums[:2], sums[2:]):
-        size = variance.sqrt() * residuals.inflation
-        scores.append(torch.where(size > 0, sign * gradient / size.clamp_min(1e-300), 0.0))
-    worst = torch.minimum(*scores)
-    return Overuse(scores[0], upper_tail(worst))
-
-
-def calibration(logits: Tensor, labels: Tensor, by_class: bool) -> tuple[Tensor, Tensor]:
-    """Scale and shift of logits that give the best probabilities.
-
-    Args:
-        logits: (n_samples, n_classes).
-        labels: (n_samples,) int64.
-        by_class: one scale for each class, else one for all.
-
-    Returns:
-        (n_classes,) or (1,), and (n_classes,) float32.
-    """
-    n, n_classes = logits.shape
-    values = centred(logits)
-    size = n_classes if by_class else 1
-    # Shifts, and scales of single classes, move a loss whose curvature is about 1 / n_classes:
-    # in these units it is about 1 along each of them.
-    unit = math.sqrt(n_classes)
-    units = np.repeat([unit if by_class else 1.0, unit], [size, n_classes])
-    rows = torch.arange(n)
-
-    from scipy.optimize import minimize  # slow to import
-
-    def loss(point: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        given = torch.from_numpy(point * units)
-        log_scale, shift = given[:size], given[size:]
-        scaled = values * log_scale.exp().float()
-        logs = F.log_softmax(scaled + shift.float(), 1)
-        value = -float(logs[rows, labels].double().mean())
-        residual = logs.exp_()
-        residual[rows, labels] -= 1
-        by_scale = (residual * scaled).sum(0, dtype=torch.float64) / n
-        by_shift = residual.sum(0, dtype=torch.float64) / n
-        spread = log_scale - log_scale.mean()
-        value += SHRUNK * float(shift.square().sum() + spread.square().sum())
-        first = (by_scale if by_class else by_scale.sum()[None]) + 2 * SHRUNK * spread
-        gradient = torch.cat([first, by_shift + 2 * SHRUNK * shift])
-        return value, gradient.numpy() * units
-
-    # A small part of what the gradient is by chance, in these units.
-    enough = CONVERGED / math.sqrt(n)
-    options = {"maxiter": STEPS, "gtol": enough, "ftol": 0.0}
-    start = np.zeros(size + n_classes)
-    found = torch.from_numpy(
-        minimize(loss, start, jac=True, method="L-BFGS-B", options=options).x * units
-    )
-    return found[:size].exp().float(), found[size:].float()
-
-
-def centred(logits: Tensor) -> Tensor:
-    """Logits less their mean over the classes, which changes no probability."""
-    return logits - logits.mean(1, keepdim=True)
+def _within(progress: Progress | None, before: int, whole: int) -> Progress | None:
+    """Progress of one part of several that are heard as one."""
+    return None if progress is None else lambda done, _: progress(before + done, whole)

@@ -8,23 +8,27 @@ from typing import Any
 
 import torch
 
+from penult.edit.balance import Calibrated, Direction
 from penult.edit.edited_run import logits_of
 from penult.edit.logits import LogitTable
-from penult.edit.overuse import Residuals
+from penult.edit.overuse import Contrast
 from penult.edit.pooled import FEWEST_POOLED, pooled_suspects
 from penult.edit.setting import EditSetting
-from penult.edit.suspects import FEWEST, Direction, described_pair, find_suspects
+from penult.edit.suspects import FEWEST, described_pair, find_suspects
 from penult.edit.verdicts import latest
 from penult.errors import InputError, NotWrittenError
+from penult.features.draw import stratified
 from penult.progress import Progress
 from penult.runs.groups import evaluated_part, groups_of
 from penult.runs.run import Run
 from penult.storage import read_json, write_json
 
-FORMAT = "penult-shortcuts/2"
+FORMAT = "penult-shortcuts/3"
 # Numbers read to find principal directions; for more they are left out unless they are asked for.
 AFFORDABLE = 4_000_000_000
 DIRECTIONS = 3
+# Weights times samples of the training that the evaluation samples are compared with.
+COMPARED = 100_000_000_000
 
 
 def find_shortcuts(
@@ -67,25 +71,11 @@ def find_shortcuts(
 
     setting = EditSetting.of(run)
     setting.features.require_one_label("a search for shortcuts")
-    table = logits_of(run, setting.dense, heard("logits"))
-    names, part = tuple(setting.class_names), evaluated_part(run)
-    cost = setting.features.n_samples * setting.dense.n_features * len(names)
-    notes = []
-    if n_directions is None:
-        n_directions = DIRECTIONS if cost <= AFFORDABLE else 0
-        if not n_directions:
-            notes.append("principal directions are left out: ask for them with --directions 3")
-    if part == "train":
-        notes.append(
-            "the run has no evaluation samples: on those that the network was trained on it makes "
-            "hardly a mistake, so a shortcut is hardly seen"
-        )
+    n_directions, notes = _affordable(run, setting, n_directions)
     directions = directions_of(setting, n_directions, heard("directions"))
-    n_fitted = setting.features.n_samples if part == "eval" else None
-    residuals = Residuals.of(table, n_fitted, heard("probabilities"))
+    contrast = contrast_of(run, heard)
     found, listed = find_suspects(
-        table,
-        residuals=residuals,
+        contrast,
         directions=directions,
         rate=rate,
         by=by,
@@ -93,21 +83,20 @@ def find_shortcuts(
         seed=seed,
         progress=heard("weights"),
     )
-    pooled, said = _pooled(table, residuals, setting, rate)
-    notes += said
+    pooled, said = _pooled(contrast, setting, rate)
+    part, table, names = evaluated_part(run), contrast.new.table, tuple(setting.class_names)
     groups, ids = groups_of(run, part), run.evaluation().ids()
-    rows = [
-        described_pair(table, pair, q, rate, directions, names, ids, groups, setting.mean)
-        for pair, q in listed
-    ]
     document = {
         "format": FORMAT,
         "head": setting.dense.fingerprint(),
         "part": part,
         "n_samples": table.n_samples,
         **found,
-        "notes": notes,
-        "pairs": rows,
+        "notes": notes + said,
+        "pairs": [
+            described_pair(table, pair, q, rate, directions, names, ids, groups, setting.mean)
+            for pair, q in listed
+        ],
         "pooled": pooled,
     }
     try:
@@ -118,10 +107,56 @@ def find_shortcuts(
     return with_verdicts(run, document)
 
 
+def contrast_of(run: Run, heard: Callable[[str], Progress | None] = lambda _: None) -> Contrast:
+    """The evaluation samples of a run, and of those of the training as many as are affordable.
+
+    Args:
+        run: whose dense head is looked at.
+        heard: gives the function that hears of "logits" and of "probabilities".
+    """
+    head, part = run.train().require_head(), evaluated_part(run)
+    table = logits_of(run, head, heard("logits"))
+    new = Calibrated.of(table, heard("probabilities"))
+    return Contrast(new, None if part == "train" else trained_on(run, table.n_samples))
+
+
+def trained_on(run: Run, fewest: int) -> Calibrated:
+    """The samples that a run's network was trained on; of very many some, drawn from each class.
+
+    Args:
+        run: with the samples.
+        fewest: that are taken, if there are so many.
+    """
+    features = run.train()
+    head = features.require_head()
+    n = max(fewest, COMPARED // head.weight.numel())
+    if n < features.n_samples:
+        features = features.subset(stratified(features.labels(), n / features.n_samples, 0))
+    return Calibrated.of(LogitTable(features, head))
+
+
+def _affordable(run: Run, setting: EditSetting, n_directions: int | None) -> tuple[int, list[str]]:
+    """How many directions of each class are looked at, and what is to be said beforehand."""
+    notes = []
+    cost = setting.features.n_samples * setting.dense.weight.numel()
+    if n_directions is None:
+        n_directions = DIRECTIONS if cost <= AFFORDABLE else 0
+        if not n_directions:
+            notes.append("principal directions are left out: ask for them with --directions 3")
+    if evaluated_part(run) == "train":
+        notes.append(
+            "the run has no evaluation samples to be compared with those of the training, on which "
+            "a network makes hardly a mistake: no pair is called a suspect, and the order of the "
+            "list says little; analyse with --eval DATA"
+        )
+    return n_directions, notes
+
+
 def _pooled(
-    table: LogitTable, residuals: Residuals, setting: EditSetting, rate: float
+    contrast: Contrast, setting: EditSetting, rate: float
 ) -> tuple[dict[str, Any] | None, list[str]]:
     """What can be said of classes that have too few samples for their single pairs."""
+    table = contrast.new.table
     counts = torch.bincount(table.labels, minlength=table.n_classes)
     few = (counts > 0) & (counts < FEWEST)
     if not bool(few.any()):
@@ -132,7 +167,7 @@ def _pooled(
     remedy = f"; for single pairs analyse with --eval and {FEWEST} images or more of a class"
     if n_samples < FEWEST_POOLED:
         return None, [f"{said}, and only {n_samples} together{remedy}"]
-    pooled = pooled_suspects(table, residuals, few, setting, rate)
+    pooled = pooled_suspects(contrast, few, setting, rate)
     return pooled, [f"{said}: features are tested for all of them together{remedy}"]
 
 

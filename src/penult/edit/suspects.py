@@ -10,32 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from penult.edit.balance import Direction
 from penult.edit.gaps import all_gaps, one_gap, within_classes
 from penult.edit.logits import LogitTable
-from penult.edit.overuse import Residuals, overuse
+from penult.edit.overuse import Contrast, background
 from penult.features.groups import FEWEST_RANKED, Groups
 from penult.heads.comparison import PairedCounts
-from penult.intervals import Z95, accuracy_interval, benjamini_hochberg
+from penult.intervals import Z95, accuracy_interval, benjamini_hochberg, upper_tail
 from penult.progress import Progress
 
 MATTERS = 0.1  # of a class's most used feature: less used ones are not looked at
 FEWEST = 20  # samples of a class whose features are looked at
 SHOWN = 8  # samples named of each kind
-
-
-@dataclass(frozen=True, eq=False)
-class Direction:
-    """A principal direction of a class's weighted features.
-
-    Attributes:
-        of: the class.
-        number: from 1.
-        vector: (n_features,) what it gives to the class's logit is `vector · z`.
-    """
-
-    of: int
-    number: int
-    vector: Tensor
 
 
 @dataclass(frozen=True)
@@ -48,7 +34,8 @@ class Pair:
         direction: number of the direction, or None.
         weight: what multiplies it in the class's logit.
         share: its weight times its spread, as a part of the largest of the class.
-        score, p: see `Overuse`.
+        score: by how many standard errors it is overused, see `Overuse`; over the background.
+        p: of the score, one-sided.
     """
 
     of: int
@@ -61,23 +48,19 @@ class Pair:
 
 
 def find_suspects(
-    table: LogitTable,
+    contrast: Contrast,
     *,
-    n_fitted: int | None = None,
-    residuals: Residuals | None = None,
     directions: Sequence[Direction] = (),
     rate: float = 0.05,
     by: str = "overuse",
     n_listed: int = 200,
     seed: int = 0,
     progress: Progress | None = None,
-) -> tuple[dict[str, Any], list[tuple[Pair, float]]]:
+) -> tuple[dict[str, Any], list[tuple[Pair, float | None]]]:
     """Look at every pair of a class and a feature that matters to it.
 
     Args:
-        table: a head and samples that it was not fitted to.
-        n_fitted: see `Residuals.of`.
-        residuals: of the table, where they are there already.
+        contrast: the samples.
         directions: to be looked at as well.
         rate: false discovery rate over all pairs, below which one counts as a suspect.
         by: what lists the worst first: "overuse", or "gap" for the size of the accuracy gap.
@@ -86,10 +69,12 @@ def find_suspects(
         progress: called with (samples done, samples in all).
 
     Returns:
-        What was tested, and the listed pairs with their adjusted p values.
+        What was tested, and the listed pairs with their adjusted p values. These are None, and no
+        pair counts as a suspect, without samples of the training to compare with: a head that was
+        not trained to the end gives too much weight to features on its own samples, too.
     """
-    residuals = residuals or Residuals.of(table, n_fitted, progress)
-    tested = _tested(table, residuals, directions, progress)
+    table = contrast.new.table
+    tested, spread = _tested(contrast, directions, progress)
     q = benjamini_hochberg(tested.p.numpy())
     features = tested.feature >= 0
     orders = (None, within_classes(table.labels, seed))
@@ -100,15 +85,17 @@ def find_suspects(
         size = torch.zeros_like(size)
         size[features] = gaps.nearest_to_zero.abs()
     worst = size.argsort(descending=True, stable=True)[:n_listed].tolist()
+    compared = contrast.trained
     found = {
         "n_pairs": len(tested.p),
         "rate": rate,
-        "n_suspects": int((q <= rate).sum()),
+        "n_suspects": 0 if compared is None else int((q <= rate).sum()),
         "gaps": {"n_found": gaps.n_found(rate), "n_by_chance": by_chance.n_found(rate)},
-        "inflation": residuals.inflation,
+        "n_compared": None if compared is None else compared.table.n_samples,
+        "background": spread,
         "by": by,
     }
-    return found, [(tested.pair(i), float(q[i])) for i in worst]
+    return found, [(tested.pair(i), None if compared is None else float(q[i])) for i in worst]
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,35 +122,37 @@ class _Tested:
 
 
 def _tested(
-    table: LogitTable,
-    residuals: Residuals,
-    directions: Sequence[Direction],
-    progress: Progress | None,
-) -> _Tested:
-    tested = overuse(table, residuals, progress)
+    contrast: Contrast, directions: Sequence[Direction], progress: Progress | None
+) -> tuple[_Tested, float]:
+    """The pairs that matter with their scores, and the background that is in these."""
+    table, tested = contrast.new.table, contrast.weights(progress)
     weight = table.head.weight.double()
     spread = (weight - weight.mean(0)) * table.spread()
     share = spread.abs() / spread.abs().amax(1, keepdim=True).clamp_min(1e-300)
     enough = torch.bincount(table.labels, minlength=table.n_classes) >= FEWEST
     matters = (share >= MATTERS) & (weight != 0) & enough[:, None]
     of, feature = matters.nonzero().T
-    columns = [x[matters] for x in (weight, share, tested.score, tested.p)]
+    ground = background(tested.by_class[matters], of)
+    columns = [x[matters] for x in (weight, share, tested.score / ground)]
     kept = [one for one in directions if bool(enough[one.of])]
-    scores = [residuals.tested(table.along(one.vector), one.of, 1.0) for one in kept]
-    none = torch.full((len(of),), -1)
-    rows = torch.tensor([[one.of, -1, one.number] for one in kept], dtype=torch.int64).view(-1, 3)
-    ones = torch.ones(len(kept), dtype=torch.float64)
-    told = torch.tensor(scores, dtype=torch.float64).view(-1, 2)
-    return _Tested(
-        *(torch.cat(x) for x in zip((of, feature, none), rows.T, strict=True)),
-        *(torch.cat(x) for x in zip(columns, (ones, ones, *told.T), strict=True)),
-    )
+    if kept:
+        none, ones = torch.full((len(kept),), -1), torch.ones(len(kept), dtype=torch.float64)
+        score = contrast.directions(kept).score / ground
+        columns = [torch.cat(x) for x in zip(columns, (ones, ones, score), strict=True)]
+        of = torch.cat([of, torch.tensor([one.of for one in kept])])
+        feature = torch.cat([feature, none])
+    number = torch.full((len(of),), -1)
+    if kept:
+        number[-len(kept) :] = torch.tensor([one.number for one in kept])
+    weights, shares, scores = columns
+    p = upper_tail(scores)
+    return _Tested(of, feature, number, weights, shares, scores, p), ground
 
 
 def described_pair(
     table: LogitTable,
     pair: Pair,
-    q: float,
+    q: float | None,
     rate: float,
     directions: Sequence[Direction],
     class_names: Sequence[str],
@@ -176,14 +165,14 @@ def described_pair(
     `mean` (n_features,) is that of the analysed data, at which an edit switches a feature off.
     """
     x, sign = _values(table, pair, directions), _sign(table, pair)
-    at = _value_at(mean, pair, directions)
+    at, suspect = _value_at(mean, pair, directions), q is not None and q <= rate
     return {
         "class": class_names[pair.of],
         "feature": pair.feature,
         "direction": pair.direction,
         "weight": pair.weight,
         "share": pair.share,
-        "overuse": {"score": pair.score, "p": pair.p, "q": q, "suspect": q <= rate},
+        "overuse": {"score": pair.score, "p": pair.p, "q": q, "suspect": suspect},
         "gap": one_gap(table, x, pair.of),
         "pull": pull(table, x * sign, pair.of),
         "off": off(table, x, pair, at),

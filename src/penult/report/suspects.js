@@ -29,7 +29,7 @@ function suspectsView() {
     rows.some((r) => r.shots?.high.length) && { title: "", cell: (r) => thumbs(r.shots?.high, 3), kind: "thumbs" },
     { title: "Class", value: (r) => className(r.class).toLowerCase(), cell: (r) => classLink(r.class), kind: "who" },
     { title: "Feature", value: (r) => r.feature ?? 1e9 + r.direction, cell: (r) => (r.shots ? el("a", { href: `#suspect/${r.place}`, class: "feature" }, known(r.feature) ? String(r.feature) : `direction ${r.direction}`) : known(r.feature) ? featureLink(r.feature) : suspectName(r)), kind: "" },
-    { title: "Overuse", value: (r) => r.overuse.score, cell: (r) => number(r.overuse.score), kind: "n", down: true, hint: "how many standard errors the images say that its weight for the class is too large" },
+    { title: "Overuse", value: (r) => r.overuse.score, cell: (r) => number(r.overuse.score), kind: "n", down: true, hint: "how many standard errors the images say that its weight for the class is too large, alone and next to those of the training" },
     { title: "By chance", value: (r) => r.overuse.q, cell: (r) => [percentSmall(r.overuse.q), r.overuse.suspect ? el("span", { class: "mark suspect" }, "suspect") : null], kind: "n", hint: "of the pairs listed up to this one, the part that is expected to be there by chance (false discovery rate)" },
     { title: "Gap in points", value: (r) => r.gap?.value ?? null, cell: (r) => gapText(r.gap), kind: "n", down: true, hint: "accuracy on the class's images where it is high less where it is low" },
     { title: "Called high, else", value: (r) => (r.pull ? r.pull.called : null), cell: (r) => (r.pull ? `${percent(r.pull.called)}, ${percent(r.pull.called_elsewhere)}` : "–"), kind: "n", down: true, hint: "images of other classes that are called this class, where it is as high as in the class, and elsewhere" },
@@ -38,14 +38,14 @@ function suspectsView() {
     { title: "Verdict", value: (r) => (known(r.feature) && verdictOf(r.feature, r.class)?.verdict) || null, cell: (r) => verdictMark(r.feature, r.class), kind: "" },
   ].filter(Boolean);
   const matches = (row, query) => !query || className(row.class).toLowerCase().includes(query) || String(row.feature ?? "") === query;
-  const surely = found.n_suspects
+  const surely = !known(found.n_compared) ? "" : found.n_suspects
     ? `${plural(found.n_suspects, "pair is a suspect", "pairs are suspects")}: at most ${suspectRate(found)} of them are expected to be there by chance.`
     : `For none of them is the evidence enough to be called a suspect with at most ${suspectRate(found)} by chance; the list still says where to look first.`;
   return {
     title: "Suspects",
     content: [
       el("div", { class: "heading" }, el("h1", { tabindex: "-1" }, "Suspects"),
-        el("p", null, `Features that may be shortcuts: the network gives them more weight for a class than the ${count(found.n_samples)} ${found.part === "eval" ? "evaluation" : "analysed"} images bear out. ${rows.length ? `${count(found.n_pairs)} pairs of a class and a feature were looked at. ${surely} ` : ""}Only a person can say whether a feature sees the object: look at the images of the first ones.`),
+        el("p", null, `Features that may be shortcuts: the network gives them more weight for a class than the ${count(found.n_samples)} ${found.part === "eval" ? "evaluation" : "analysed"} images bear out${known(found.n_compared) ? `, and so more than the ${count(found.n_compared)} images of the training do` : ""}. ${rows.length ? `${count(found.n_pairs)} pairs of a class and a feature were looked at. ${surely} ` : ""}Only a person can say whether a feature sees the object: look at the images of the first ones.`),
         found.notes.map((note) => el("p", { class: "note" }, `${note[0].toUpperCase()}${note.slice(1)}.`))),
       found.pooled ? pooledSection(found, rows.length > 0) : null,
       rows.length ? [found.pooled ? el("h2", { class: "apart" }, "Single pairs") : null, table("suspects", columns, rows, matches, "Filter by class or feature")] : null,
@@ -57,7 +57,7 @@ function suspectsView() {
 function pooledSection(found) {
   const { pooled } = found;
   const pictures = (j) => thumbs(item("feature", j)?.shots, 4);
-  const said = pooled.n_suspects
+  const said = !known(found.n_compared) ? "" : pooled.n_suspects
     ? `${plural(pooled.n_suspects, "feature is a suspect", "features are suspects")}: at most ${suspectRate(found)} of them are expected to be there by chance.`
     : `For none is the evidence enough to be called a suspect with at most ${suspectRate(found)} by chance.`;
   return el("section", null,
@@ -73,7 +73,13 @@ function pooledSection(found) {
         el("td", null, row.classes.map((c, i) => [i ? ", " : "", classLink(c)]))))))));
 }
 
-const percentSmall = (value) => (value < 0.0001 ? "<0.01%" : percent(value));
+const percentSmall = (value) => (!known(value) ? "–" : value < 0.0001 ? "<0.01%" : percent(value));
+
+// Whether the evidence is enough, and how much of the list up to a pair is expected to be there by chance.
+function suspectText({ q, suspect }) {
+  if (!known(q)) return "there are no images to compare with those of the training, so no chance is told";
+  return `${suspect ? "a suspect" : "not enough to be a suspect"}: up to here ${percentSmall(q)} are expected by chance`;
+}
 const told = (found) => Math.max(found.auc, 1 - found.auc);
 const carriesText = (found) => (found ? [el("bdi", null, `${found.attribute}: ${found.value}`), el("span", { class: "note between" }, `${found.auc < 0.5 ? "lower" : "higher"} in ${whole(told(found))} of pairs`)] : null);
 
@@ -105,7 +111,7 @@ function suspectView(index) {
         [el("bdi", null, className(row.class)), el("span", { class: "as" }, ` by ${suspectName(row)}`)]),
       el("dl", { class: "numbers" },
         el("div", { class: "chosen" }, el("dt", null, "Overuse"), el("dd", null, number(row.overuse.score), el("small", null, " standard errors")),
-          el("dd", { class: "note" }, row.overuse.suspect ? `a suspect: up to here ${percentSmall(row.overuse.q)} are expected by chance` : `not enough to be a suspect: up to here ${percentSmall(row.overuse.q)} are expected by chance`)),
+          el("dd", { class: "note" }, suspectText(row.overuse))),
         el("div", null, el("dt", null, "Gap in the class"), el("dd", null, row.gap ? [points(row.gap.value), el("small", null, " points")] : "–"),
           el("dd", { class: "note" }, row.gap ? `${percent(row.gap.high.accuracy)} right where it is high (${count(row.gap.high.n_samples)}), ${percent(row.gap.low.accuracy)} where it is low (${count(row.gap.low.n_samples)}); between ${points(row.gap.interval[0])} and ${points(row.gap.interval[1])} with 95 % confidence` : "it does not vary within the class")),
         el("div", null, el("dt", null, "Calls others"), el("dd", null, row.pull ? percent(row.pull.called) : "–"),

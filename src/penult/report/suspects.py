@@ -12,6 +12,7 @@ from penult.explain.toplists import Entry
 from penult.report.album import Album, Shots
 from penult.report.findings import Findings
 
+KEPT = ("n_pairs", "rate", "n_suspects", "gaps", "part", "n_samples", "n_compared", "notes")
 PAGES = 12  # suspects that have images
 SIDES = ("high", "low", "elsewhere")
 
@@ -74,7 +75,6 @@ class SuspectViews:
         if self._document is None:
             return None
         names = self._found.summary["class_names"]
-        known = ("n_pairs", "rate", "n_suspects", "gaps", "part", "n_samples", "notes")
         rows = []
         for place, row in enumerate(self.rows):
             kept = {key: row[key] for key in row if key != "samples"}
@@ -89,7 +89,7 @@ class SuspectViews:
                 for row in pooled["features"]
             ]
             pooled = {**pooled, "features": features}
-        return {**{key: self._document[key] for key in known}, "pairs": rows, "pooled": pooled}
+        return {**{key: self._document[key] for key in KEPT}, "pairs": rows, "pooled": pooled}
 
 
 def verdicts_part(found: Findings) -> list[dict[str, Any]]:
