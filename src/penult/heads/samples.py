@@ -247,10 +247,13 @@ class Samples:
         self.keeps_targets = with_targets and kept is not None
         self._cache = kept
 
-    def _read(self) -> Iterator[Tile]:
+    def _tile_size(self) -> int:
+        """Samples of a tile; sums over rows take a third of the time where they are even."""
         size = 2**20 // max(self.n_classes, self.n_features, 1)
-        size = min(max(size, 256), 8192)
-        device = self.weight.device
+        return min(max(size, 256), 8192) // 64 * 64
+
+    def _read(self) -> Iterator[Tile]:
+        size, device = self._tile_size(), self.weight.device
         for features, labels in self._blocks:
             if features.ndim != 2 or features.shape[1] != self.n_features:
                 raise InputError(
@@ -309,14 +312,15 @@ class Samples:
         edges = torch.arange(n + 1) * self.n_samples // n
         drawn = torch.rand(n, generator=torch.Generator().manual_seed(0))
         chosen = edges[:-1] + (drawn * edges.diff()).long()
-        tiles, start = [], 0
+        drawn_tiles, start = [], 0
         for tile in self.tiles():
             stop = start + len(tile.labels)
             columns = chosen[(chosen >= start) & (chosen < stop)] - start
             start = stop
             if len(columns):
                 tile = tile.at(columns.to(tile.labels.device))
-                tiles.append(replace(tile, targets=self.targets(tile)))
+                drawn_tiles.append(replace(tile, targets=self.targets(tile)))
+        tiles = _cut(drawn_tiles, self._tile_size())
         part = copy(self)
         part.__dict__.pop("few", None)
         part.__dict__.pop("coordinates", None)
@@ -340,6 +344,15 @@ class Samples:
         scaled = torch.cat([weight * self.std.masked_fill(self.constant, 0), level[:, None]], 1)
         common = scaled.mean(0) if self.link == SOFTMAX else 0
         return Standardised(x, scaled - common, self.link)
+
+
+def _cut(tiles: list[Tile], size: int) -> list[Tile]:
+    """The same samples, with their targets, in tiles of a size."""
+    features = torch.split(torch.cat([tile.features for tile in tiles], 1), size, 1)
+    kept = torch.cat([tile.targets for tile in tiles if tile.targets is not None], 1)
+    labels = torch.split(torch.cat([tile.labels for tile in tiles]), size)
+    parts = zip(features, torch.split(kept, size, 1), labels, strict=True)
+    return [Tile(z.contiguous(), p.contiguous(), own) for z, p, own in parts]
 
 
 def n_few(n_classes: int) -> int:

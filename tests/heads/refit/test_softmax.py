@@ -97,9 +97,7 @@ def check_result(result: RefitResult, z: Tensor, target: Tensor, temperature: fl
 def test_softmax_refit_is_the_optimum(
     temperature: float, dense_product: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not dense_product:
-        monkeypatch.setattr(Support, "DENSE_BELOW", 0)
-        monkeypatch.setattr(Support, "DENSE_ADVANTAGE", 0)
+    monkeypatch.setattr(Support, "DENSE_ADVANTAGE", 100 if dense_product else 0)
     z, labels, weight, bias = problem()
     target = softened(z, weight, bias, temperature)
     best = best_loss(z, target, UNEVEN, temperature)
@@ -110,6 +108,26 @@ def test_softmax_refit_is_the_optimum(
     assert result.residual <= 1e-5
     assert result.loss == pytest.approx(best, abs=1e-6)
     check_result(result, z, target, temperature)
+
+
+@pytest.mark.parametrize("n_samples", [1, 7, 64])
+def test_sums_over_rows_equal_dense_products(
+    n_samples: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Logits and gradients, with a class that keeps nothing first, in the middle and last."""
+    kept = Subspaces.of([[], [4, 1, 7], [], [9], [0, 4], []], 10)
+    generator = torch.Generator().manual_seed(n_samples)
+    z = torch.randn(10, n_samples, generator=generator)
+    values = torch.randn(6, generator=generator)
+    errors = torch.randn(6, n_samples, generator=generator)
+    found = []
+    for advantage in (0, 100):
+        monkeypatch.setattr(Support, "DENSE_ADVANTAGE", advantage)
+        support = Support(kept, z.device)
+        assert support.dense == (advantage > 0)
+        logits, gradient = support.forward(z, values)
+        found.append((logits, gradient(errors)))
+    torch.testing.assert_close(found[0], found[1])
 
 
 def test_softmax_refit_with_the_pull_is_stationary() -> None:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from penult.errors import InputError
+from penult.heads.select import walk
 from penult.heads.select.quadratic import correlations
 from penult.heads.select.tableau import Tableau
 from penult.heads.select.walk import improve
@@ -34,7 +35,7 @@ def reference(tableau: Tableau) -> tuple[Tensor, Tensor, Tensor]:
     """Weights, residuals and open variances of a tableau by plain solves."""
     rows = []
     for i in range(len(tableau.support)):
-        g = tableau.covariance if tableau.covariance.ndim == 2 else tableau.covariance[i]
+        g = tableau.covariance[tableau.owners[i]]
         s = tableau.support[i]
         weights = torch.linalg.solve(g[s][:, s], tableau.products[i, s])
         through = torch.linalg.solve(g[s][:, s], g[s])
@@ -104,6 +105,21 @@ def test_supports_of_a_batch_do_not_mix() -> None:
         alone = Tableau.of(correlation[None], products[c : c + 1], torch.tensor([[0, 1, 2]]))
         improve(alone)
         assert torch.equal(alone.support[0], together.support[c])
+
+
+def test_swaps_end_only_where_no_feature_at_all_helps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even where the one feature that promises most is of no help, and another is."""
+    monkeypatch.setattr(walk, "FIRST_LOOKED_AT", 1)
+    for seed in range(30):
+        z, weight = problem(seed)
+        correlation = correlation_of(z)
+        products = weight.double() @ correlation
+        tableau = Tableau.of(correlation, products, torch.tensor([[0, 1, 2]] * 4))
+        before = tableau.explained
+        improve(tableau)
+        assert bool((tableau.explained > before).any())
+        every = torch.arange(z.shape[1]).expand(4, -1)
+        assert float(tableau.swap_gains(every).max()) <= 1e-7 * float(tableau.explained.max())
 
 
 def test_sums_that_are_no_numbers_end_in_one_line() -> None:

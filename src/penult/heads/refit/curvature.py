@@ -147,7 +147,8 @@ def _low_rank(objective: Objective, values: Tensor, bias: Tensor) -> Map:
     within = _moments(torch.cat([basis[:-1, :-1].T.float() @ x, ones]), spread)
     within *= trust[:, None, None]
     own = (spread @ torch.cat([x.square(), ones]).T).double() / n
-    rest = own * trust[:, None] - ((basis @ within) * basis).sum(2)
+    squares = (basis[:, :, None] * basis[:, None]).flatten(1).float()
+    rest = own * trust[:, None] - within.flatten(1).float() @ squares.T
     floor = objective.ridge + 1e-2 * samples.class_mass.clamp(min=0.1 / n_classes)
     rest = rest.clamp(min=0) + JITTER * own + ((1 - trust) * usual + floor)[:, None]
     if objective.pull:
@@ -162,7 +163,6 @@ def _low_rank(objective: Objective, values: Tensor, bias: Tensor) -> Map:
         return found
 
     inverse = wide(1 / rest[support.classes, support.indices], 1 / rest[:, -1])
-    squares = (basis[:, :, None] * basis[:, None]).flatten(1).float()
     seen = (inverse.float() @ squares).double().reshape(within.shape)
     within.diagonal(dim1=1, dim2=2).add_(JITTER * floor[:, None])
     root = torch.linalg.cholesky(within)

@@ -50,9 +50,7 @@ class Support:
     """
 
     # Multiplications that a dense product does in the time of one in a sum over few rows.
-    DENSE_ADVANTAGE = 6
-    # Weights up to which calls, not multiplications, take the time.
-    DENSE_BELOW = 4096
+    DENSE_ADVANTAGE = 5
 
     def __init__(self, subspaces: Subspaces, device: torch.device) -> None:
         self.subspaces = subspaces
@@ -62,7 +60,7 @@ class Support:
         self.classes = subspaces.classes().to(device)
         self.shape = (subspaces.n_classes, subspaces.n_features)
         n_weights = self.shape[0] * self.shape[1]
-        self.dense = n_weights <= max(self.DENSE_BELOW, self.DENSE_ADVANTAGE * subspaces.nnz)
+        self.dense = n_weights <= self.DENSE_ADVANTAGE * subspaces.nnz
 
     def matrix(self, values: Tensor) -> Tensor:
         """The values as a dense (n_classes, n_features) weight."""
@@ -91,10 +89,15 @@ class Support:
         if self.dense:
             weight = self.matrix(values)
             return weight @ features, lambda e: (e @ features.T)[self.classes, self.indices]
-        leaf = values.detach().requires_grad_()
-        with torch.enable_grad():
-            logits = self.logits(features, leaf)
-        return logits.detach(), lambda errors: torch.autograd.grad(logits, leaf, errors)[0]
+
+        def gradient(errors: Tensor) -> Tensor:
+            # What autograd would call; to begin with autograd takes half a second of imports.
+            operator = torch.ops.aten._embedding_bag_per_sample_weights_backward
+            starts = self.indptr[:-1]
+            found: Tensor = operator(errors, features, self.indices, starts, self.classes, mode=0)
+            return found
+
+        return self.logits(features, values), gradient
 
     @cached_property
     def slots(self) -> tuple[Tensor, Tensor]:

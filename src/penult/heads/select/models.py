@@ -143,12 +143,14 @@ def at_dense(
     else:
         candidates = names.expand(len(dense), m)
     share = limits.prior / samples.n_rivals
-    hessian = weighted_moments(at, weights, candidates, share, hear)
     if coupled and m == d and limits.is_joint(at.n_samples, d, n_classes):
-        whole = _whole_hessian(at, p, hessian)
+        whole = _whole_hessian(at, p, share, hear)
+        classes = torch.arange(n_classes, device=p.device)
+        hessian = whole[classes, :, classes]
         target = (hessian @ at.weight[:, :, None])[:, :, 0]
         coupling = JointCoupling(whole, at.weight)
         return Quadratic(hessian, target, candidates, units_of(samples), coupling)
+    hessian = weighted_moments(at, weights, candidates, share, hear)
     target = ((weights * logits) @ at.x.T).double() / at.n_samples
     target += share * dense @ at.second_moments
     seen = SampleCoupling(at.x, p, logits) if coupled else None
@@ -247,18 +249,27 @@ def weighted_moments(
     return sums.div_(n)
 
 
-def _whole_hessian(at: Standardised, p: Tensor, own: Tensor) -> Tensor:
-    """Hessian of all classes' weights together, whose blocks on the diagonal are `own`."""
-    n_classes, width = own.shape[:2]
-    whole = torch.zeros(n_classes * width, n_classes * width, dtype=torch.float64, device=p.device)
-    size = max(256, 2**22 // len(whole))
+def _whole_hessian(at: Standardised, p: Tensor, share: float, hear: Callable[[], None]) -> Tensor:
+    """Hessian of all classes' weights together, (n_classes, width, n_classes, width) float64.
+
+    Of two blocks that mirror each other one is summed. What a class has by itself is what it has
+    with all others, the sign turned, since probabilities add up to 1; and a share of even moments.
+    """
+    n_classes, width = len(p), len(at.x)
+    whole = torch.zeros(n_classes, width, n_classes, width, dtype=torch.float64, device=p.device)
+    size = max(256, 2**22 // (n_classes * width))
     for start in range(0, at.n_samples, size):
+        hear()
         part = slice(start, start + size)
         x = (p[:, None, part] * at.x[:, part]).flatten(0, 1)
-        whole -= x @ x.T
-    whole = whole.reshape(n_classes, width, n_classes, width).div_(at.n_samples)
-    classes = torch.arange(n_classes, device=p.device)
-    whole[classes, :, classes] = own
+        for c in range(n_classes - 1):
+            own, later = x[c * width : (c + 1) * width], x[(c + 1) * width :]
+            whole[c, :, c + 1 :] -= (own @ later.T).reshape(width, -1, width)
+    whole.div_(at.n_samples)
+    for c in range(n_classes):
+        whole[c + 1 :, :, c] = whole[c, :, c + 1 :].permute(1, 2, 0)
+        others = whole[c].sum(1)
+        whole[c, :, c] = share * at.second_moments - (others + others.T) / 2
     return whole
 
 

@@ -6,10 +6,15 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from penult.heads.select.tableau import Tableau
 from penult.heads.sparse_head import SparseHead
 from penult.heads.subspaces import Subspaces
+
+# A dense product does so many multiplications in the time of one in a sum over few rows.
+SPARSE_ADVANTAGE = 6
 
 
 class Coupling(Protocol):
@@ -44,9 +49,18 @@ class SampleCoupling:
 
     def put(self, classes: Tensor, weight: Tensor) -> None:
         """See `Coupling`."""
-        off = weight.float() @ self._x - self._logits[classes]
+        off = self._products(weight.float()) - self._logits[classes]
         self._mean_off += (self._p[classes] * (off - self._off[classes])).sum(0)
         self._off[classes] = off
+
+    def _products(self, weight: Tensor) -> Tensor:
+        """Logits (n, n_samples) of weights; where few are not 0, of these alone."""
+        most = max(1, int((weight != 0).sum(1).max()))
+        if SPARSE_ADVANTAGE * most > weight.shape[1]:
+            return weight @ self._x
+        columns = weight.abs().topk(most, dim=1).indices
+        values = weight.gather(1, columns)
+        return F.embedding_bag(columns, self._x, per_sample_weights=values, mode="sum")
 
 
 class JointCoupling:
@@ -146,9 +160,21 @@ class Quadratic:
         """Number of classes."""
         return len(self.candidates)
 
-    def covariance_of(self, classes: Tensor) -> Tensor:
-        """Covariances of the candidates of some classes."""
-        return self.covariance if self.covariance.ndim == 2 else self.covariance[classes]
+    def regressions(
+        self, classes: Tensor, products: Tensor, places: Tensor | None = None
+    ) -> Tableau:
+        """The regressions of some classes, on kept features or on none.
+
+        Args:
+            classes: (n,).
+            products: (n, m), see `products`.
+            places: (n, k) in the candidates.
+        """
+        owners = None if self.covariance.ndim == 2 else classes
+        given = self.covariance, products
+        if places is None:
+            return Tableau.empty(*given, self.least_variance, owners)
+        return Tableau.of(*given, places, self.least_variance, owners)
 
     def products(self, classes: Tensor) -> tuple[Tensor, Tensor]:
         """What each candidate shares with the target of its class (n, m), and the constant (n,)."""

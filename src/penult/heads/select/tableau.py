@@ -26,7 +26,8 @@ class Tableau:
     so that the diagonal of G is 1 (0 for a constant feature). All in float64.
 
     Attributes:
-        covariance: (n_features, n_features) for all targets, or (n, n_features, n_features).
+        covariance: (n_matrices, n_features, n_features), one after the other in memory.
+        owners: (n,) int64, which of the matrices is each target's.
         products: (n, n_features), g.
         support: (n, k) int64.
         inverse: (n, k, k), G_SS⁻¹.
@@ -37,6 +38,7 @@ class Tableau:
     """
 
     covariance: Tensor
+    owners: Tensor
     products: Tensor
     support: Tensor
     inverse: Tensor
@@ -47,18 +49,35 @@ class Tableau:
 
     @classmethod
     def empty(
-        cls, covariance: Tensor, products: Tensor, least_variance: float = LEAST_VARIANCE
+        cls,
+        covariance: Tensor,
+        products: Tensor,
+        least_variance: float = LEAST_VARIANCE,
+        owners: Tensor | None = None,
     ) -> Tableau:
-        """Regressions on no feature yet: products (n, n_features)."""
+        """Regressions on no feature yet.
+
+        Args:
+            covariance: one matrix for all targets, or several.
+            products: (n, n_features).
+            least_variance: see there.
+            owners: which of several matrices is each target's; where None each has its own.
+        """
         n = len(products)
+        if covariance.ndim == 2:
+            covariance, owners = covariance[None], torch.zeros(n, dtype=torch.int64)
+        elif owners is None:
+            owners = torch.arange(n)
+        owners = owners.to(products.device)
         return cls(
-            covariance,
+            covariance.contiguous(),
+            owners,
             products,
             torch.zeros(n, 0, dtype=torch.int64, device=products.device),
             products.new_zeros(n, 0, 0),
             products.new_zeros(n, 0),
             products.clone(),
-            covariance.diagonal(dim1=-2, dim2=-1).expand_as(products).clone(),
+            covariance.diagonal(dim1=1, dim2=2)[owners],
             least_variance,
         )
 
@@ -69,13 +88,13 @@ class Tableau:
         products: Tensor,
         support: Tensor,
         least_variance: float = LEAST_VARIANCE,
+        owners: Tensor | None = None,
     ) -> Tableau:
-        """Regressions on a support (n, k), factorised from scratch."""
-        made = cls.empty(covariance, products, least_variance)
+        """Regressions on a support (n, k), factorised from scratch; see `empty`."""
+        made = cls.empty(covariance, products, least_variance, owners)
         made.support = support
         made.refresh()
-        columns = torch.arange(products.shape[1], device=products.device)
-        rows = made.rows(columns.expand(len(products), -1))
+        rows = made.whole_rows()
         made.variances = made.variances - ((made.inverse @ rows) * rows).sum(1)
         return made
 
@@ -91,15 +110,25 @@ class Tableau:
 
     def rows(self, columns: Tensor) -> Tensor:
         """Covariances of the kept features with others (n, m), (n, k, m)."""
-        if self.covariance.ndim == 2:
-            return self.covariance[self.support[:, :, None], columns[:, None, :]]
-        wide = self.covariance.shape[2]
-        rows = self.covariance.gather(1, self.support[:, :, None].expand(-1, -1, wide))
-        return rows.gather(2, columns[:, None, :].expand(-1, rows.shape[1], -1))
+        at = self._places()[:, :, None] * self.products.shape[1] + columns[:, None, :]
+        return self.covariance.flatten().index_select(0, at.flatten()).reshape(at.shape)
+
+    def whole_rows(self) -> Tensor:
+        """Covariances of the kept features with all, (n, k, n_features)."""
+        at = self._places()
+        rows = self.covariance.flatten(0, 1).index_select(0, at.flatten())
+        return rows.reshape(*at.shape, self.products.shape[1])
+
+    def _places(self) -> Tensor:
+        """Where the kept features' rows lie, all matrices below each other, (n, k)."""
+        return self.owners[:, None] * self.products.shape[1] + self.support
 
     def combine(self, shares: Tensor) -> Tensor:
         """Covariances of all features with Σ share × kept feature, (n, n_features)."""
-        return combine(self.covariance, self.support, shares)
+        if self.support.shape[1] == 0:
+            return torch.zeros_like(self.products)
+        rows = self.covariance.flatten(0, 1)
+        return F.embedding_bag(self._places(), rows, per_sample_weights=shares, mode="sum")
 
     @property
     def explained(self) -> Tensor:
@@ -161,7 +190,8 @@ class Tableau:
         at = feature[:, None]
         shared = self.rows(at)
         inside = self.inverse @ shared
-        row = combine(self.covariance, at, torch.ones_like(at, dtype=inside.dtype))
+        own = self.owners * self.products.shape[1] + feature
+        row = self.covariance.flatten(0, 1).index_select(0, own)
         row -= self.combine(inside[:, :, 0])
         variance = self.variances.gather(1, at).clamp(min=RIDGE * self.least_variance)
         weight = self.residuals.gather(1, at) / variance
@@ -198,9 +228,9 @@ class Tableau:
 
     def only(self, targets: Tensor) -> Tableau:
         """The problems of some of the targets, (m,) indices; later changes do not reach back."""
-        shared = self.covariance.ndim == 2
         return Tableau(
-            self.covariance if shared else self.covariance[targets],
+            self.covariance,
+            self.owners[targets],
             self.products[targets],
             self.support[targets],
             self.inverse[targets],
@@ -217,18 +247,6 @@ class Tableau:
         self.weights[targets] = part.weights
         self.residuals[targets] = part.residuals
         self.variances[targets] = part.variances
-
-
-def combine(covariance: Tensor, features: Tensor, shares: Tensor) -> Tensor:
-    """Σ share × row of the covariance for features (n, k), (n, n_features)."""
-    if features.shape[1] == 0:
-        return covariance.new_zeros(len(features), covariance.shape[-1])
-    if covariance.ndim == 3:
-        # All matrices below each other: no row is copied.
-        n, m = covariance.shape[:2]
-        features = features + m * torch.arange(n, device=features.device)[:, None]
-        covariance = covariance.flatten(0, 1)
-    return F.embedding_bag(features, covariance, per_sample_weights=shares, mode="sum")
 
 
 def explained_by(inside: Tensor, products: Tensor, least_variance: float = LEAST_VARIANCE) -> float:

@@ -13,6 +13,9 @@ from penult.heads.select.tableau import Tableau
 
 # A swap must explain this part more, or rounding would go on swapping for ever.
 LEAST_GAIN = 1e-8
+# Features that could come in are looked at so many at a time, as long as one of them helps.
+FIRST_LOOKED_AT = 32
+MOST_ROUNDS = 500
 # Classes are taken in so many turns; those of one turn do not see each other's change.
 TURNS = 10
 # Sweeps of swaps end when fewer classes than this part change, and after so many.
@@ -43,7 +46,7 @@ def forward(model: Quadratic, k: int, tick: Tick) -> Ranking:
     m = model.candidates.shape[1]
     for rows in torch.split(torch.arange(model.n_classes, device=device), max(1, GROUP // m)):
         products = model.products(rows)[0]
-        tableau = Tableau.empty(model.covariance_of(rows), products, model.least_variance)
+        tableau = model.regressions(rows, products)
         values = []
         for _ in range(k):
             tableau.add(tableau.gains().argmax(1))
@@ -54,26 +57,34 @@ def forward(model: Quadratic, k: int, tick: Tick) -> Ranking:
     return Ranking(torch.cat(places), torch.cat(explained))
 
 
-def improve(tableau: Tableau, max_rounds: int = 500) -> None:
-    """Swap one kept feature for another per target, the best swap first, until none helps."""
+def improve(tableau: Tableau) -> None:
+    """Swap one kept feature for another per target, the best swap first, until none helps.
+
+    Of the features that could come in, those that promise most are looked at first, and the others
+    once none of these helps any more.
+    """
+    for most in (FIRST_LOOKED_AT, tableau.products.shape[1]):
+        _swap(tableau, most)
     tableau.refresh()
+
+
+def _swap(tableau: Tableau, most: int) -> None:
+    """Swap as `improve` does, for one of the `most` features per target that promise most."""
     active = torch.arange(len(tableau.support), device=tableau.support.device)
     part = tableau.only(active)
-    for _ in range(max_rounds):
-        bounds = part.swap_bounds()
-        worth = bounds > LEAST_GAIN * part.explained.clamp(min=1e-300)[:, None]
-        m = int(worth.sum(1).max())
+    for _ in range(MOST_ROUNDS):
+        bounds, floor = part.swap_bounds(), LEAST_GAIN * part.explained.clamp(min=1e-300)
+        m = min(most, int((bounds > floor[:, None]).sum(1).max()))
         if m == 0:
             return
         columns = bounds.topk(m, dim=1).indices
         gains, places = part.swap_gains(columns).flatten(1).max(1)
-        better = (gains > LEAST_GAIN * part.explained.clamp(min=1e-300)).nonzero()[:, 0]
+        better = (gains > floor).nonzero()[:, 0]
         if not len(better):
             return
         places, columns, active = places[better], columns[better], active[better]
         part = part.only(better)
         part.swap(places // m, columns.gather(1, places[:, None] % m)[:, 0])
-        part.refresh()
         tableau.put(active, part)
 
 
@@ -128,9 +139,8 @@ class Walk:
 
     def _turn(self, rows: Tensor, products: Tensor, old: int, new: int, swap: bool) -> int:
         """The turn of classes that go from `old` features to `new`; how many of them changed."""
-        covariance, before = self.model.covariance_of(rows), self.places[rows, :old]
-        least = self.model.least_variance
-        tableau = Tableau.of(covariance, products, before.clone(), least)
+        before = self.places[rows, :old]
+        tableau = self.model.regressions(rows, products, before.clone())
         for _ in range(old - new):
             tableau.remove(tableau.losses().argmin(1))
         for _ in range(new - old):
