@@ -64,10 +64,3 @@ def divergences(first: Tensor, second: Tensor, link: str) -> Tensor:
         return (p * yes + (1 - p) * no).sum(1)
     log_p = first.log_softmax(1)
     return (log_p.exp() * (log_p - second.log_softmax(1))).sum(1)
-
-
-def means(link: str) -> str:
-    """What the logits mean, for people."""
-    if link == SIGMOID:
-        return "multi-label: each class is decided by itself, by a sigmoid of its logit"
-    return "one class per sample, by the softmax of the logits"

@@ -15,7 +15,6 @@ from penult.features.groups import Groups, GroupsTable
 from penult.runs.run import Run
 from penult.text import one_line, some
 
-PARTS = ("train", "eval")
 
 
 @dataclass(frozen=True)
