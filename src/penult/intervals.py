@@ -99,3 +99,16 @@ def benjamini_hochberg(p_values: Sequence[float] | NDArray[np.float64]) -> NDArr
 
     adjusted: NDArray[np.float64] = false_discovery_control(p_values)
     return adjusted
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p values adjusted so that all of at most 0.05 together are wrong in one of 20 cases.
+
+    Holm 1979: from the smallest up, each is multiplied by how many are left.
+    """
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    adjusted, worst = [1.0] * len(p_values), 0.0
+    for place, i in enumerate(order):
+        worst = max(worst, min(1.0, (len(p_values) - place) * p_values[i]))
+        adjusted[i] = worst
+    return adjusted

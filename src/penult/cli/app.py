@@ -19,6 +19,7 @@ from rich.text import Text
 from penult.cli import options as given
 from penult.cli.cluster import filler, with_address
 from penult.cli.console import INTERRUPTED, errors, progress_bars, tell, warn
+from penult.cli.diff import diff
 from penult.cli.edit import edit, verdict
 from penult.cli.export import export
 from penult.cli.fit import fit
@@ -272,6 +273,7 @@ app.command()(verdict)
 app.command()(shortcuts)
 app.command()(mend)
 app.command()(measure)
+app.command()(diff)
 app.command()(report)
 app.command()(explain)
 app.command()(export)

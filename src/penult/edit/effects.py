@@ -221,10 +221,10 @@ class Effect:
         squares = weights.square()
         alike = (biases + weights @ self.middle) / squares.sum(1).clamp_min(1e-300)
         moved = weights * (z - self.middle) + alike[:, None] * squares
-        return moved - _taken(after, z, classes) + _taken(before, z, classes)
+        return moved - taken_by_bounds(after, z, classes) + taken_by_bounds(before, z, classes)
 
 
-def _taken(head: BoundedHead, z: Tensor, classes: Tensor) -> Tensor:
+def taken_by_bounds(head: BoundedHead, z: Tensor, classes: Tensor) -> Tensor:
     """What bounds take from one logit of each sample, (n_samples, n_features) float64.
 
     It is shared among a bound's features by what they give to its direction.

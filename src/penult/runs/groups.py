@@ -16,7 +16,6 @@ from penult.runs.run import Run
 from penult.text import one_line, some
 
 
-
 @dataclass(frozen=True)
 class Matched:
     """How a groups file fits the samples of a run.

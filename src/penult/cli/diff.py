@@ -1,0 +1,100 @@
+"""The command that compares two runs or heads: `penult diff`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from penult.cli import options as given
+from penult.cli.console import progress_bars
+from penult.cli.diff_pages import diff_page
+from penult.cli.output import print_json
+from penult.cli.pages import print_page
+from penult.cli.spread import option, spread
+from penult.diff.compare import compare
+from penult.diff.gate import Rule, check_rules, judged, read_gate
+from penult.diff.side import Side
+from penult.diff.text import fails, junit, markdown
+from penult.errors import InputError
+from penult.runs.groups import evaluated_part, groups_of
+from penult.storage import check_writable, write_atomically
+
+FAILED = 3  # exit status where a rule fails; nothing else uses it
+
+SIDE = "A run, or RUN@dense, RUN@k5 (its sparse head), RUN@recipe.json (its edited head)."
+Old = Annotated[str, typer.Argument(help=f"Before. {SIDE}", show_default=False)]
+New = Annotated[str, typer.Argument(help="Now, likewise.", show_default=False)]
+FailIf = Annotated[
+    list[str] | None,
+    option(
+        "A rule that must not come true, such as 'accuracy < -0.5', 'class.any < -2', "
+        "'group.male=yes < -1', 'negative_flips > 1%' or 'shortcut.returned'; may be repeated."
+    ),
+]
+GateFile = Annotated[Path | None, option("A file of rules, penult-gate.toml.", "--gate")]
+Strict = Annotated[
+    bool, option("Fail as well where there are not enough samples to tell.", "--strict")
+]
+MarkdownFile = Annotated[
+    Path | None, option("Also write Markdown for a pull request.", "--markdown")
+]
+JUnitFile = Annotated[Path | None, option("Also write the rules' outcome as JUnit XML.", "--junit")]
+
+
+@spread
+def diff(
+    old: Old,
+    new: New,
+    fail_if: FailIf = None,
+    gate: GateFile = None,
+    strict: Strict = False,
+    markdown_file: MarkdownFile = None,
+    junit_file: JUnitFile = None,
+    as_json: given.AsJson = False,
+) -> None:
+    """Tell what changed between two networks or heads, and whether that may ship.
+
+    Exits with status 3 where a rule fails.
+    """
+    rules = [Rule.read(text) for text in fail_if or []]
+    if gate is not None:
+        more, file_strict = read_gate(gate)
+        rules, strict = [*more, *rules], strict or file_strict
+    if strict and not rules:
+        raise InputError("--strict is about rules: give them with --fail-if or --gate")
+    for file in (markdown_file, junit_file):
+        if file is not None:
+            if file.is_dir():
+                raise InputError(f"{file} is a folder: expected the name of a file")
+            check_writable(file)
+    sides = Side.read(old), Side.read(new)
+    _check(rules, *sides)
+    with progress_bars("reading both runs") as heard:
+        document = compare(*sides, heard)
+    document["gate"] = judged(rules, document)
+    document["strict"] = strict
+    _write(markdown_file, markdown(document))
+    _write(junit_file, junit(document, strict))
+    if as_json:
+        print_json(document)
+    else:
+        print_page(diff_page(document))
+    if any(fails(row, strict) for row in document["gate"]):
+        raise typer.Exit(FAILED)
+
+
+def _check(rules: list[Rule], old: Side, new: Side) -> None:
+    names = dict.fromkeys((*new.class_names, *old.class_names))
+    groups: dict[str, Any] = {}
+    for side in (old, new):
+        found = groups_of(side.run, evaluated_part(side.run))
+        if found is not None:
+            groups = {name: one.values for name, one in found.attributes.items()}
+    check_rules(rules, [*names], groups)
+
+
+def _write(file: Path | None, text: str) -> None:
+    if file is not None:
+        write_atomically(file, lambda temporary: temporary.write_text(text, encoding="utf-8"))

@@ -1,0 +1,155 @@
+"""What changed between two sides, as a person reads it in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from penult.cli.edit_pages import change
+from penult.diff.gate import FAILS, PASSES
+from penult.diff.text import FLIPS, change_of, feature_name, ruled
+from penult.text import one_line, percent
+
+ROWS_SHOWN = 8
+FLIPS_SHOWN = 5
+NAME = 40
+COLOURS = {FAILS: "red", PASSES: "green"}
+
+
+def diff_page(document: Mapping[str, Any]) -> RenderableType:
+    """The verdict, the rules, accuracies, flips, evidence, and how samples and features match."""
+    old, new = (one_line(document[side]["name"], 60) for side in ("old", "new"))
+    lines: list[RenderableType] = [Text(f"{old} → {new}", style="bold"), Text(document["verdict"])]
+    if document.get("gate"):
+        lines.append(Text())
+        for row in document["gate"]:
+            style = COLOURS.get(row["verdict"], "yellow")
+            lines.append(Text(f"{one_line(row['rule'], 60)}: {ruled(row)}", style=style))
+    lines += [Text(), *_changes("By class", document["classes"], "class")]
+    for attribute, rows in document["groups"].items():
+        lines += [Text(), *_changes(f"By {one_line(attribute, NAME)}", rows, "value")]
+    for kind, title in FLIPS.items():
+        lines += [Text(), *_flips(title, document["flips"][kind])]
+    lines += [Text(), *_evidence(document["evidence"])]
+    lines += [Text(), *_probabilities(document), Text(_matched(document["matched"]))]
+    lines += [Text(text, style="dim") for text in _samples(document["samples"])]
+    return Group(*lines)
+
+
+def _changes(title: str, rows: Sequence[Mapping[str, Any]], name: str) -> list[RenderableType]:
+    changed = [row for row in rows if row["lost"] or row["won"]]
+    if not changed:
+        return [Text(f"{title}: no sample is won or lost", style="bold")]
+    table = Table(box=None, pad_edge=False)
+    table.add_column(name)
+    for heading in ("samples", "before (%)", "after (%)", "change in points", ""):
+        table.add_column(heading, justify="right")
+    for row in changed[:ROWS_SHOWN]:
+        worse = "red" if row["loss"] > 0 else "green"
+        table.add_row(
+            Text(one_line(row[name], NAME)),
+            f"{row['n_samples']:,}",
+            percent(row["before"]),
+            percent(row["after"]),
+            change(row),
+            "surely" if row["sure"] else "",
+            style=worse if row["sure"] else "",
+        )
+    left = len(changed) - ROWS_SHOWN
+    more = [Text(f"… and {left:,} more: --json", style="dim")] if left > 0 else []
+    n_sure = sum(row["sure"] for row in rows)
+    said = f"{title}: {n_sure} of {len(rows)} surely changed, with a correction for so many looks"
+    return [Text(said, style="bold"), table, *more]
+
+
+def _flips(title: str, found: Mapping[str, Any]) -> list[RenderableType]:
+    low, high = (percent(end) for end in found["interval"])
+    said = f"{title}: {found['n_samples']:,} samples, {percent(found['rate'])} % ({low} to {high})"
+    page: list[RenderableType] = [Text(said, style="bold")]
+    if not found["samples"]:
+        return page
+    table = Table(box=None, pad_edge=False)
+    for heading in ("sample", "before", "after", "by features"):
+        table.add_column(heading, overflow="fold")
+    for row in found["samples"][:FLIPS_SHOWN]:
+        parts = [
+            f"{feature_name(part)} ({part['after'] - part['before']:+.2f})"
+            for part in row["features"]
+        ]
+        cells = (row["id"], row["before"], row["after"])
+        table.add_row(*(Text(one_line(cell, NAME)) for cell in cells), ", ".join(parts))
+    page.append(table)
+    left = found["n_samples"] - FLIPS_SHOWN
+    if left > 0:
+        page.append(Text(f"… and {left:,} more: --json", style="dim"))
+    return page
+
+
+def _evidence(found: Mapping[str, Any]) -> list[RenderableType]:
+    classes = found["classes"]
+    if not classes:
+        return [Text("Evidence: every class rests on the same features as before", style="bold")]
+    said = f"Evidence: {found['n_classes']} classes rest on other features, or on others more"
+    table = Table(box=None, pad_edge=False)
+    table.add_column("class")
+    table.add_column("changed by", justify="right")
+    table.add_column("features (share of the class's evidence before → now)", overflow="fold")
+    for row in classes[:ROWS_SHOWN]:
+        features = "; ".join(map(change_of, row["features"]))
+        table.add_row(Text(one_line(row["class"], NAME)), f"{100 * row['changed']:.0f} %", features)
+    left = found["n_classes"] - ROWS_SHOWN
+    more = [Text(f"… and {left:,} more: --json", style="dim")] if left > 0 else []
+    return [Text(said, style="bold"), table, *more]
+
+
+def _probabilities(document: Mapping[str, Any]) -> list[RenderableType]:
+    found = document["probabilities"]
+    table = Table(box=None, pad_edge=False)
+    for heading in ("", "before", "now"):
+        table.add_column(heading, justify="right" if heading else "left")
+    sides = [found["old"], found["new"]]
+    for name, key in (
+        ("mean confidence (%)", "confidence"),
+        ("calibration error (%)", "calibration_error"),
+    ):
+        table.add_row(name, *(percent(side[key]) for side in sides))
+    table.add_row("log loss", *(f"{side['log_loss']:.4f}" for side in sides))
+    for name, key in (("features read", "n_features_used"), ("weights", "nnz")):
+        table.add_row(name, *(f"{document[side][key]:,}" for side in ("old", "new")))
+    agreement = document["overall"]["agreement"]
+    kl = "" if found["kl"] is None else f"; mean divergence of the probabilities {found['kl']:.4f}"
+    said = f"The same class for {percent(agreement)} % of the samples{kl}"
+    return [Text(said, style="bold"), table]
+
+
+def _matched(found: Mapping[str, Any]) -> str:
+    n, matched = found["n_features"], found["n_matched"]
+    alike = f"all features together are alike by {found['cka']:.2f} (linear CKA, at most 1)"
+    if found["how"] == "number":
+        how = "Features are matched by their numbers"
+    else:
+        how = "Features are matched by the assignment with the largest correlations"
+    if not matched:
+        return f"No feature of the one network is one of the other: {alike}"
+    return f"{how}: {matched:,} of {n:,} correlate by 0.5 or more; {alike}"
+
+
+def _samples(found: Mapping[str, Any]) -> list[str]:
+    said = [f"Compared on {found['n_samples']:,} samples that both have"]
+    for key, text in (("only_old", "only the first"), ("only_new", "only the second")):
+        if found[key]:
+            said.append(f"{found[key]:,} samples are in {text} and left out")
+    if found["left_out"]:
+        n = sum(found["left_out"].values())
+        said.append(f"{n:,} samples are of classes that only one has, and left out")
+    for key, text in (("classes_only_old", "first"), ("classes_only_new", "second")):
+        if found[key]:
+            names = ", ".join(one_line(name, NAME) for name in found[key][:5])
+            said.append(f"{len(found[key]):,} classes are only in the {text}: {names}")
+    if found["relabelled"]:
+        said.append(f"{found['relabelled']:,} samples have other labels: the second's count")
+    return said

@@ -1,0 +1,227 @@
+"""Compare: all that changed between two sides, as one document."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from penult.diff.alignment import Alignment
+from penult.diff.evidence import evidence
+from penult.diff.flips import SideReading, flips
+from penult.diff.shared import Shared
+from penult.diff.side import Side
+from penult.edit.verdicts import latest
+from penult.features.groups import FEWEST_RANKED, Groups
+from penult.heads.comparison import Comparison, PairedCounts
+from penult.intervals import holm
+from penult.network.link import divergences
+from penult.progress import Progress
+from penult.runs.groups import evaluated_part, groups_of
+from penult.text import percent
+
+FORMAT = "penult-diff/1"
+SURE = 0.05  # of a p value, corrected for the number of looks
+BINS = 15  # of confidence, for the calibration error
+
+
+def compare(
+    old: Side, new: Side, progress: Callable[[str], Progress] | None = None
+) -> dict[str, Any]:
+    """What changed from one side to the other, on the samples that both were judged on.
+
+    Args:
+        old: before.
+        new: now.
+        progress: called with the name of a phase; gives what hears of (samples done, in all).
+
+    Returns:
+        The document `penult-diff/1`: a verdict in a sentence; accuracy overall, by class and by
+        group with paired 95 % intervals and p values corrected for the number of looks (Holm);
+        negative and positive flips with the features that moved them; the classes whose evidence
+        changed; calibration, agreement; how features were matched, and the sizes of both heads.
+
+    Raises:
+        InputError: no sample or class in common; multi-label data.
+    """
+    shared = Shared.of(old, new)
+    heard = progress("features") if progress else lambda done, total: None
+    matched = Alignment.of(old, new, shared)
+    n_classes = len(shared.class_names)
+    before = SideReading.of(old, shared.old_rows, shared.old_places, n_classes)
+    after = SideReading.of(new, shared.new_rows, shared.new_places, n_classes)
+    compared = Comparison(shared.labels, shared.old, shared.new, n_classes)
+    heard(1, 1)
+    heard = progress("probabilities") if progress else lambda done, total: None
+    found: dict[str, Any] = {
+        "format": FORMAT,
+        "old": _described(old),
+        "new": _described(new),
+        "samples": shared.document(old, new),
+        "overall": compared.overall.document(),
+        "classes": _classes(compared, shared.class_names),
+        "groups": _groups(compared, _groups_of(old, new, shared)),
+        "flips": flips(before, after, shared, matched),
+        "evidence": evidence(before, after, shared, matched, latest(old.run)),
+        "probabilities": _probabilities(old, new, shared, heard),
+        "matched": matched.document(),
+    }
+    return {"verdict": verdict(found), **found}
+
+
+def verdict(found: Mapping[str, Any]) -> str:
+    """The comparison in a sentence or two."""
+    overall, flipped = found["overall"], found["flips"]
+    n = overall["n_samples"]
+    if not flipped["n_changed"]:
+        return f"Nothing changed: both give the same class to all {n:,} samples."
+    low, high = overall["interval"]
+    points = f"{percent(overall['before'])} → {percent(overall['after'])} % right"
+    ends = f"a change of {-100 * high:+.2f} to {-100 * low:+.2f} points with 95 % confidence"
+    if low > 0:
+        said = f"Worse: {points}, {ends}."
+    elif high < 0:
+        said = f"Better: {points}, {ends}."
+    else:
+        said = f"No sure change of the accuracy: {points}, {ends}."
+    for sign, word in ((1, "worse"), (-1, "better")):
+        rows = [row for row in found["classes"] if row["sure"] and sign * row["loss"] > 0]
+        if rows:
+            names = ", ".join(row["class"] for row in rows[:3])
+            more = f" and {len(rows) - 3} more" if len(rows) > 3 else ""
+            said += f" Surely {word}: {names}{more}."
+    broken, mended = flipped["negative"]["n_samples"], flipped["positive"]["n_samples"]
+    said += (
+        f" {broken:,} samples that were right are wrong now, {mended:,} that were wrong are right."
+    )
+    if found["evidence"]["returned"]:
+        rows = found["evidence"]["returned"]
+        names = ", ".join(f"{row['feature']} of {row['class']}" for row in rows[:3])
+        said += f" Features judged shortcuts are back: {names}."
+    return said
+
+
+def _described(side: Side) -> dict[str, Any]:
+    head = side.head
+    used = (head.weight != 0).any(0)
+    return {
+        "name": side.name,
+        "run": str(side.run.folder),
+        "n_classes": head.n_classes,
+        "n_features": head.n_features,
+        "n_features_used": int(used.sum()),
+        "nnz": int((head.weight != 0).sum()),
+    }
+
+
+def _classes(compared: Comparison, names: Sequence[str]) -> list[dict[str, Any]]:
+    counted = [
+        (name, counts)
+        for name, counts in zip(names, compared.by_class(), strict=True)
+        if counts.n_samples
+    ]
+    return _tested([{"class": name} for name, _ in counted], [counts for _, counts in counted])
+
+
+def _groups_of(old: Side, new: Side, shared: Shared) -> Groups | None:
+    """Groups of the shared samples: those of the new side, else those of the old one."""
+    for side, rows in ((new, shared.new_rows), (old, shared.old_rows)):
+        found = groups_of(side.run, evaluated_part(side.run))
+        if found is not None:
+            attributes = {
+                name: type(one)(name, one.values, one.codes[rows])
+                for name, one in found.attributes.items()
+            }
+            return Groups(attributes, shared.n_samples)
+    return None
+
+
+def _groups(compared: Comparison, groups: Groups | None) -> dict[str, list[dict[str, Any]]]:
+    """By attribute, accuracy of the samples with each value."""
+    found = {}
+    for name, attribute in ({} if groups is None else groups.attributes).items():
+        rows, counted = [], []
+        for value, text in enumerate(attribute.values):
+            chosen = attribute.codes == value
+            if not bool(chosen.any()):
+                continue
+            counts = PairedCounts.of(
+                compared.labels[chosen], compared.before[chosen], compared.after[chosen]
+            )
+            rows.append({"value": text, "ranked": counts.n_samples >= FEWEST_RANKED})
+            counted.append(counts)
+        found[name] = _tested(rows, counted)
+    return found
+
+
+def _tested(rows: list[dict[str, Any]], counted: list[PairedCounts]) -> list[dict[str, Any]]:
+    """Rows with their counts, p values corrected for all of them, the largest losses first."""
+    adjusted = holm([counts.p for counts in counted])
+    found = [
+        {**row, **counts.document(), "p_adjusted": p, "sure": p <= SURE}
+        for row, counts, p in zip(rows, counted, adjusted, strict=True)
+    ]
+    return sorted(found, key=lambda row: (not row["sure"], -row["loss"]))
+
+
+def _probabilities(old: Side, new: Side, shared: Shared, heard: Progress) -> dict[str, Any]:
+    """Calibration of both sides, and how far their probabilities are apart."""
+    n = shared.n_samples
+    sides = (
+        _Calibration(shared.old_places, len(shared.class_names)),
+        _Calibration(shared.new_places, len(shared.class_names)),
+    )
+    apart = 0.0
+    steps = zip(old.logits(shared.old_rows), new.logits(shared.new_rows), strict=True)
+    for (step, first), (_, second) in steps:
+        labels = shared.labels[step]
+        for side, logits in zip(sides, (first, second), strict=True):
+            side.add(logits, labels)
+        if shared.same_classes:
+            order = shared.old_places.argsort()
+            apart += float(divergences(first[:, order], second, "softmax").sum())
+        heard(min(n, step.stop), n)
+    return {
+        "old": sides[0].document(),
+        "new": sides[1].document(),
+        "kl": apart / n if shared.same_classes else None,
+    }
+
+
+class _Calibration:
+    """How far a side's confidence is from how often it is right."""
+
+    def __init__(self, places: Tensor, n_classes: int) -> None:
+        self._places = places
+        self._own = torch.full((n_classes,), -1, dtype=torch.int64)
+        self._own[places] = torch.arange(len(places))
+        self._n = torch.zeros(BINS, dtype=torch.float64)
+        self._right = torch.zeros(BINS, dtype=torch.float64)
+        self._confidence = torch.zeros(BINS, dtype=torch.float64)
+        self._nll = 0.0
+
+    def add(self, logits: Tensor, labels: Tensor) -> None:
+        """Some more samples: logits (n, n_classes of the side), labels (n,)."""
+        log_p = logits.double().log_softmax(1)
+        top, classes = log_p.max(1)
+        confidence = top.exp()
+        right = (self._places[classes] == labels).double()
+        bins = (confidence * BINS).long().clamp(0, BINS - 1)
+        for total, values in (
+            (self._n, torch.ones_like(right)),
+            (self._right, right),
+            (self._confidence, confidence),
+        ):
+            total.index_add_(0, bins, values)
+        self._nll -= float(log_p.gather(1, self._own[labels][:, None]).sum())
+
+    def document(self) -> dict[str, float]:
+        """Expected calibration error (Naeini et al. 2015), mean confidence, and mean log loss."""
+        n = float(self._n.sum())
+        return {
+            "calibration_error": float((self._right - self._confidence).abs().sum()) / n,
+            "confidence": float(self._confidence.sum()) / n,
+            "log_loss": self._nll / n,
+        }

@@ -1,0 +1,162 @@
+"""What a comparison says as Markdown for a pull request, and as JUnit XML for a build server."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+from xml.etree import ElementTree
+
+from penult.diff.gate import FAILS, PASSES
+from penult.text import one_line, percent
+
+ROWS = 10
+FLIPS = {"negative": "Right before, wrong now", "positive": "Wrong before, right now"}
+MARKS = {FAILS: "❌", PASSES: "✅"}
+
+
+def markdown(document: Mapping[str, Any]) -> str:
+    """A comparison as Markdown: the verdict and the rules, the rest in a fold."""
+    lines = [f"### {_plain(document['old']['name'])} → {_plain(document['new']['name'])}", ""]
+    lines += [_plain(document["verdict"]), ""]
+    if document.get("gate"):
+        lines += ["| | rule | |", "| --- | --- | --- |"]
+        lines += [
+            f"| {MARKS.get(row['verdict'], '❔')} | {_code(row['rule'])} | {_plain(ruled(row))} |"
+            for row in document["gate"]
+        ]
+        lines.append("")
+    lines += ["<details><summary>Classes, groups, samples</summary>", ""]
+    lines += _table("Classes", document["classes"], "class")
+    for attribute, rows in document["groups"].items():
+        lines += _table(f"Groups: {attribute}", rows, "value")
+    lines += _flips(document["flips"])
+    lines += _evidence(document["evidence"]["classes"])
+    return "\n".join([*lines, "</details>", ""])
+
+
+def junit(document: Mapping[str, Any], strict: bool = False) -> str:
+    """The rules of a comparison as JUnit XML: one test case for each, as build servers read it."""
+    rows = document.get("gate") or []
+    failed = [row for row in rows if fails(row, strict)]
+    suite = ElementTree.Element(
+        "testsuite",
+        name="penult diff",
+        tests=str(len(rows)),
+        failures=str(len(failed)),
+        errors="0",
+        skipped=str(sum(row["verdict"] not in MARKS and row not in failed for row in rows)),
+    )
+    for row in rows:
+        case = ElementTree.SubElement(suite, "testcase", classname="penult", name=_xml(row["rule"]))
+        if row in failed:
+            ElementTree.SubElement(case, "failure", message=_xml(ruled(row)))
+        elif row["verdict"] not in MARKS:
+            ElementTree.SubElement(case, "skipped", message=_xml(ruled(row)))
+    ElementTree.SubElement(suite, "system-out").text = _xml(document["verdict"])
+    body = ElementTree.tostring(suite, encoding="unicode")
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{body}\n'
+
+
+def fails(row: Mapping[str, Any], strict: bool) -> bool:
+    """Whether a judged rule stops the change; with `strict` also where it cannot be told."""
+    return bool(row["verdict"] == FAILS or (strict and row["verdict"] != PASSES))
+
+
+def ruled(row: Mapping[str, Any]) -> str:
+    """What a rule found, in words."""
+    whose = row["whose"]
+    if "interval" not in row:
+        said = (
+            f"{len(whose)} shortcuts are back: {', '.join(whose[:3])}" if whose else "none is back"
+        )
+        return f"{row['verdict']}: {said}"
+    if row["value"] is None:
+        return f"{row['verdict']}: there are no samples"
+    low, high = (100 * end for end in row["interval"])
+    value = 100 * row["value"]
+    rate = row["what"].endswith("_flips")
+    number = f"{value:.2f} %" if rate else f"{value:+.2f} points"
+    ends = f"{low:.2f} to {high:.2f}" if rate else f"{low:+.2f} to {high:+.2f}"
+    more = f" and {len(whose) - 1} more" if len(whose) > 1 and row["verdict"] == FAILS else ""
+    return f"{row['verdict']}: {one_line(whose[0], 40)} {number} ({ends}){more}"
+
+
+def _table(title: str, rows: Sequence[Mapping[str, Any]], name: str) -> list[str]:
+    changed = [row for row in rows if row["lost"] or row["won"]]
+    if not changed:
+        return [f"**{_plain(title)}**: no sample is won or lost.", ""]
+    lines = [f"**{_plain(title)}**", "", f"| {name} | samples | before | after | change | |"]
+    lines.append("| --- | --: | --: | --: | --: | --- |")
+    for row in changed[:ROWS]:
+        low, high = (-100 * end for end in reversed(row["interval"]))
+        sure = "surely" if row["sure"] else ""
+        lines.append(
+            f"| {_plain(row[name])} | {row['n_samples']:,} | {percent(row['before'])} % | "
+            f"{percent(row['after'])} % | {low:+.2f} to {high:+.2f} | {sure} |"
+        )
+    more = len(changed) - ROWS
+    return [*lines, *(["", f"… and {more:,} more"] if more > 0 else []), ""]
+
+
+def _flips(found: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for kind, title in FLIPS.items():
+        samples = found[kind]["samples"][:ROWS]
+        lines += [f"**{title}**: {found[kind]['n_samples']:,} samples", ""]
+        if samples:
+            lines += ["| sample | before | after | by features |", "| --- | --- | --- | --- |"]
+            lines += [
+                f"| {_plain(row['id'])} | {_plain(row['before'])} | {_plain(row['after'])} | "
+                f"{', '.join(map(feature_name, row['features']))} |"
+                for row in samples
+            ]
+            lines.append("")
+    return lines
+
+
+def _evidence(classes: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not classes:
+        return ["**Evidence**: every class rests on the same features as before.", ""]
+    lines = ["**Evidence**: what classes rest on", "", "| class | changed by | features |"]
+    lines.append("| --- | --: | --- |")
+    lines += [
+        f"| {_plain(row['class'])} | {100 * row['changed']:.0f} % | "
+        f"{'; '.join(map(change_of, row['features']))} |"
+        for row in classes[:ROWS]
+    ]
+    return [*lines, ""]
+
+
+def feature_name(row: Mapping[str, Any]) -> str:
+    """A feature of both sides: its number, or `12→40` where the numbers differ."""
+    old, new = row["old"], row["new"]
+    if old is None:
+        return f"new {new}"
+    if new is None:
+        return f"old {old}"
+    return str(old) if old == new else f"{old}→{new}"
+
+
+def change_of(row: Mapping[str, Any]) -> str:
+    """How a feature's part in a class's evidence changed, in words."""
+    called = f", judged {row['verdict']}," if row.get("verdict") else ""
+    before, after = 100 * row["before"], 100 * row["after"]
+    # Rounded first: no −0.
+    return f"{feature_name(row)}{called} {row['what']} ({round(before)} → {round(after)} %)"
+
+
+def _plain(text: str) -> str:
+    """Text that gives Markdown and HTML no orders."""
+    line = one_line(text, 200).replace("\\", "\\\\")
+    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([`*_\[\]|#~!@])", r"\\\1", line)
+
+
+def _code(text: str) -> str:
+    return f"`{one_line(text, 200).replace('`', '').replace('|', chr(92) + '|')}`"
+
+
+def _xml(text: str) -> str:
+    """Text without characters that XML cannot hold."""
+    return one_line(text)

@@ -1,0 +1,411 @@
+"""Two sides compared: what is planted is found, the same twice gives nothing, sums are exact."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from command import penult
+from penult.diff.alignment import Alignment
+from penult.diff.compare import compare
+from penult.diff.flips import SideReading
+from penult.diff.gate import Rule, judged
+from penult.diff.shared import Shared
+from penult.diff.side import Side
+from penult.diff.text import markdown
+from penult.errors import InputError
+from penult.features.features import Features, save_features
+from penult.intervals import holm, paired_interval
+from penult.runs.analyze import Options, analyze_features
+
+N, D, C = 600, 12, 4
+NAMES = ("cat", "dog", "fox", "owl")
+GROUPS = "id,light\n" + "".join(f"{i:04d},{'night' if i % 3 == 0 else 'day'}\n" for i in range(N))
+
+
+def made(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Features, labels and a head that is right on most of them."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(N) % C
+    weight = torch.randn(C, D, generator=generator)
+    z = 0.6 * weight[labels] + torch.randn(N, D, generator=generator)
+    return z, labels, weight
+
+
+def run_of(
+    folder: Path,
+    z: Tensor,
+    labels: Tensor,
+    weight: Tensor,
+    names: tuple[str, ...] = NAMES,
+    ids: list[str] | None = None,
+) -> Path:
+    ids = [f"{i:04d}" for i in range(len(z))] if ids is None else ids
+    features = Features.of(z, labels, weight, class_names=names, ids=ids)
+    analyze_features(features, features, folder, Options(fit=False))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = run_of(tmp_path_factory.mktemp("old") / "run", *made())
+    (folder.parent / "groups.csv").write_text(GROUPS)
+    assert penult("groups", str(folder), str(folder.parent / "groups.csv"), "--part", "eval") == 0
+    return folder
+
+
+def document(old: Path | str, new: Path | str) -> dict[str, Any]:
+    return compare(Side.read(str(old)), Side.read(str(new)))
+
+
+def test_the_same_twice_gives_no_finding(old: Path, tmp_path: Path) -> None:
+    for other in (old, run_of(tmp_path / "again", *made())):
+        found = document(old, other)
+        assert found["verdict"] == f"Nothing changed: both give the same class to all {N} samples."
+        assert found["evidence"]["classes"] == []
+        assert found["flips"]["n_changed"] == 0
+        assert not any(row["sure"] for row in found["classes"])
+        assert found["matched"]["partner"] == list(range(D))
+        assert found["matched"]["cka"] == pytest.approx(1, abs=1e-5)
+        assert found["probabilities"]["kl"] == pytest.approx(0, abs=1e-7)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_features_in_another_order_are_found_again(seed: int, tmp_path: Path) -> None:
+    """A permuted network is the same network: nothing flips, and no evidence changes."""
+    z, labels, weight = made(seed)
+    order = torch.randperm(D, generator=torch.Generator().manual_seed(seed + 100))
+    first = run_of(tmp_path / "a", z, labels, weight)
+    second = run_of(tmp_path / "b", z[:, order], labels, weight[:, order])
+    found = document(first, second)
+    partner = torch.tensor(found["matched"]["partner"])
+    assert found["matched"]["how"] == "assignment"
+    assert torch.equal(order[partner], torch.arange(D))
+    assert found["flips"]["n_changed"] == 0
+    assert found["evidence"]["classes"] == []
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_broken_class_is_named_first(seed: int, tmp_path: Path) -> None:
+    """The new head takes no notice of what speaks for one class."""
+    z, labels, weight = made(seed)
+    c = seed % C
+    broken = weight.clone()
+    broken[c] *= 0.2
+    first = run_of(tmp_path / "a", z, labels, weight)
+    found = document(first, run_of(tmp_path / "b", z, labels, broken))
+    assert found["classes"][0]["class"] == NAMES[c]
+    assert found["classes"][0]["sure"]
+    assert f"Surely worse: {NAMES[c]}" in found["verdict"]
+    naive = ((z @ weight.T).argmax(1) == labels) & ((z @ broken.T).argmax(1) != labels)
+    assert found["flips"]["negative"]["n_samples"] == int(naive.sum())
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_new_shortcut_is_the_evidence_that_changed_most(seed: int, tmp_path: Path) -> None:
+    z, labels, weight = made(seed)
+    c, j = seed % C, seed % D
+    weight[:, j] = 0
+    with_cue = weight.clone()
+    z = z.clone()
+    z[labels == c, j] += 3
+    with_cue[c, j] = 2.0
+    first = run_of(tmp_path / "a", z, labels, weight)
+    found = document(first, run_of(tmp_path / "b", z, labels, with_cue))
+    (row, *_) = found["evidence"]["classes"]
+    assert row["class"] == NAMES[c]
+    assert (row["features"][0]["old"], row["features"][0]["what"]) == (j, "came")
+
+
+def test_what_moved_a_flip_adds_up_to_the_change_of_the_lead(old: Path, tmp_path: Path) -> None:
+    z, labels, weight = made()
+    generator = torch.Generator().manual_seed(5)
+    other = weight + 0.4 * torch.randn(C, D, generator=generator)
+    sides = Side.read(str(old)), Side.read(str(run_of(tmp_path / "b", z, labels, other)))
+    shared = Shared.of(*sides)
+    rows = torch.arange(20)
+    of, against = labels[rows], (labels[rows] + 1) % C
+    before = SideReading.of(sides[0], shared.old_rows, shared.old_places, C)
+    after = SideReading.of(sides[1], shared.new_rows, shared.new_places, C)
+    moved = after.margins(rows, of, against).sum(1) - before.margins(rows, of, against).sum(1)
+    centred = z.double() - z.double().mean(0)
+    naive = centred[rows] @ (other.double() - weight.double()).T
+    expected = naive.gather(1, of[:, None]) - naive.gather(1, against[:, None])
+    torch.testing.assert_close(moved, expected[:, 0], rtol=1e-9, atol=1e-9)
+
+
+def test_a_capped_head_is_told_with_what_its_bounds_take(old: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "edit"
+    assert penult("edit", str(old), "--cap", "3:dog", "--off", "1", "--out", str(recipe)) == 0
+    sides = Side.read(str(old)), Side.read(f"{old}@{recipe}/recipe.json")
+    shared = Shared.of(*sides)
+    after = SideReading.of(sides[1], shared.new_rows, shared.new_places, C)
+    rows, of = torch.arange(N), torch.full((N,), 1)
+    against = torch.full((N,), 2)
+    z = sides[1].rows(rows)
+    logits = sides[1].head(z.double())
+    lead = logits[:, 1] - logits[:, 2]
+    parts = after.margins(rows, of, against).sum(1)
+    torch.testing.assert_close(parts - parts.mean(), lead - lead.mean(), rtol=1e-6, atol=1e-6)
+    own = torch.stack([lead[shared.labels == c].mean() - lead.mean() for c in range(C)])
+    totals = after.totals(shared) / shared.counts[:, None]
+    mine = torch.zeros(C, dtype=torch.float64)
+    for c in range(C):
+        chosen = shared.labels == c
+        mine[c] = logits[chosen, c].mean() - logits[:, c].mean()
+    torch.testing.assert_close(totals.sum(1), mine, rtol=1e-6, atol=1e-6)
+    assert own.isfinite().all()
+
+
+def test_samples_are_matched_by_name_and_the_rest_counted(old: Path, tmp_path: Path) -> None:
+    z, labels, weight = made()
+    chosen = torch.arange(N - 1, 99, -1)
+    ids = [f"{i:04d}" for i in chosen.tolist()]
+    ids[:5] = [f"new-{i}" for i in range(5)]
+    other = run_of(tmp_path / "b", z[chosen], labels[chosen], weight, ids=ids)
+    found = document(old, other)["samples"]
+    assert (found["n_samples"], found["only_old"], found["only_new"]) == (N - 105, 105, 5)
+    assert document(old, other)["flips"]["n_changed"] == 0
+
+
+def test_classes_are_matched_by_name(old: Path, tmp_path: Path) -> None:
+    """Another order, one class gone and one new: what both know is compared."""
+    z, labels, weight = made()
+    order = torch.tensor([2, 0, 3])  # fox, cat, owl
+    keep = labels != 1
+    place = torch.full((C,), -1)
+    place[order] = torch.arange(3)
+    names = ("fox", "cat", "owl")
+    other = run_of(
+        tmp_path / "b",
+        z[keep],
+        place[labels[keep]],
+        weight[order],
+        names,
+        [f"{i:04d}" for i in keep.nonzero()[:, 0].tolist()],
+    )
+    found = document(old, other)
+    assert found["samples"]["classes_only_old"] == ["dog"]
+    assert found["samples"]["n_samples"] == int(keep.sum())
+    first = (z @ weight.T).argmax(1)[keep]
+    second = order[(z @ weight[order].T).argmax(1)][keep]
+    assert found["flips"]["n_changed"] == int((first != second).sum())
+    assert found["overall"]["after"] == pytest.approx(
+        float((second == labels[keep]).double().mean())
+    )
+    assert found["probabilities"]["kl"] is None
+
+
+def test_no_sample_or_class_in_common_is_refused(old: Path, tmp_path: Path) -> None:
+    z, labels, weight = made()
+    ids = [f"x{i}" for i in range(N)]
+    with pytest.raises(InputError, match="share no sample: the first is called 0000 in the one"):
+        document(old, run_of(tmp_path / "b", z, labels, weight, ids=ids))
+    with pytest.raises(InputError, match="share no class: cat, dog, fox, owl and a, b, c, d"):
+        document(old, run_of(tmp_path / "c", z, labels, weight, ("a", "b", "c", "d")))
+    numbered = tmp_path / "n.safetensors"
+    save_features(numbered, Features.of(z, labels, weight, class_names=NAMES))
+    plain = Features.open(numbered)
+    analyze_features(plain, plain, tmp_path / "numbers", Options(fit=False))
+    with pytest.raises(InputError, match="have no names, only row numbers"):
+        document(old, tmp_path / "numbers")
+
+
+def test_a_side_that_is_none_says_what_is_expected(old: Path) -> None:
+    for text, message in {
+        "nowhere": "nowhere is no run folder: expected RUN, RUN@dense",
+        f"{old}@k9999": "k = 9999",
+        f"{old}@no.json": "no.json is neither a head nor a recipe that exists",
+    }.items():
+        with pytest.raises(InputError, match=message):
+            Side.read(text)
+
+
+def test_sizes_of_a_run_are_sides(tmp_path: Path) -> None:
+    z, labels, weight = made()
+    features = Features.of(z, labels, weight, class_names=NAMES)
+    analyze_features(features, features, tmp_path / "run")
+    found = document(tmp_path / "run", f"{tmp_path / 'run'}@k2")
+    assert found["new"]["nnz"] <= 2 * C < found["old"]["nnz"]
+    head = Side.read(f"{tmp_path / 'run'}@k2").head
+    naive = (z @ head.weight.T + head.bias).argmax(1)
+    assert found["overall"]["after"] == pytest.approx(float((naive == labels).double().mean()))
+
+
+def test_calibration_is_that_of_a_naive_count(old: Path) -> None:
+    z, labels, weight = made()
+    p = (z @ weight.T).double().softmax(1)
+    top, classes = p.max(1)
+    right = (classes == labels).double().numpy()
+    bins = np.minimum((top.numpy() * 15).astype(int), 14)
+    expected = sum(
+        abs(right[bins == b].mean() - top.numpy()[bins == b].mean()) * (bins == b).mean()
+        for b in np.unique(bins)
+    )
+    found = document(old, old)["probabilities"]["old"]
+    assert found["calibration_error"] == pytest.approx(expected, abs=1e-6)
+    log_loss = -p.log().gather(1, labels[:, None]).mean()
+    assert found["log_loss"] == pytest.approx(float(log_loss), abs=1e-6)
+
+
+def test_a_shortcut_that_was_judged_and_is_back_is_told(old: Path, tmp_path: Path) -> None:
+    z, labels, weight = made()
+    without = weight.clone()
+    without[1, 4] = 0
+    mended = run_of(tmp_path / "mended", z, labels, without)
+    assert penult("verdict", str(mended), "4:dog", "shortcut", "--note", "the watermark") == 0
+    back = weight.clone()
+    back[1, 4] = 8.0
+    again = run_of(tmp_path / "again", z, labels, back)
+    found = document(mended, again)
+    (row,) = found["evidence"]["returned"]
+    assert (row["feature"], row["class"], row["note"]) == (4, "dog", "the watermark")
+    assert "Features judged shortcuts are back: 4 of dog" in found["verdict"]
+    assert judged([Rule.read("shortcut.returned")], found)[0]["verdict"] == "fails"
+    assert document(mended, mended)["evidence"]["returned"] == []
+
+
+def test_the_command_exits_with_3_where_a_rule_fails(
+    old: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    z, labels, weight = made()
+    broken = weight.clone()
+    broken[2] *= 0.1
+    new = run_of(tmp_path / "new", z, labels, broken, ("cat", "dog", "fox", "owl"))
+    assert penult("diff", str(old), str(old), "--fail-if", "accuracy < -0.5") == 0
+    rules = ["accuracy < -0.5", "class.any < -2", "class.owl < -90", "group.light=night < -1"]
+    arguments = [part for rule in rules for part in ("--fail-if", rule)]
+    files = ["--markdown", "diff.md", "--junit", "diff.xml"]
+    capsys.readouterr()
+    assert penult("diff", str(old), str(new), *arguments, *files, "--json") == 3
+    found = json.loads(capsys.readouterr().out)
+    assert [row["verdict"] for row in found["gate"]] == ["fails", "fails", "passes", "fails"]
+    assert found["gate"][1]["whose"][0] == "fox"
+    suite = ElementTree.parse("diff.xml").getroot()
+    assert (suite.get("tests"), suite.get("failures")) == ("4", "3")
+    text = Path("diff.md").read_text(encoding="utf-8")
+    assert "❌ | `accuracy < -0.5`" in text
+    assert text.count("<details>") == text.count("</details>") == 1
+    assert penult("diff", str(old), str(new)) == 0
+    page = capsys.readouterr().out
+    assert "Worse: " in page
+    assert "By light: " in page
+    Path("penult-gate.toml").write_text('fail_if = ["negative_flips > 1%"]\nstrict = true\n')
+    assert penult("diff", str(old), str(new), "--gate", "penult-gate.toml") == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--fail-if", "accuracy -0.5"), "expected < or > at position 14, found its end"),
+        (("--fail-if", "accuracy < lots"), "expected a number at position 12, found 'lots'"),
+        (("--fail-if", "< 3"), "expected what the rule is about at position 1"),
+        (("--fail-if", "acuracy < -1"), "did you mean accuracy?"),
+        (("--fail-if", "class.cta < -1"), "no class is called 'cta': did you mean cat?"),
+        (("--fail-if", "group.light=nigth < -1"), "did you mean light=night"),
+        (("--fail-if", "accuracy < -1%"), "expected points of accuracy without %"),
+        (("--fail-if", "negative_flips > 300%"), "expected a rate from 0 to 100 %, found 300"),
+        (("--strict",), "--strict is about rules"),
+        (("--gate", "gate.toml"), "gate.toml: unknown key 'fail'; expected fail_if, strict"),
+        (("--gate", "none.toml"), "none.toml cannot be read as TOML"),
+        (("--markdown", "."), ". is a folder: expected the name of a file"),
+    ],
+)
+def test_bad_rules_are_one_line(
+    old: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("gate.toml").write_text("fail = 3\n")
+    assert penult("diff", str(old), str(old), *arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_names_give_markdown_and_xml_no_orders(tmp_path: Path) -> None:
+    z, labels, weight = made()
+    names = ("<script>", "a|b", "`c`", "@d\n# e")
+    broken = weight.clone()
+    broken[0] *= 0.1
+    first = run_of(tmp_path / "a", z, labels, weight, names)
+    found = document(first, run_of(tmp_path / "b", z, labels, broken, names))
+    found["gate"] = judged([Rule.read("class.any < -2")], found)
+    text = markdown(found)
+    assert "<script>" not in text
+    assert "\n# e" not in text
+    assert "| a|b |" not in text
+
+
+def test_a_rule_says_so_when_samples_cannot_tell() -> None:
+    found = {
+        "overall": {"n_samples": 40, "lost": 3, "won": 1, "loss": 0.05},
+        "samples": {"n_samples": 40},
+        "flips": {"negative": {"n_samples": 3, "rate": 0.075}},
+    }
+    rules = ["accuracy < -2", "accuracy < -50", "accuracy < 60", "negative_flips > 10%"]
+    verdicts = [row["verdict"] for row in judged([Rule.read(rule) for rule in rules], found)]
+    assert verdicts == [
+        "not enough samples to tell",
+        "passes",
+        "fails",
+        "not enough samples to tell",
+    ]
+
+
+def test_the_gate_errs_as_rarely_as_it_says() -> None:
+    """No true change: a rule with limit 0 fails in at most 5 %; twice the limit is caught."""
+    draw = np.random.default_rng(0)
+    n, wrong = 1000, [0, 0]
+    rule = Rule.read("accuracy < -1")
+    for loss, at in ((0.01, 0), (0.045, 1)):
+        for _ in range(400):
+            lost, won = draw.multinomial(n, [0.02 + loss, 0.02, 0.96 - loss])[:2]
+            counts = {"n_samples": n, "lost": int(lost), "won": int(won), "loss": (lost - won) / n}
+            verdict = judged([rule], {"overall": counts})[0]["verdict"]
+            wrong[at] += (verdict == "fails") if at == 0 else (verdict != "fails")
+    assert wrong[0] <= 0.05 * 400 + 3 * (400 * 0.05 * 0.95) ** 0.5
+    assert wrong[1] <= 0.05 * 400 + 3 * (400 * 0.05 * 0.95) ** 0.5
+
+
+def test_holm_is_that_of_a_naive_definition() -> None:
+    draw = np.random.default_rng(1)
+    for n in (0, 1, 2, 7, 30):
+        p = draw.random(n).tolist()
+        naive = [
+            max(min(1.0, p[j] * (n - sum(q < p[j] for q in p))) for j in range(n) if p[j] <= p[i])
+            for i in range(n)
+        ]
+        assert holm(p) == pytest.approx(naive)
+    assert paired_interval(0, 0, 10)[0] < 0 < paired_interval(0, 0, 10)[1]
+
+
+def test_unlike_networks_share_no_feature() -> None:
+    generator = torch.Generator().manual_seed(0)
+    first, second = (torch.randn(2000, 8, generator=generator) for _ in range(2))
+
+    class Fixed:
+        def __init__(self, z: Tensor, name: str) -> None:
+            self.z, self.run, self.head = z, type("R", (), {"folder": Path(name)})(), z
+
+        def rows(self, rows: Tensor) -> Tensor:
+            return self.z[rows]
+
+    rows = torch.arange(2000)
+    shared = type("S", (), {"n_samples": 2000, "old_rows": rows, "new_rows": rows})()
+    found = Alignment.of(Fixed(first, "a"), Fixed(second, "b"), shared)  # type: ignore[arg-type]
+    assert found.n_matched == 0
+    x, y = first.double() - first.double().mean(0), second.double() - second.double().mean(0)
+    cka = (x.T @ y).square().sum() / ((x.T @ x).norm() * (y.T @ y).norm())
+    assert found.cka == pytest.approx(float(cka), rel=1e-4)
