@@ -370,12 +370,13 @@ def _compared(
     recorded = isinstance(before, Head) and _same(before, features.head)
     link = features.link
     rows = max(1, CHUNK // max(features.n_classes, features.n_features))
-    with torch.no_grad():
-        for block in features.blocks():
-            for start in range(0, len(block.labels), rows):
-                part = slice(start, start + rows)
-                z = block.features[part]
-                known = block.predicted[part] if recorded and block.predicted is not None else None
+    for block in features.blocks():
+        for start in range(0, len(block.labels), rows):
+            part = slice(start, start + rows)
+            z = block.features[part]
+            known = block.predicted[part] if recorded and block.predicted is not None else None
+            # Not around the yield: whoever reads this keeps its own gradient mode.
+            with torch.no_grad():
                 logits = before(z) if known is None or divergence else z
                 after, off = [], []
                 for head in heads:
@@ -384,7 +385,7 @@ def _compared(
                     apart = divergences(logits, found, link) if divergence else z.new_zeros(1)
                     off.append(float(apart.sum()))
                 classes = decided(logits, link) if known is None else known
-                yield _Compared(block.labels[part], classes, after, off)
+            yield _Compared(block.labels[part], classes, after, off)
 
 
 def _same(first: Head, second: Head | None) -> bool:
