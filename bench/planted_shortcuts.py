@@ -42,6 +42,7 @@ WHILE_TRAINED, AFTERWARDS, ELSEWHERE = 0.95, 0.5, 0.1  # how many have the cue
 RATE, CARRIES = 0.05, 0.25
 USED, BACK = 5.0, 2.0  # points
 FOUND = ("class", "first")
+CUE_OFF = "the cue's own direction switched off for all classes"
 OTHER_DIRECTIONS = (0, 8)  # in each class, next to the three that are looked at
 Listed = tuple[Pair, float | None]
 NAMES = [str(c) for c in range(10)]
@@ -150,6 +151,10 @@ def mended(plant: Plant, listed: list[Listed]) -> Iterator[tuple[str, Head]]:
     along = [pair for pair, _ in listed if pair.direction is not None and pair.of == plant.of]
     yield "the class's worst listed direction switched off", edited(head, along[:1], "off", setting)
     z, labels = plant.looked_at.arrays()
+    own = labels == plant.of
+    cue = z[own & plant.has].mean(0) - z[own & ~plant.has].mean(0)
+    whole_cue = Edit("off", direction=tuple(cue.tolist()))
+    yield f"{CUE_OFF} (needs to know the cue)", apply_edit(head, whole_cue, setting)
     whole = torch.ones(z.shape[1], dtype=torch.bool)
     for name, groups in (
         ("refitted to the labels of the images looked at", 0 * labels),

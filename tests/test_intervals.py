@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import binom, binomtest
 
 from penult.intervals import (
     accuracy_interval,
+    accuracy_intervals,
     benjamini_hochberg,
     paired_bound,
     paired_interval,
+    paired_tail,
     samples_needed,
     sign_test,
 )
@@ -21,6 +24,17 @@ def test_the_interval_of_an_accuracy_is_wilsons(n_right: int, n: int) -> None:
     wanted = binomtest(n_right, n).proportion_ci(0.95, "wilson")
     assert accuracy_interval(n_right, n) == pytest.approx((wanted.low, wanted.high))
     assert accuracy_interval(0, 0) == (0, 1)
+    low, high = accuracy_intervals(torch.tensor([n_right, 1]), torch.tensor([n, 2]))
+    assert [float(low[0]), float(high[0])] == pytest.approx([wanted.low, wanted.high])
+
+
+@pytest.mark.parametrize(("lost", "won", "n"), [(12, 3, 100), (0, 0, 20), (5, 5, 60)])
+def test_the_tail_of_a_paired_loss_is_5_per_cent_at_the_end_of_its_interval(
+    lost: int, won: int, n: int
+) -> None:
+    low, high = paired_interval(lost, won, n)
+    assert paired_tail(lost, won, n, low) == pytest.approx(0.025)
+    assert paired_tail(lost, won, n, high) == pytest.approx(0.975)
 
 
 def covered(n: int, p_lost: float, p_won: float) -> tuple[float, float]:

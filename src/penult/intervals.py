@@ -33,6 +33,15 @@ def accuracy_interval(n_right: float, n: float, z: float = Z95) -> tuple[float, 
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
+def accuracy_intervals(n_right: Tensor, n: Tensor) -> tuple[Tensor, Tensor]:
+    """The `accuracy_interval` of many proportions, (…) float64 both ends; NaN without samples."""
+    m = n.double()
+    p, whole = n_right / m, 1 + Z95 * Z95 / m
+    middle = (p + Z95 * Z95 / (2 * m)) / whole
+    half = Z95 / whole * (p * (1 - p) / m + Z95 * Z95 / (4 * m * m)).sqrt()
+    return (middle - half).clamp_min(0), (middle + half).clamp_max(1)
+
+
 @lru_cache(maxsize=REMEMBERED)
 def paired_interval(lost: float, won: float, n: float, z: float = Z95) -> tuple[float, float]:
     """95 % interval of the accuracy that is lost between two heads on the same samples.
@@ -54,6 +63,13 @@ def paired_interval(lost: float, won: float, n: float, z: float = Z95) -> tuple[
 def paired_bound(lost: float, won: float, n: float) -> float:
     """What the accuracy lost stays below with 95 % confidence: the one-sided `paired_interval`."""
     return paired_interval(lost, won, n, Z95_ONE_SIDED)[1]
+
+
+def paired_tail(lost: float, won: float, n: float, loss: float) -> float:
+    """One-sided p value of losing more than `loss` of accuracy: that of `paired_interval`."""
+    b, c, m = lost + 0.5, won + 0.5, n + 2
+    error = math.sqrt(b + c - (b - c) ** 2 / m) / m
+    return math.erfc(((b - c) / m - loss) / error / math.sqrt(2)) / 2
 
 
 def upper_tail(z: Tensor) -> Tensor:

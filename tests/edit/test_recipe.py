@@ -188,6 +188,18 @@ def test_a_sparse_head_is_edited_and_stays_one(
     after = SparseHead.load(out / "head.safetensors")
     assert j not in after.subspaces[c].tolist()
     assert len(after.indices) == len(before.indices) - 1
+    recipe = ("--recipe", str(out / "recipe.json"))
+    for given, message in (
+        ([], "the recipe is for this run's sparse head of k = 3: give -k 3 --select curvature"),
+        (["-k", "2"], "the recipe is for this run's sparse head of k = 3: give -k 3"),
+    ):
+        assert penult("edit", str(run), *recipe, *given) == 2
+        assert message in " ".join(capsys.readouterr().err.split())
+    assert penult("edit", str(run), *recipe, "-k", "3") == 0
+    dense = tmp_path / "dense"
+    assert penult("edit", str(run), *pairs[:2], "--out", str(dense)) == 0
+    assert penult("edit", str(run), "--recipe", str(dense / "recipe.json"), "-k", "3") == 2
+    assert "is for the dense head of this run: leave -k out" in capsys.readouterr().err
 
 
 def test_verdicts_are_appended_and_taken_up(

@@ -60,20 +60,52 @@ def test_groups_of_fewer_than_ten_are_shown_and_never_the_worst() -> None:
     assert accuracy_by_group(Comparison(labels, before, before, 2), few, "ab")["worst"] is None
 
 
-def test_a_group_that_the_mean_hides_is_found_and_noise_is_not() -> None:
+def test_accuracies_by_value_are_those_over_all_classes() -> None:
+    compared, attribute = drawn()
+    found = accuracy_by_group(compared, attribute, ["a", "b", "c"])["by_value"]
+    right = compared.before == compared.labels
+    assert sorted(row["value"] for row in found) == ["f", "m"]
+    for row in found:
+        inside = attribute.codes == attribute.values.index(row["value"])
+        assert row["n_samples"] == int(inside.sum())
+        assert row["accuracy"] == pytest.approx(float(right[inside].double().mean()))
+    assert found[0]["accuracy"] <= found[1]["accuracy"]
+
+
+def lossy(n_lost: int, everywhere: float, seed: int = 1) -> tuple[Comparison, Attribute]:
+    """2,000 samples of which a part is lost everywhere, and more in a group of 100."""
     labels = torch.zeros(2000, dtype=torch.int64)
-    codes = (torch.arange(2000) < 100).long()
-    before = torch.zeros(2000, dtype=torch.int64)
-    after = before.clone()
-    after[:25] = 1  # a quarter of the small group
-    compared = Comparison(labels, before, after, 2)
-    found = hidden_losses(compared, Attribute("sex", ("f", "m"), codes), ["a", "b"])
+    g = torch.Generator().manual_seed(seed)
+    after = torch.where(torch.rand(2000, generator=g) < everywhere, 1, 0)
+    after[:100] = (torch.arange(100) < n_lost).long()
+    compared = Comparison(labels, torch.zeros_like(labels), after, 2)
+    return compared, Attribute("sex", ("f", "m"), (torch.arange(2000) < 100).long())
+
+
+def test_a_group_that_loses_more_than_twice_as_much_is_found_and_others_are_not() -> None:
+    compared, attribute = lossy(25, 0.0)
+    ((found,),) = hidden_losses([compared], [attribute], ["a", "b"])
     assert [(row["class"], row["value"], row["lost"]) for row in found] == [("a", "m", 25)]
-    assert counts_by_group(compared, Attribute("s", ("f", "m"), codes))[1].n_samples == 100
-    g = torch.Generator().manual_seed(1)
-    spread = torch.where(torch.rand(2000, generator=g) < 0.0125, 1, 0)
-    even = Comparison(labels, before, spread, 2)
-    assert hidden_losses(even, Attribute("sex", ("f", "m"), codes), ["a", "b"]) == []
+    assert counts_by_group(compared, attribute)[1].n_samples == 100
+    for one, attribute in (lossy(2, 0.0125), lossy(50, 0.3), lossy(2, 0.0)):
+        assert hidden_losses([one], [attribute], ["a", "b"]) == [[[]]]
+
+
+def test_the_more_heads_are_looked_at_the_surer_a_loss_must_be() -> None:
+    one, attribute = lossy(10, 0.0)
+    even, _ = lossy(0, 0.0)
+    assert len(hidden_losses([one], [attribute], ["a", "b"])[0][0]) == 1
+    assert hidden_losses([one, *[even] * 40], [attribute], ["a", "b"]) == [[[]]] * 41
+
+
+def test_noise_hides_nothing_whatever_the_overall_loss() -> None:
+    said = 0
+    for seed in range(40):
+        heads = [lossy(0, p, seed + 100 * i)[0] for i, p in enumerate((0.01, 0.1, 0.3))]
+        codes = torch.randint(20, (2000,), generator=torch.Generator().manual_seed(seed))
+        attribute = Attribute("place", tuple(map(str, range(20))), codes)
+        said += any(rows for (rows,) in hidden_losses(heads, [attribute], ["a", "b"]))
+    assert said <= 4
 
 
 def features_run(folder: Path, n: int = 120) -> Path:

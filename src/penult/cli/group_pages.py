@@ -23,18 +23,21 @@ def groups_page(document: Mapping[str, Any]) -> RenderableType:
     return Group(*pages[1:])
 
 
-def group_rows(rows: Sequence[Mapping[str, Any]], shown: int = GROUPS_SHOWN) -> Table:
+def group_rows(
+    rows: Sequence[Mapping[str, Any]],
+    shown: int = GROUPS_SHOWN,
+    names: Sequence[str] = ("class", "value"),
+) -> Table:
     """A table of groups: class, value, samples, accuracy with its interval."""
     table = Table(box=None, pad_edge=False)
-    for title, justify in (("class", "left"), ("value", "left"), ("samples", "right")):
-        table.add_column(title, justify=justify)  # type: ignore[arg-type]  # a literal
-    table.add_column("accuracy (%)", justify="right")
-    table.add_column("95 % interval", justify="right")
+    for name in names:
+        table.add_column(name)
+    for title in ("samples", "accuracy (%)", "95 % interval"):
+        table.add_column(title, justify="right")
     for row in rows[:shown]:
         style = "" if row["ranked"] else "dim"
         table.add_row(
-            Text(one_line(row["class"], NAME)),
-            Text(one_line(row["value"], NAME)),
+            *(Text(one_line(row[name], NAME)) for name in names),
             f"{row['n_samples']:,}",
             percent(row["accuracy"]),
             interval(row["interval"]),
@@ -62,8 +65,20 @@ def means(found: Mapping[str, Any]) -> str:
 
 def _attribute(name: str, found: Mapping[str, Any], part: str) -> list[RenderableType]:
     rows = found["groups"]
-    title = f"Groups by {one_line(name, NAME)}: accuracy of the dense head on {part}, worst first"
-    page: list[RenderableType] = [Text(title, style="bold"), group_rows(rows)]
+    short = one_line(name, NAME)
+    page: list[RenderableType] = []
+    by_value = found.get("by_value", ())  # runs of earlier versions have none
+    if len(by_value) > 1:
+        page.append(
+            Text(f"All classes by {short}: accuracy of the dense head on {part}", style="bold")
+        )
+        page.append(group_rows(by_value, names=("value",)))
+        left = len(by_value) - GROUPS_SHOWN
+        if left > 0:
+            page.append(Text(f"… and {left:,} more values: --json", style="dim"))
+        page.append(Text())
+    title = f"Groups by {short}: accuracy of the dense head on {part}, worst first"
+    page += [Text(title, style="bold"), group_rows(rows)]
     if len(rows) > GROUPS_SHOWN:
         page.append(Text(f"… and {len(rows) - GROUPS_SHOWN:,} more groups: --json", style="dim"))
     if any(not row["ranked"] for row in rows):
@@ -108,8 +123,8 @@ def _warning(row: Mapping[str, Any]) -> str:
     n_more = len(row["hidden"]) - 1
     more = f", and {n_more} more group{'s' if n_more > 1 else ''} likewise" if n_more else ""
     return (
-        f"k = {row['k']} makes {one_line(lost['class'], NAME)}, {one_line(lost['value'], NAME)} "
-        f"worse than the mean tells: {percent(lost['before'])} → {percent(lost['after'])} % of "
-        f"{lost['n_samples']:,} samples, all together {percent(overall['before'])} → "
-        f"{percent(overall['after'])} %{more}"
+        f"k = {row['k']}: {one_line(lost['class'], NAME)}, {one_line(lost['value'], NAME)} loses "
+        f"more than twice as much as all samples: {percent(lost['before'])} → "
+        f"{percent(lost['after'])} % of {lost['n_samples']:,}, all together "
+        f"{percent(overall['before'])} → {percent(overall['after'])} %{more}"
     )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from penult.edit.logits import LogitTable
-from penult.intervals import Z95, benjamini_hochberg, upper_tail
+from penult.intervals import accuracy_intervals, benjamini_hochberg, upper_tail
 from penult.progress import Progress
 
 COLUMNS = 2**23  # numbers looked at in one step
@@ -41,7 +41,8 @@ class Gaps:
     @property
     def interval(self) -> tuple[Tensor, Tensor]:
         """Ends of the 95 % interval, (n,) float64 each."""
-        high, low = _wilson(self.right_high, self.n_high), _wilson(self.right_low, self.n_low)
+        high = accuracy_intervals(self.right_high, self.n_high)
+        low = accuracy_intervals(self.right_low, self.n_low)
         p = self.right_high / self.n_high.double()
         r = self.right_low / self.n_low.double()
         below = torch.hypot(p - high[0], low[1] - r)
@@ -155,12 +156,3 @@ def _counted(values: Tensor, right: Tensor) -> Tensor:
 
 def _sizes(side: Tensor, right: Tensor) -> Tensor:
     return side.sum(1, keepdim=True).expand(-1, len(right))
-
-
-def _wilson(k: Tensor, n: Tensor) -> tuple[Tensor, Tensor]:
-    """Wilson's interval, as `penult.intervals.accuracy_interval`, of many proportions."""
-    m = n.double()
-    p, whole = k / m, 1 + Z95 * Z95 / m
-    middle = (p + Z95 * Z95 / (2 * m)) / whole
-    half = Z95 / whole * (p * (1 - p) / m + Z95 * Z95 / (4 * m * m)).sqrt()
-    return (middle - half).clamp_min(0), (middle + half).clamp_max(1)

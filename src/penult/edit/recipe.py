@@ -125,6 +125,10 @@ class Recipe:
             kept.append(edit)
         return replace(self, edits=tuple(kept)), said
 
+    def is_for(self, head: Head) -> bool:
+        """Whether it names this head."""
+        return self.head is not None and _same(self.head, head)
+
     def require_for(self, head: Head, class_names: Sequence[str]) -> None:
         """Refuse another head than the one that the recipe is for.
 
@@ -145,7 +149,7 @@ class Recipe:
             )
         for edit in self.edits:
             check_edit(edit, head.n_features, class_names)
-        if self.head is None or _same(self.head, head):
+        if self.head is None or self.is_for(head):
             return
         if self.gives is not None and _same(self.gives, head):
             raise InputError(

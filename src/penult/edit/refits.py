@@ -35,7 +35,8 @@ def refit(head: BoundedHead, edit: Edit, setting: EditSetting) -> BoundedHead:
     """Fit the weights that are not zero anew; classes keep the features that they read."""
     if head.n_bounds:
         raise InputError(
-            "a head with bounds cannot be refitted: put the refit before the caps in the recipe"
+            "a capped head cannot be refitted, since its weights would be fitted as if there were "
+            "no caps: put the refit before the caps in the recipe"
         )
     assert edit.to is not None
     if edit.to in ONE_LABEL:

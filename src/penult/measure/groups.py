@@ -10,7 +10,7 @@ from torch import Tensor
 
 from penult.features.groups import FEWEST_RANKED, Attribute, Groups
 from penult.heads.comparison import Classifier, Comparison, PairedCounts, compare_heads
-from penult.intervals import accuracy_interval, benjamini_hochberg, sign_test
+from penult.intervals import accuracy_interval, benjamini_hochberg, paired_tail, sign_test
 from penult.runs.groups import accuracies_file, evaluated_part, groups_of, require_groups
 from penult.runs.run import Run
 from penult.storage import read_json, write_json
@@ -45,16 +45,21 @@ def measure_groups(run: Run) -> dict[str, Any]:
     train = groups_of(run, "train") if part == "eval" else None
     train_labels = run.train().labels() if train is not None else None
     names = summary["class_names"]
+    hidden = hidden_losses(compared if path else [], [*groups.attributes.values()], names)
     found = {}
-    for name, attribute in groups.attributes.items():
+    for i, (name, attribute) in enumerate(groups.attributes.items()):
         other = train.attributes.get(name) if train is not None else None
         weights = None
         if other is not None and train_labels is not None:
             weights = group_frequencies(other, attribute, train_labels, len(names))
         rows = accuracy_by_group(compared[0], attribute, names, weights)
         sparse = [
-            {"select": select, "k": k, **_sparse(comparison, attribute, names, weights)}
-            for (select, k), comparison in zip(path, compared, strict=False)
+            {
+                "select": select,
+                "k": k,
+                **_sparse(comparison, attribute, names, weights, hidden[h][i]),
+            }
+            for h, ((select, k), comparison) in enumerate(zip(path, compared, strict=False))
         ]
         found[name] = {**rows, "sparse": sparse}
     return {"format": FORMAT, "part": part, "class_names": list(names), "attributes": found}
@@ -111,23 +116,15 @@ def accuracies_of(
         class_names: of the labels.
         weights: (n_classes · n_values,) how often each group is among the training samples.
     """
-    rows: list[dict[str, Any]] = []
+    rows = []
     for group, (n_right, n) in right.items():
         c, value = attribute.named(group, class_names)
-        rows.append(
-            {
-                "class": c,
-                "value": value,
-                "n_samples": n,
-                "accuracy": n_right / n,
-                "interval": list(accuracy_interval(n_right, n)),
-                "ranked": n >= FEWEST_RANKED,
-            }
-        )
-    rows.sort(key=lambda row: (not row["ranked"], row["accuracy"], -row["n_samples"]))
+        rows.append({"class": c, "value": value, **_accuracy(n_right, n)})
+    rows.sort(key=_worst_first)
     n_samples = sum(n for _, n in right.values())
     n_right = sum(k for k, _ in right.values())
     return {
+        "by_value": _by_value(right, attribute),
         "groups": rows,
         "worst": rows[0] if rows and rows[0]["ranked"] else None,
         "mean": n_right / n_samples if n_samples else None,
@@ -136,6 +133,30 @@ def accuracies_of(
         "mean_of_groups": sum(row["accuracy"] for row in rows) / len(rows) if rows else None,
         "mean_by_training": _weighted(right, weights),
     }
+
+
+def _by_value(right: Mapping[int, tuple[int, int]], attribute: Attribute) -> list[dict[str, Any]]:
+    """Accuracy over all samples with a value of the attribute, whatever their class."""
+    counts: dict[str, tuple[int, int]] = {}
+    for group, (n_right, n) in right.items():
+        value = attribute.values[group % len(attribute.values)]
+        before = counts.get(value, (0, 0))
+        counts[value] = (before[0] + n_right, before[1] + n)
+    rows = [{"value": value, **_accuracy(*found)} for value, found in counts.items()]
+    return sorted(rows, key=_worst_first)
+
+
+def _accuracy(n_right: int, n: int) -> dict[str, Any]:
+    return {
+        "n_samples": n,
+        "accuracy": n_right / n,
+        "interval": list(accuracy_interval(n_right, n)),
+        "ranked": n >= FEWEST_RANKED,
+    }
+
+
+def _worst_first(row: Mapping[str, Any]) -> tuple[bool, float, int]:
+    return not row["ranked"], row["accuracy"], -row["n_samples"]
 
 
 def counts_by_group(compared: Comparison, attribute: Attribute) -> dict[int, PairedCounts]:
@@ -174,31 +195,60 @@ def group_frequencies(
 
 
 def hidden_losses(
-    compared: Comparison, attribute: Attribute, class_names: Sequence[str]
-) -> list[dict[str, Any]]:
-    """Groups that the second head makes worse than the change over all samples tells.
+    compared: Sequence[Comparison],
+    attributes: Sequence[Attribute],
+    class_names: Sequence[str],
+) -> list[list[list[dict[str, Any]]]]:
+    """Groups that lose surely more than twice what all samples lose, which is told of first.
 
-    A group counts if it loses with a false discovery rate of 5 % over all groups (an exact test of
-    the samples that only one head has right), and if all of its interval lies above the interval
-    of the loss over all samples. Groups of fewer than ten samples are not tested.
+    A group counts if, over all heads, attributes and groups that are looked at, the false discovery
+    rate is at most 5 %. The p value is the larger one of two: that of an exact test that the group
+    loses at all, and that of a loss above twice the upper end of the interval of all samples'.
+    Groups of fewer than ten samples are not tested.
+
+    Args:
+        compared: the dense head with each sparse one, on the same samples.
+        attributes: of these samples.
+        class_names: of the labels.
+
+    Returns:
+        For each head and each attribute the groups, the largest loss first.
     """
-    counted = {
-        group: counts
-        for group, counts in counts_by_group(compared, attribute).items()
-        if counts.n_samples >= FEWEST_RANKED
-    }
-    p_values = [sign_test(counts.lost, counts.won) for counts in counted.values()]
-    highest = compared.overall.interval[1]
-    found = []
-    for (group, counts), p in zip(counted.items(), benjamini_hochberg(p_values), strict=True):
-        if p <= FALSE_DISCOVERIES and counts.interval[0] > highest:
-            c, value = attribute.named(group, class_names)
-            found.append({"class": c, "value": value, **counts.document(), "p_adjusted": float(p)})
-    return sorted(found, key=lambda row: -row["loss"])
+    found: list[list[list[dict[str, Any]]]] = []
+    tested: list[tuple[list[dict[str, Any]], dict[str, Any], float]] = []
+    for one in compared:
+        found.append([])
+        bound = 2 * max(0.0, one.overall.interval[1])
+        for attribute in attributes:
+            rows: list[dict[str, Any]] = []
+            found[-1].append(rows)
+            for group, counts in counts_by_group(one, attribute).items():
+                if counts.n_samples >= FEWEST_RANKED:
+                    c, value = attribute.named(group, class_names)
+                    row = {"class": c, "value": value, **counts.document()}
+                    tested.append((rows, row, _above(counts, bound)))
+    adjusted = benjamini_hochberg([p for _, _, p in tested])
+    for (rows, row, _), p_adjusted in zip(tested, adjusted, strict=True):
+        if p_adjusted <= FALSE_DISCOVERIES:
+            rows.append({**row, "p_adjusted": float(p_adjusted)})
+    for of_head in found:
+        for rows in of_head:
+            rows.sort(key=lambda row: -row["loss"])
+    return found
+
+
+def _above(counts: PairedCounts, bound: float) -> float:
+    """p value of a loss above a bound, and above 0."""
+    exact = sign_test(counts.lost, counts.won)
+    return max(exact, paired_tail(counts.lost, counts.won, counts.n_samples, bound))
 
 
 def _sparse(
-    compared: Comparison, attribute: Attribute, names: Sequence[str], weights: Tensor | None
+    compared: Comparison,
+    attribute: Attribute,
+    names: Sequence[str],
+    weights: Tensor | None,
+    hidden: list[dict[str, Any]],
 ) -> dict[str, Any]:
     after = Comparison(compared.labels, compared.after, compared.after, compared.n_classes)
     rows = accuracy_by_group(after, attribute, names, weights)
@@ -207,7 +257,7 @@ def _sparse(
     return {
         **{key: rows[key] for key in kept},
         "overall": {key: overall[key] for key in ("before", "after", "loss", "interval")},
-        "hidden": hidden_losses(compared, attribute, names),
+        "hidden": hidden,
     }
 
 

@@ -27,9 +27,12 @@ def groups_part(found: Findings) -> list[dict[str, Any]]:
     told = found.verdicts
     labels, dense, sparse = map(torch.from_numpy, (told.labels, told.dense, told.sparse))
     compared = Comparison(labels, dense, sparse, found.n_classes)
+    heads = [] if found.sparse is None else [compared]
+    names = [str(c) for c in range(found.n_classes)]  # classes by number: names may be the same
+    hidden = hidden_losses(heads, [*groups.attributes.values()], names)
     return [
-        _attribute(found, compared, attribute, training.get(name))
-        for name, attribute in groups.attributes.items()
+        _attribute(found, compared, attribute, training.get(name), hidden[0][i] if hidden else [])
+        for i, (name, attribute) in enumerate(groups.attributes.items())
     ]
 
 
@@ -51,9 +54,13 @@ def group_warnings(parts: list[dict[str, Any]], class_names: list[str]) -> list[
 
 
 def _attribute(
-    found: Findings, compared: Comparison, attribute: Attribute, weights: Tensor | None
+    found: Findings,
+    compared: Comparison,
+    attribute: Attribute,
+    weights: Tensor | None,
+    losses: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    names = [str(c) for c in range(found.n_classes)]  # classes by number: names may be the same
+    names = [str(c) for c in range(found.n_classes)]
     counted = counts_by_group(compared, attribute)
     by_value: dict[int, PairedCounts] = {}
     rows = []
@@ -63,11 +70,10 @@ def _attribute(
         rows.append({"class": c, "value": attribute.values[value], **_counts(counts)})
     rows.sort(key=lambda row: (not row["ranked"], row["dense"], -row["n_samples"]))
     hidden = []
-    if found.sparse is not None:
-        for row in hidden_losses(compared, attribute, names):
-            c = int(row["class"])
-            place = attribute.values.index(row["value"]) + c * len(attribute.values)
-            hidden.append({"class": c, "value": row["value"], **_counts(counted[place])})
+    for row in losses:
+        c = int(row["class"])
+        place = attribute.values.index(row["value"]) + c * len(attribute.values)
+        hidden.append({"class": c, "value": row["value"], **_counts(counted[place])})
     sides = {}
     for side in ("dense", "sparse") if found.sparse is not None else ("dense",):
         right = {
