@@ -131,9 +131,8 @@ def edit(
     if undo:
         first = first.without_last(undo)
     edits: list[Edit] = list(shortcut_edits(opened)) if off_shortcuts else []
-    edits += [parsed("off", text, names) for text in off or []]
-    edits += [parsed("scale", text, names) for text in scale or []]
-    edits += [parsed("set", text, names) for text in set_weight or []]
+    for kind, texts in (("off", off), ("scale", scale), ("set", set_weight)):
+        edits += [parsed(kind, text, names) for text in texts or []]
     edits += [parsed_direction("off", text) for text in direction_off or []]
     if drop_unused is not None:
         edits.append(Edit("drop", value=drop_unused))
@@ -142,15 +141,10 @@ def edit(
     if refit is not None:
         edits.append(parsed_refit(refit, [*first.edits, *edits, *caps]))
     # A head with bounds cannot be refitted: what caps comes last.
-    edits += caps
-    edits = [replace(one, reason=one.reason or reason) for one in edits]
+    edits = [replace(one, reason=one.reason or reason) for one in [*edits, *caps]]
     if recipe is None and not edits:
         raise InputError("nothing to edit: give --off FEATURE:CLASS, --recipe FILE or another")
-    sparse = None
-    if k is not None:
-        sparse = (selection(opened, k, select), k)
-    elif select is not None:
-        raise InputError("--select needs -k, the size of the sparse head")
+    sparse = _sparse(opened, k, select)
     whole = replace(first, edits=(*first.edits, *edits))
     onwards = out is not None and recipe is not None and _is_same(recipe, out / "recipe.json")
     if out is not None and not onwards:
@@ -163,6 +157,19 @@ def edit(
             warn(line)
     if page is not None:
         _write_report(opened, made, sparse, page, reopened)
+    _tell(made, out, page, as_json)
+
+
+def _sparse(run: Run, k: int | None, select: str | None) -> tuple[str, int] | None:
+    """Which sparse head is meant; None for the dense one."""
+    if k is not None:
+        return selection(run, k, select), k
+    if select is not None:
+        raise InputError("--select needs -k, the size of the sparse head")
+    return None
+
+
+def _tell(made: EditedRun, out: Path | None, page: Path | None, as_json: bool) -> None:
     if as_json:
         print_json(made.document)
         return

@@ -57,14 +57,7 @@ def find_shortcuts(
     Raises:
         InputError: a rate or a number that is none.
     """
-    if not 0 < rate < 1:
-        raise InputError(f"the false discovery rate must lie in (0, 1), found {rate}")
-    if by not in ("overuse", "gap"):
-        raise InputError(f"expected overuse or gap, found {by!r}")
-    if n_directions is not None and n_directions < 0:
-        raise InputError(f"the number of directions must be at least 0, found {n_directions}")
-    if n_listed < 1:
-        raise InputError(f"the number of listed pairs must be at least 1, found {n_listed}")
+    _check(rate, by, n_listed, n_directions)
 
     def heard(name: str) -> Progress | None:
         return progress(name) if progress else None
@@ -105,6 +98,17 @@ def find_shortcuts(
     except NotWrittenError as error:
         warnings.warn(f"what was found is not kept in the run: {error}", stacklevel=2)
     return with_verdicts(run, document)
+
+
+def _check(rate: float, by: str, n_listed: int, n_directions: int | None) -> None:
+    if not 0 < rate < 1:
+        raise InputError(f"the false discovery rate must lie in (0, 1), found {rate}")
+    if by not in ("overuse", "gap"):
+        raise InputError(f"expected overuse or gap, found {by!r}")
+    if n_directions is not None and n_directions < 0:
+        raise InputError(f"the number of directions must be at least 0, found {n_directions}")
+    if n_listed < 1:
+        raise InputError(f"the number of listed pairs must be at least 1, found {n_listed}")
 
 
 def contrast_of(run: Run, heard: Callable[[str], Progress | None] = lambda _: None) -> Contrast:
