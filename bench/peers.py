@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -158,23 +159,23 @@ def saga_path(train: Features, test: Features, ks: Sequence[int], steps: int) ->
     return Row(judged(list(reached.values()), list(reached), test), seconds)
 
 
-def compare(train: Features, test: Features, ks: Sequence[int], name: str) -> dict[str, Row]:
-    """Every way that is affordable on these features."""
+def ways(
+    train: Features, test: Features, ks: Sequence[int], name: str
+) -> dict[str, Callable[[], Row | None]]:
+    """Every way that is affordable on these features; what gives None is not installed."""
     head = train.require_head()
     size = train.n_samples * train.n_features * head.n_classes
-    rows: dict[str, Row] = {}
-    key = name, train.n_samples
+    found: dict[str, Callable[[], Row | None]] = {}
     for label, table in (("before", BEFORE), ("prototype", PROTOTYPE)):
-        if key in table:
-            rows[label] = known(table[key])
+        figures = table.get((name, train.n_samples))
+        if figures is not None:
+            found[label] = partial(known, figures)
     for score in SCORES:
-        rows[f"{score}, dense weights"] = ours(train, test, ks, score, "none")
+        found[f"{score}, dense weights"] = partial(ours, train, test, ks, score, "none")
     if size <= MOST_L1:
-        rows[L1] = l1_path(train, test, ks)
+        found[L1] = partial(l1_path, train, test, ks)
     if size <= MOST_SAGA:
-        saga = saga_path(train, test, ks, 10)
-        if saga is not None:
-            rows[SAGA] = saga
-    rows["moments, least squares"] = ours(train, test, ks, "moments", "least-squares")
-    rows[OURS] = ours(train, test, ks, "curvature", "softmax")
-    return rows
+        found[SAGA] = partial(saga_path, train, test, ks, 10)
+    found["moments, least squares"] = partial(ours, train, test, ks, "moments", "least-squares")
+    found[OURS] = partial(ours, train, test, ks, "curvature", "softmax")
+    return found
