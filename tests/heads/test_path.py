@@ -13,12 +13,8 @@ from penult.cli.values import sizes_of
 from penult.errors import InputError
 from penult.features.features import Features, save_features
 from penult.heads.cross_fit import affordable_folds
-from penult.heads.path import (
-    Interrupted,
-    extend_path,
-    extend_until,
-    fit_path,
-)
+from penult.heads.extension import extend_path, extend_until
+from penult.heads.path import Interrupted, fit_path
 from penult.heads.plan import Plan
 from penult.heads.refit.registry import REFITS
 from penult.heads.select.joint import JointPath
@@ -332,6 +328,9 @@ def test_folds_are_fewer_where_a_fit_takes_long() -> None:
     assert affordable_folds(50_000, 256, 100) == 2
     assert affordable_folds(1_281_167, 2048, 1000) == 0
     assert affordable_folds(9, 4, 3) == 0, "each fold needs samples"
+    assert affordable_folds(9, 4, 3, 1000) == 0, "samples that cannot judge do not help"
+    assert affordable_folds(1000, 64, 10, 100_000) == 5
+    assert affordable_folds(1000, 64, 10, 10_000_000) == 0, "each fold is fitted to them"
 
 
 def test_what_is_not_there_is_refused() -> None:

@@ -29,6 +29,16 @@ def test_classes_may_keep_different_numbers() -> None:
     assert (subspaces.n_classes, subspaces.nnz) == (3, 3)
 
 
+def test_a_mask_names_columns_or_the_features_that_its_places_stand_for() -> None:
+    kept = torch.tensor([[True, False, True], [False, False, False], [False, True, False]])
+    own = Subspaces.where(kept)
+    assert [one.tolist() for one in own] == [[0, 2], [], [1]]
+    assert own.n_features == 3
+    named = Subspaces.where(kept, torch.tensor([[7, 1, 4], [0, 0, 0], [2, 9, 3]]), 10)
+    assert [one.tolist() for one in named] == [[7, 4], [], [9]]
+    assert named.n_features == 10
+
+
 def test_k_may_differ_between_classes() -> None:
     scores = torch.tensor([[1.0, 3.0, 2.0], [3.0, 2.0, 1.0]])
     assert [kept.tolist() for kept in top_k(scores, [1, 3])] == [[1], [0, 1, 2]]

@@ -17,11 +17,12 @@ from penult.errors import InputError, NotWrittenError
 from penult.features.features import Features
 from penult.features.unlabelled import open_unlabelled
 from penult.heads.cross_fit import affordable_folds
+from penult.heads.extension import extend_until
 from penult.heads.further import TOLERANCE
 from penult.heads.judge import too_few_for
 from penult.heads.memory import memory_needed
-from penult.heads.path import HeadPath, Interrupted, extend_until, fit_path, require_folder
-from penult.heads.plan import SIZES, Plan
+from penult.heads.path import HeadPath, Interrupted, fit_path, require_folder
+from penult.heads.plan import SIZES, Plan, usual_sizes
 from penult.measure.groups import groups_document, write_groups_document
 from penult.runs.fitted import Clock, add_heads, complete_path, fitted_sizes
 from penult.runs.outputs import check_output_folder
@@ -62,20 +63,22 @@ def fit(
             f"--out is missing: the folder for the heads that are fitted to {features}"
         )
     found = Features.open(features)
-    ks = _usual(found.n_features) if k is None else sizes_of(k)
+    ks = usual_sizes(found.n_features) if k is None else sizes_of(k)
     plan = Plan(ks, select, refit, labels, seed, budget, max_features, pool, prior)
     held_out = Features.open(eval_) if eval_ is not None else None
     more = open_unlabelled(also, found) if also is not None else None
     require_folder(out)
     check_output_folder(out, "the heads")
-    n_samples = found.n_samples + (0 if more is None else more.n_samples)
+    n_more = 0 if more is None else more.n_samples
     n_classes = found.require_head().n_classes
-    n_folds = affordable_folds(n_samples, found.n_features, n_classes)
+    n_folds = affordable_folds(found.n_samples, found.n_features, n_classes, n_more)
     if tolerance is not None:
         judges = found if held_out is None else held_out
         if few := too_few_for(tolerance, judges.n_samples):
             warn(few)
-    needed = memory_needed(n_samples, found.n_features, n_classes, max(plan.ks), select)
+    needed = memory_needed(
+        found.n_samples + n_more, found.n_features, n_classes, max(plan.ks), select
+    )
     tell(f"Memory: about {needed / 1e9:.1f} GB at most")
     clock = Clock(limit)
     try:
@@ -98,10 +101,6 @@ def fit(
     elif k is not None and not path.is_good(tolerance or TOLERANCE):
         warn(_more(tolerance or TOLERANCE))
     _finish(path, out, tolerance, as_json)
-
-
-def _usual(n_features: int) -> tuple[int, ...]:
-    return tuple(k for k in SIZES if k <= n_features)
 
 
 def _refuse_for_run(run: Path, plan: Plan, places: Mapping[str, Path | None]) -> None:

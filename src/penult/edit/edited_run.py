@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from penult.edit.effects import Effect
@@ -234,10 +233,7 @@ def save_head(path: Path, head: Head, class_names: tuple[str, ...], sparse: bool
     if isinstance(head, BoundedHead):
         head.save(path, class_names)
     elif sparse:
-        support = (head.weight != 0).nonzero()
-        sizes = torch.bincount(support[:, 0], minlength=head.n_classes)
-        indptr = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
-        subspaces = Subspaces(indptr, support[:, 1].contiguous(), head.n_features)
+        subspaces = Subspaces.where(head.weight != 0)
         made = SparseHead.from_dense(head.weight, head.bias, subspaces, head.name)
         made.save(path, class_names, {"select": "edited", "refit": "edited"})
     else:

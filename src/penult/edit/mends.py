@@ -13,7 +13,7 @@ from penult.edit.balance import Calibrated
 from penult.edit.edit import Edit
 from penult.edit.logits import LogitTable
 from penult.edit.overuse import Contrast
-from penult.edit.refits import balanced_draw, balanced_regression, weighted_regression
+from penult.edit.refits import DRAWS, balanced_draw, balanced_regression, weighted_regression
 from penult.edit.registry import apply_edit
 from penult.edit.setting import EditSetting
 from penult.edit.suspects import find_suspects
@@ -22,7 +22,6 @@ from penult.features.moments import Moments
 from penult.network.head import Head
 
 STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 1.0)
-DRAWS = 10
 ROUNDS, DRO_STRENGTH = 4, 0.01
 
 

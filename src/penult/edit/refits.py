@@ -226,10 +226,7 @@ def _logistic(
 
 
 def _softmax(head: Head, setting: EditSetting, features: Features, labels: bool) -> Head:
-    support = (head.weight != 0).nonzero()
-    sizes = torch.bincount(support[:, 0], minlength=head.n_classes)
-    indptr = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
-    subspaces = Subspaces(indptr, support[:, 1].contiguous(), head.n_features)
+    subspaces = Subspaces.where(head.weight != 0)
     start = SparseHead.from_dense(head.weight, head.bias, subspaces)
     dense = setting.dense
     found = refit_softmax(

@@ -7,12 +7,12 @@ from typing import Any
 
 from penult.errors import InputError
 from penult.heads.comparison import PairedCounts, paired_counts
+from penult.heads.further import TOLERANCE
 from penult.heads.judge import EVALUATION, FITTED, Judge, size_within
 from penult.heads.sparse_head import SparseHead
 from penult.runs.run import Run
 from penult.runs.tune.folder import selection
 
-TOLERANCE = 0.005
 UNFITTED = "contribution"
 
 

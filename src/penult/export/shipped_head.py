@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from penult.edit.edited_run import sparse_start
@@ -147,10 +146,7 @@ def sparse_of(head: Head) -> SparseHead | None:
     """A head without bounds as a sparse head that keeps what is not zero."""
     if isinstance(head, BoundedHead):
         return None
-    support = (head.weight != 0).nonzero()
-    sizes = torch.bincount(support[:, 0], minlength=head.n_classes)
-    indptr = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
-    kept = Subspaces(indptr, support[:, 1].contiguous(), head.n_features)
+    kept = Subspaces.where(head.weight != 0)
     return SparseHead.from_dense(head.weight, head.bias, kept, head.name)
 
 

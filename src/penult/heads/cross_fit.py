@@ -53,13 +53,14 @@ def cross_fit(
     return found
 
 
-def affordable_folds(n_samples: int, n_features: int, n_classes: int) -> int:
+def affordable_folds(n_samples: int, n_features: int, n_classes: int, n_further: int = 0) -> int:
     """How many folds to fit: 5 where that is quick, 2 where a fit takes longer, 0 beyond.
 
     Args:
         n_samples: each fold needs one to judge and some to fit.
         n_features, n_classes: of the dense head.
+        n_further: samples that heads are fitted to and never judged on.
     """
-    work = float(n_samples) * n_features * n_classes
+    work = float(n_samples + n_further) * n_features * n_classes
     n_folds = MANY_FOLDS if work <= QUICK else FEW_FOLDS if work <= LONG else 0
     return n_folds if n_samples >= 2 * n_folds else 0

@@ -18,7 +18,7 @@ from penult.features.unlabelled import apart_from
 from penult.heads.comparison import Classifier, PairedCounts, paired_counts
 from penult.heads.cross_fit import cross_fit
 from penult.heads.fitting import Step, fit_heads
-from penult.heads.further import TOLERANCE, Shape, go_on, good_enough
+from penult.heads.further import TOLERANCE, good_enough
 from penult.heads.judge import CROSS_FIT, EVALUATION, FITTED, Judge, size_within
 from penult.heads.pace import NoHeadInTimeError, Pace, TimeLimitError
 from penult.heads.plan import Plan
@@ -89,6 +89,11 @@ class HeadPath:
     unfinished: tuple[int, ...] = ()
     views: tuple[Features, ...] = ()
     dense_ratings: Ratings | None = None
+
+    def n_fitted(self) -> int:
+        """How many samples the heads were fitted to."""
+        more = _parts(self.also, self.views)
+        return self.features.n_samples + sum(part.n_samples for part in more)
 
     def __getitem__(self, k: int) -> SparseHead:
         """The head with k features per class."""
@@ -338,91 +343,6 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, path: HeadPath) -> None:
         super().__init__()
         self.path = path
-
-
-def extend_path(
-    path: HeadPath,
-    ks: Sequence[int],
-    evaluation: Features | None = None,
-    progress: Callable[[str], Progress] | None = None,
-    *,
-    time_limit: float | None = None,
-) -> HeadPath:
-    """The same path with heads of further sizes; those that it has stay as they are.
-
-    Args:
-        path: of the features that it holds.
-        ks: features per class.
-        evaluation: what the path's heads were measured on.
-        progress: see `fit_path`.
-        time_limit: likewise.
-    """
-    missing = tuple(sorted(set(ks) - {step.k for step in path.steps}))
-    if not missing:
-        return path
-    more = fit_path(
-        path.features,
-        evaluation,
-        replace(path.plan, ks=missing),
-        progress,
-        n_folds=path.judge.n_folds,
-        also=path.also,
-        views=path.views,
-        time_limit=time_limit,
-    )
-    if more.judge.kind != path.judge.kind:
-        raise NoHeadInTimeError("the time limit passed before the folds were fitted")
-    steps = sorted([*path.steps, *more.steps], key=lambda step: step.k)
-    plan = replace(path.plan, ks=tuple(step.k for step in steps))
-    return replace(path, steps=steps, plan=plan, unfinished=more.unfinished)
-
-
-def extend_until(
-    path: HeadPath,
-    tolerance: float = TOLERANCE,
-    evaluation: Features | None = None,
-    progress: Callable[[str], Progress] | None = None,
-    *,
-    time_limit: float | None = None,
-    say: Callable[[str], None] | None = None,
-) -> HeadPath:
-    """Go on with 32, 64, 128, … features per class, up to all, until the path is good enough.
-
-    Args:
-        path: to start from.
-        tolerance: fraction of accuracy that a head may lose, see `good_enough`.
-        evaluation: what the path's heads were measured on.
-        progress: see `fit_path`.
-        time_limit: seconds; by default what `MOST_SECONDS` allows.
-        say: hears what each size will take, before it, and where the path ends early.
-
-    Raises:
-        Interrupted: the keyboard's interrupt; it holds the path so far.
-    """
-    head, more = path.features.require_head(), _parts(path.also, path.views)
-    n_samples = path.features.n_samples + sum(part.n_samples for part in more)
-    found = path
-
-    def add(k: int, left: float | None) -> bool:
-        nonlocal found
-        try:
-            found = extend_path(found, [k], evaluation, progress, time_limit=left)
-        except NoHeadInTimeError:
-            return False
-        except KeyboardInterrupt as interrupt:
-            raise Interrupted(found) from interrupt
-        return True
-
-    go_on(
-        Shape(n_samples, head.n_features, head.n_classes, path.judge.n_folds),
-        [step.k for step in path.steps],
-        lambda: found.is_good(tolerance),
-        add,
-        remedy=lambda k: f"ask for it with -k {k}",
-        time_left=time_limit,
-        say=say,
-    )
-    return found
 
 
 def _parts(also: Features | None, views: Sequence[Features]) -> list[Features]:

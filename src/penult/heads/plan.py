@@ -15,6 +15,11 @@ SIZES = (1, 2, 3, 5, 8, 10, 15, 20)
 BUDGETS = ("each", "mean")
 
 
+def usual_sizes(n_features: int) -> tuple[int, ...]:
+    """The sizes of a path where nobody asks for others, as far as there are features."""
+    return tuple(k for k in SIZES if k <= n_features)
+
+
 @dataclass(frozen=True)
 class Plan:
     """Which heads are fitted, and how.
@@ -87,7 +92,7 @@ class Plan:
     @classmethod
     def usual(cls, n_features: int) -> Plan:
         """The usual plan, of the sizes that features of this number allow."""
-        return cls(tuple(k for k in SIZES if k <= n_features))
+        return cls(usual_sizes(n_features))
 
     @property
     def shared(self) -> int | None:

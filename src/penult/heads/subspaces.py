@@ -51,6 +51,23 @@ class Subspaces:
         flat = [feature for kept in features for feature in kept]
         return cls(sizes.cumsum(0), torch.tensor(flat, dtype=torch.int64), n_features)
 
+    @classmethod
+    def where(
+        cls, kept: Tensor, features: Tensor | None = None, n_features: int | None = None
+    ) -> Subspaces:
+        """Subspaces from a mask.
+
+        Args:
+            kept: (n_classes, m) bool.
+            features: (n_classes, m), the feature that each place stands for; its column where None.
+            n_features: of the dense head; m where None.
+        """
+        kept = kept.cpu()
+        sizes = kept.sum(1)
+        indptr = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
+        names = kept.nonzero()[:, 1] if features is None else features.cpu()[kept]
+        return cls(indptr, names.contiguous(), kept.shape[1] if n_features is None else n_features)
+
     @property
     def n_classes(self) -> int:
         """Number of classes."""
@@ -103,5 +120,4 @@ def top_k(scores: Tensor, k: int | Sequence[int]) -> Subspaces:
     order = torch.sort(scores, dim=1, descending=True, stable=True).indices.cpu()
     counts = torch.tensor([int(size) for size in sizes], dtype=torch.int64)
     taken = torch.arange(n_features) < counts[:, None]
-    indptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-    return Subspaces(indptr, order[taken], n_features)
+    return Subspaces.where(taken, order)

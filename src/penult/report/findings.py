@@ -106,9 +106,7 @@ class Findings:
         deciding = taken[self.means.counts > 0].sum(0)
         if self.sparse is not None:
             taken |= self.sparse.read
-        kept = taken.gather(1, order)
-        sizes = torch.cat([torch.zeros(1, dtype=torch.int64), kept.sum(1)])
-        return Subspaces(sizes.cumsum(0), order[kept], self.n_features), deciding
+        return Subspaces.where(taken.gather(1, order), order), deciding
 
 
 def shares_of_read(influence: Tensor, rows: HeadRows) -> Tensor:

@@ -59,6 +59,11 @@ class Filled:
     views: dict[str, Any] | None
     n_also: int = 0
 
+    def n_further(self) -> int:
+        """Samples that heads are fitted to besides the analysed ones, and never judged on."""
+        n_views = 0 if self.views is None else int(self.views["n"])
+        return self.n_also + n_views * self.evidence.moments.n_samples
+
 
 def fill_parts(
     run: Run,

@@ -13,7 +13,7 @@ from penult.heads.further import TOLERANCE, Shape, go_on, good_enough
 from penult.heads.judge import Judge
 from penult.heads.pace import NoHeadInTimeError
 from penult.heads.path import HeadPath, Interrupted, fit_path
-from penult.heads.plan import SIZES, Plan
+from penult.heads.plan import Plan
 from penult.heads.select.budget import check_sizes
 from penult.progress import Progress
 from penult.runs.run import Run
@@ -90,11 +90,10 @@ def fitted_sizes(run: Run) -> list[int]:
 def usual_plan(run: Run) -> Plan:
     """How the path is fitted that every run gets."""
     n_features = run.summary()["n_features"]
-    ks = tuple(k for k in SIZES if k <= n_features)
     seed = run.about["identity"].get("seed", 0)
     if not isinstance(seed, int):
         raise InputError(f"{run.folder}/run.json is damaged: its seed is {seed!r:.40}")
-    return Plan(ks, seed=seed)
+    return replace(Plan.usual(n_features), seed=seed)
 
 
 def complete_path(

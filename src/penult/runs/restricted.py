@@ -84,9 +84,15 @@ class Restricted:
         return dict(zip(self.heads, found, strict=True))
 
 
-def judge_of(train: Features, evaluation: Features | None) -> Judge:
-    """The samples that judge the heads of a run: others where it has them, else a cross-fit."""
+def judge_of(train: Features, evaluation: Features | None, n_further: int = 0) -> Judge:
+    """The samples that judge the heads of a run: others where it has them, else a cross-fit.
+
+    Args:
+        train: what the heads are fitted to.
+        evaluation: what judges them, if there is any.
+        n_further: further samples that they are fitted to.
+    """
     if evaluation is not None:
         return Judge(EVALUATION, evaluation.n_samples)
-    n_folds = affordable_folds(train.n_samples, train.n_features, train.n_classes)
+    n_folds = affordable_folds(train.n_samples, train.n_features, train.n_classes, n_further)
     return Judge(CROSS_FIT if n_folds else FITTED, train.n_samples, n_folds)

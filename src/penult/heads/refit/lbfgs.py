@@ -12,6 +12,8 @@ from penult.errors import InputError
 
 Map = Callable[[Tensor], Tensor]
 Function = Callable[[Tensor], tuple[float, Tensor]]
+# Steps that are remembered.
+HISTORY = 10
 # After so many evaluations the inverse Hessian is made again; later more rarely.
 FIRST = 12
 
@@ -22,7 +24,6 @@ def minimise(
     inverse_at: Callable[[Tensor], Map],
     done: Callable[[Tensor], bool],
     max_evaluations: int,
-    history: int = 10,
 ) -> tuple[float, Tensor, Tensor]:
     """Limited-memory BFGS on an approximate inverse Hessian; no step size to choose.
 
@@ -50,7 +51,7 @@ def minimise(
     value, g = function(x)
     if not isfinite(value):
         raise InputError("the loss overflows where the refit starts: its weights are too large")
-    pairs: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=history)
+    pairs: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=HISTORY)
     inverse: Map | None = None
     n_evaluations, due, more = 1, 0, FIRST
     while not done(g) and n_evaluations < max_evaluations:

@@ -13,6 +13,8 @@ from penult.heads.select.tableau import Tableau
 from penult.heads.sparse_head import SparseHead
 from penult.heads.subspaces import Subspaces
 
+# Part of a feature's second moment below which its variance is none.
+ROUNDING = 1e-10
 # A dense product does so many multiplications in the time of one in a sum over few rows.
 SPARSE_ADVANTAGE = 6
 
@@ -111,8 +113,7 @@ class Units:
         inside = torch.arange(support.shape[1], device=sizes.device) < sizes[:, None]
         values = weight[:, :-1].gather(1, support) / self.std[support] * inside
         bias = weight[:, -1] - (values * self.mean[support]).sum(1)
-        indptr = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
-        subspaces = Subspaces(indptr.cpu(), support[inside].cpu(), len(self.mean))
+        subspaces = Subspaces.where(inside, support, len(self.mean))
         return SparseHead(subspaces, values[inside].float().cpu(), bias.float().cpu())
 
 
@@ -236,12 +237,11 @@ class FoundSize:
         return model.units.head(self.support, self.sizes, self.weight)
 
 
-def correlations(sums: Tensor, rounding: float = 1e-10) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def correlations(sums: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Eliminate the constant from second moments, and scale what is left to a diagonal of 1.
 
     Args:
         sums: (..., m + 1, m + 1), second moments of m features and a constant, which comes last.
-        rounding: part of a feature's second moment below which its variance is none.
 
     Returns:
         (..., m, m) correlations, 0 for a constant feature; (..., m) what each feature is multiplied
@@ -253,7 +253,7 @@ def correlations(sums: Tensor, rounding: float = 1e-10) -> tuple[Tensor, Tensor,
     inner = sums[..., :-1, :-1] - edge[..., :, None] * (edge / total[..., None])[..., None, :]
     variance = inner.diagonal(dim1=-2, dim2=-1)
     second = sums.diagonal(dim1=-2, dim2=-1)[..., :-1]
-    known = (variance > rounding * second) & (variance > 0)
+    known = (variance > ROUNDING * second) & (variance > 0)
     scale = torch.where(known, variance, 1).rsqrt() * known
     inner *= scale[..., :, None]
     inner *= scale[..., None, :]
