@@ -16,7 +16,7 @@ from penult.text import one_line, percent
 
 ROWS_SHOWN = 8
 FLIPS_SHOWN = 5
-NAME = 40
+NAME = 60
 COLOURS = {FAILS: "red", PASSES: "green"}
 
 

@@ -78,7 +78,7 @@ def sufficient(found: Decision) -> str:
             return "No set of features guarantees this decision: the logit is level with 0."
         return "No set of features guarantees this class: two classes are level."
     n, of = len(reason.features), reason.n_features
-    fewer = "fewer do not suffice" if reason.exact else f"at least {reason.bound} are needed"
+    fewer = "fewer do not suffice" if reason.exact else f"at least {reason.bound:,} are needed"
     name = short(found.class_names[reason.predicted])
     decided = f"the {'prediction' if found.several is None else 'decision'}, {name}"
     if n == 0:
