@@ -6,12 +6,13 @@ import io
 import json
 import sys
 import time
+from collections.abc import Callable
 
 import pytest
 from rich.console import Console
 
 from penult.cli import console
-from penult.cli.console import progress_bars
+from penult.cli.console import begun_when_heard, progress_bars
 from penult.cli.output import allow_any_character, print_json
 from penult.cli.values import device_of
 from penult.errors import InputError
@@ -110,3 +111,18 @@ def test_a_device_that_is_not_there_is_one_short_line(name: str) -> None:
         device_of(name)
     assert len(str(e.value)) < 200
     assert "\n" not in str(e.value)
+
+
+def test_a_stage_that_begins_when_it_is_heard_of_ends_in_another() -> None:
+    begun: list[tuple[str, list[tuple[int, int]]]] = []
+
+    def begin(name: str) -> Callable[[int, int], None]:
+        told: list[tuple[int, int]] = []
+        begun.append((name, told))
+        return lambda done, total: told.append((done, total))
+
+    heard = begun_when_heard(begin, "images", "writing the page")
+    assert begun == []
+    for done in (0, 1, 2):
+        heard(done, 2)
+    assert begun == [("images", [(0, 2), (1, 2), (2, 2)]), ("writing the page", [])]

@@ -167,6 +167,26 @@ class _Lines:
             self._changed.clear()
 
 
+def begun_when_heard(begin: Begin, name: str, after: str) -> Heard:
+    """A stage that is shown from when it is first told of, and another after its end.
+
+    Args:
+        begin: what begins a stage.
+        name: of the stage; what comes before it has a name of its own.
+        after: name of what is done from its end on.
+    """
+    stages: list[Heard] = []
+
+    def heard(done: int, total: int) -> None:
+        if not stages:
+            stages.append(begin(name))
+        stages[0](done, total)
+        if done >= total:
+            begin(after)
+
+    return heard
+
+
 def warn(message: str) -> None:
     """One line on standard error."""
     errors.print(Text(f"penult: warning: {message}"), soft_wrap=True)

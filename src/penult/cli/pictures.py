@@ -10,7 +10,7 @@ from rich.rule import Rule
 from rich.text import Text
 
 from penult.cli import options as given
-from penult.cli.console import progress_bars, warn
+from penult.cli.console import begun_when_heard, progress_bars, warn
 from penult.cli.option_groups import ExplainedOptions, MovedOptions
 from penult.cli.output import print_json
 from penult.cli.pages import print_page
@@ -45,6 +45,7 @@ def report(
     page = out or opened.report_file
     check_output_file(page, opened, "page")
     with progress_bars("opening the run") as heard:
+        heard("looking for what to show")
         made = Report.of(
             opened,
             k=explained.k,
@@ -56,11 +57,11 @@ def report(
                 sources=moved.sources(),
                 device=moved.where(),
                 overwrite=overwrite,
-                progress=heard("images"),
+                progress=begun_when_heard(heard, "images", "writing the page"),
             ),
         )
-    with opened.adding(page):
-        made.save(page)
+        with opened.adding(page):
+            made.save(page)
     pictures = made.document["pictures"]
     if pictures["n_missing"]:
         warn(

@@ -286,6 +286,7 @@ class _Taking:
         n_left = MOST_ATTRIBUTED
         exact = len(self.wishes) <= MOST_EXACT
         done = 0
+        self._say(done)
         for wishes, values in self._batches():
             for wish, pixels in zip(wishes, values, strict=True):
                 state = MISSING if pixels is None else THERE
@@ -306,9 +307,12 @@ class _Taking:
                     warnings.warn(f"no more heat maps: {error}", stacklevel=3)
                     made.note += f" Some are lacking: {error}."
                     self.maps = None
-            if self.progress is not None:
-                self.progress(done, len(self.wishes))
+            self._say(done)
         return made
+
+    def _say(self, done: int) -> None:
+        if self.progress is not None:
+            self.progress(done, len(self.wishes))
 
     def _open(self, sources: Places) -> None:
         """The network and how its maps are made; without it, `note` says why."""
