@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from command import penult
+
 NET = """
-import os, signal, time
+import errno, os, signal, time
 from pathlib import Path
 import torch
 from torch import nn
@@ -37,22 +40,33 @@ def act():
         if order.stem == "die":
             os.kill(os.getpid(), signal.SIGKILL)
         if order.stem == "touch":
-            os.utime(here / "images.npz", (1, 1))
+            os.utime(here / "photos.zip", (1, 1))
+        if order.stem == "full":
+            os.fsync = full
     if (here / "slowly").exists():
         (here / "begun").touch()
         time.sleep(0.3)
+
+def full(file):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 def net():
     return Net()
 """
 DATA = """
+import os
 from pathlib import Path
 import numpy as np
+
+def only_here():
+    os.environ["ONLY_HERE"]  # as a path that a worker does not see
+    return images()
 
 def images():
     found = np.load(Path(__file__).parent / "images.npz")
     return found["images"], found["labels"]
 """
+NETWORK = ("models.py:net", "--weights", "random", "--no-fit", "--batch-size", "1100")
 N, SHARD = 5000, 1100  # samples, and those of a shard where that is the batch size
 
 
@@ -69,3 +83,22 @@ def prepare(folder: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(images[i]).convert("RGB").save(path)
     (folder / "photos" / "c" / "07.png").write_bytes(b"no image")
+
+
+def contents(folder: Path) -> dict[str, Any]:
+    """All files of a run; of JSON what it says, but for times."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+def arguments(out: str, *more: str, data: str = "data.py:images") -> list[str]:
+    """Of `penult`."""
+    return ["analyze", NETWORK[0], data, *NETWORK[1:], "--out", out, *more]
+
+
+def analyze(out: str, *more: str, data: str = "data.py:images") -> int:
+    """Exit status of the command, run in this process."""
+    return penult(*arguments(out, *more, data=data))

@@ -3,27 +3,13 @@
 from __future__ import annotations
 
 import json
+import socket
+import zipfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from command import penult
-
-NETWORK = ("models.py:net", "--weights", "random", "--no-fit", "--batch-size", "1100")
-
-
-def contents(folder: Path) -> dict[str, Any]:
-    """All files of a run; of JSON what it says, but for times."""
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != ".lock"
-    }
-
-
-def analyze(out: str, *more: str, data: str = "data.py:images") -> int:
-    return penult("analyze", NETWORK[0], data, *NETWORK[1:], "--out", out, *more)
+from cluster_work import analyze, contents
 
 
 @pytest.mark.parametrize(
@@ -73,3 +59,44 @@ def test_a_run_that_was_cut_short_goes_on_with_the_shards_that_are_there(
     assert analyze("run", "--cluster", two_workers) == 0
     assert contents(work / "run") == whole
     assert kept.stat().st_mtime_ns == when
+
+
+def test_a_worker_without_the_data_is_named(
+    work: Path,
+    two_workers: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("ONLY_HERE", "1")
+    assert analyze("run", "--cluster", two_workers, data="data.py:only_here") == 2
+    said = capsys.readouterr().err
+    assert f"error: a worker on {socket.gethostname()}: data.py:only_here failed" in said
+    assert "KeyError: 'ONLY_HERE'" in said
+
+
+@pytest.mark.slow
+def test_an_archive_that_changes_meanwhile_is_refused(
+    work: Path, two_workers: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with zipfile.ZipFile(work / "photos.zip", "w") as archive:
+        for path in sorted((work / "photos").rglob("0[0-4].png")):
+            for i in range(30):
+                archive.write(path, f"{path.parent.name}/{i:03}.png")
+    (work / "touch.order").touch()
+    assert analyze("run", "--cluster", two_workers, data="photos.zip") == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "photos.zip changed while it was read: let no other program write it" in said
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_is_said_once_and_the_run_goes_on(
+    work: Path, two_workers: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert analyze("one") == 0
+    (work / "full.order").touch()
+    assert analyze("two", "--cluster", two_workers) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("the disk is full: ") == 1
+    assert f"a worker on {socket.gethostname()}: the disk is full: {work}/two/features" in said
+    assert analyze("two") == 0
+    assert contents(work / "one") == contents(work / "two")

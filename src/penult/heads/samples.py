@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from penult.errors import InputError
+from penult.heads.survey import Survey
 from penult.network.link import SIGMOID, SOFTMAX, check_link, probabilities
 
 Blocks = Iterable[Iterable[Tensor]]
+Sums = tuple[Tensor, ...]
 MEMORY_LIMIT = 2 << 30
 # What is chosen and fitted first reads this many samples, or so many logits if these are more.
 FEW_SAMPLES, FEW_LOGITS = 8192, 1_250_000
@@ -128,9 +130,11 @@ class Samples:
         labels: the targets are the labels instead of the dense head's probabilities.
         link: what the logits mean, see `penult.network.link`.
         memory_limit: bytes.
+        survey: of the samples, where they have been read already; then none are kept in memory.
 
     Attributes:
         n_samples: number of samples.
+        survey: what the first reading found.
         mean: (n_features,) float64.
         std: (n_features,) float64; 1 for a constant feature.
         constant: (n_features,) bool.
@@ -153,6 +157,7 @@ class Samples:
         labels: bool = False,
         link: str = SOFTMAX,
         memory_limit: int = MEMORY_LIMIT,
+        survey: Survey | None = None,
     ) -> None:
         check_dense_head(weight, bias)
         check_link(link)
@@ -170,7 +175,8 @@ class Samples:
         self.link = link
         self._blocks = blocks
         self._cache: list[Tile] | None = None
-        self._survey(memory_limit)
+        self.keeps_targets = False
+        self._take(self._surveyed(memory_limit) if survey is None else survey)
 
     @property
     def n_classes(self) -> int:
@@ -198,40 +204,38 @@ class Samples:
             total += torch.special.entr(1 - targets).sum(0).sum(dtype=torch.float64)
         return total
 
-    def _survey(self, memory_limit: int) -> None:
-        """Read the samples once: count, mean, deviation, class mass, entropy; keep what fits."""
+    def _surveyed(self, memory_limit: int) -> Survey:
+        """Read the samples once, and keep what fits in memory."""
         kept: list[Tile] | None = []
-        n, held, with_targets = 0, 0, True
-        origin = sums = squares = mass = entropy = torch.zeros(())
-        for read in self._read():
-            z, targets = read.features.double(), self.targets(read)
-            if n == 0:
-                origin = z.mean(1)
-                sums, squares = torch.zeros_like(origin), torch.zeros_like(origin)
-                mass = torch.zeros(self.n_classes, dtype=torch.float64, device=z.device)
-                entropy = torch.zeros((), dtype=torch.float64, device=z.device)
-            z -= origin[:, None]
-            sums += z.sum(1)
-            squares += z.square().sum(1)
-            mass += targets.sum(1, dtype=torch.float64)
-            entropy += self.entropy(targets)
-            n += z.shape[1]
-            if kept is None:
-                continue
-            tile = replace(read, targets=targets) if with_targets else read
-            kept.append(tile)
-            held += tile.n_bytes()
-            if with_targets and held > memory_limit:
-                with_targets = False
-                kept = [replace(tile, targets=None) for tile in kept]
-                held = sum(tile.n_bytes() for tile in kept)
-            if held > memory_limit:
-                kept = None
-        if n == 0:
+        held, with_targets = 0, True
+
+        def read() -> Iterator[tuple[Tensor, Tensor, float]]:
+            nonlocal kept, held, with_targets
+            for tile in self._read():
+                targets = self.targets(tile)
+                yield tile.features, targets, float(self.entropy(targets))
+                if kept is None:
+                    continue
+                tile = replace(tile, targets=targets) if with_targets else tile
+                kept.append(tile)
+                held += tile.n_bytes()
+                if with_targets and held > memory_limit:
+                    with_targets = False
+                    kept = [replace(tile, targets=None) for tile in kept]
+                    held = sum(tile.n_bytes() for tile in kept)
+                if held > memory_limit:
+                    kept = None
+
+        found = Survey.of(read())
+        if found is None:
             raise InputError("there are no samples to fit the head to")
-        variance = squares / n - (sums / n) ** 2
-        self.n_samples = n
-        self.mean = origin + sums / n
+        self._cache, self.keeps_targets = kept, with_targets and kept is not None
+        return found
+
+    def _take(self, survey: Survey) -> None:
+        """Take over what a survey has found."""
+        n, self.survey = survey.n_samples, survey
+        self.n_samples, self.mean, variance = n, survey.mean, survey.variance
         # Features are float32: a spread below its last bits is noise.
         self.constant = variance <= (1e-6 * self.mean) ** 2
         self.std = torch.where(self.constant, 1.0, variance.clamp(min=0).sqrt())
@@ -241,11 +245,18 @@ class Samples:
                 f"the dense head's logits reach about {reach:.0e} on these features: expected at "
                 f"most {LARGEST_LOGIT:.0e}; is the weight that of a network for these features?"
             )
-        self.class_mass = mass / n
+        self.class_mass = survey.mass / n
         # The loss, per T², below which no head can come.
-        self.target_entropy = float(entropy) / n
-        self.keeps_targets = with_targets and kept is not None
-        self._cache = kept
+        self.target_entropy = survey.entropy / n
+
+    def total(self, passing: Callable[[Samples], Sums]) -> Sums:
+        """What a pass over all samples adds up, such as the sums of a loss.
+
+        Args:
+            passing: reads the tiles of some samples; the tensors that it gives for parts of the
+                samples add up to those of the whole.
+        """
+        return passing(self)
 
     def _tile_size(self) -> int:
         """Samples of a tile; sums over rows take a third of the time where they are even."""
@@ -312,15 +323,7 @@ class Samples:
         edges = torch.arange(n + 1) * self.n_samples // n
         drawn = torch.rand(n, generator=torch.Generator().manual_seed(0))
         chosen = edges[:-1] + (drawn * edges.diff()).long()
-        drawn_tiles, start = [], 0
-        for tile in self.tiles():
-            stop = start + len(tile.labels)
-            columns = chosen[(chosen >= start) & (chosen < stop)] - start
-            start = stop
-            if len(columns):
-                tile = tile.at(columns.to(tile.labels.device))
-                drawn_tiles.append(replace(tile, targets=self.targets(tile)))
-        tiles = _cut(drawn_tiles, self._tile_size())
+        tiles = _cut(self.taken(chosen), self._tile_size())
         part = copy(self)
         part.__dict__.pop("few", None)
         part.__dict__.pop("coordinates", None)
@@ -328,6 +331,22 @@ class Samples:
         entropy = sum(float(self.entropy(self.targets(tile))) for tile in tiles)
         part.target_entropy = entropy / n
         return part
+
+    def taken(self, chosen: Tensor) -> list[Tile]:
+        """Some samples in tiles, with their targets.
+
+        Args:
+            chosen: (n,) int64, their numbers, rising.
+        """
+        tiles, start = [], 0
+        for tile in self.tiles():
+            stop = start + len(tile.labels)
+            columns = chosen[(chosen >= start) & (chosen < stop)] - start
+            start = stop
+            if len(columns):
+                tile = tile.at(columns.to(tile.labels.device))
+                tiles.append(replace(tile, targets=self.targets(tile)))
+        return tiles
 
     @cached_property
     def few(self) -> Samples:

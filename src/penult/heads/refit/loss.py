@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from penult.heads.samples import Samples
+from penult.heads.samples import Samples, Sums
 from penult.heads.subspaces import Subspaces
 from penult.network.link import SIGMOID
 
@@ -129,11 +129,31 @@ def divergence(
         matched: `match(samples, support)`, where targets are not kept: the part of the loss that
             they enter is linear. Otherwise every tile's targets are taken.
     """
+    sums = samples.total(partial(_errors, support, values, bias, matched is None))
+    loss, by_value, by_bias = float(sums[0]), sums[1], sums[2]
+    temperature, n_samples = samples.temperature, samples.n_samples
+    if matched is not None:
+        by_value -= matched[0]
+        by_bias -= matched[1]
+        low, low_bias = values.float() / temperature, bias.float() / temperature
+        loss -= float(low.double() @ matched[0] + low_bias.double() @ matched[1])
+    scale = temperature / n_samples
+    loss = temperature**2 * (loss / n_samples - samples.target_entropy)
+    return loss, by_value * scale, by_bias * scale
+
+
+def _errors(
+    support: Support, values: Tensor, bias: Tensor, with_targets: bool, samples: Samples
+) -> Sums:
+    """Loss (), gradient by value (nnz,) and by bias (n_classes,), summed over samples, float64.
+
+    Without targets the part in which they enter is left out.
+    """
     loss = 0.0
     by_value = torch.zeros(len(values), dtype=torch.float64, device=values.device)
     by_bias = torch.zeros(len(bias), dtype=torch.float64, device=bias.device)
-    temperature, n_samples = samples.temperature, samples.n_samples
-    low, low_bias = values.float() / temperature, bias.float()[:, None] / temperature
+    low, low_bias = values.float() / samples.temperature, bias.float()[:, None]
+    low_bias = low_bias / samples.temperature
     for tile in samples.tiles():
         logits, gradient = support.forward(tile.features, low)
         logits += low_bias
@@ -142,7 +162,7 @@ def divergence(
         else:
             level = logits.amax(0)
             logits -= level
-        if matched is None:
+        if with_targets:
             targets = samples.targets(tile)
             loss -= float((logits * targets).sum(0).sum(dtype=torch.float64))
         else:
@@ -155,17 +175,11 @@ def divergence(
             total = errors.sum(0)
             loss += float(total.log().sum(dtype=torch.float64))
             errors /= total
-        if matched is None:
+        if with_targets:
             errors -= targets
         by_value += gradient(errors)
         by_bias += errors.sum(1)
-    if matched is not None:
-        by_value -= matched[0]
-        by_bias -= matched[1]
-        loss -= float(low.double() @ matched[0] + low_bias[:, 0].double() @ matched[1])
-    scale = temperature / n_samples
-    loss = temperature**2 * (loss / n_samples - samples.target_entropy)
-    return loss, by_value * scale, by_bias * scale
+    return torch.tensor(loss, dtype=torch.float64), by_value, by_bias
 
 
 def match(samples: Samples, support: Support) -> tuple[Tensor, Tensor]:
@@ -174,11 +188,17 @@ def match(samples: Samples, support: Support) -> tuple[Tensor, Tensor]:
     Only where targets are not kept: the difference of two large sums has fewer exact digits than
     the sum of differences.
     """
+    (by_value,) = samples.total(partial(_matches, support))
+    return by_value, samples.class_mass * samples.n_samples
+
+
+def _matches(support: Support, samples: Samples) -> Sums:
+    """Σ target × feature of every kept pair, (nnz,) float64."""
     by_value = torch.zeros(support.subspaces.nnz, dtype=torch.float64, device=support.device)
     none = torch.zeros(support.subspaces.nnz, device=support.device)
     for tile in samples.tiles():
         by_value += support.forward(tile.features, none)[1](samples.targets(tile))
-    return by_value, samples.class_mass * samples.n_samples
+    return (by_value,)
 
 
 class Pull:
