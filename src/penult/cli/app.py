@@ -17,7 +17,7 @@ from rich.console import Group
 from rich.text import Text
 
 from penult.cli import options as given
-from penult.cli.cluster import filler, with_address
+from penult.cli.cluster import filler, place_of, with_address
 from penult.cli.console import INTERRUPTED, errors, progress_bars, tell, warn
 from penult.cli.diff import diff
 from penult.cli.edit import edit, verdict
@@ -35,7 +35,6 @@ from penult.cli.shortcuts import shortcuts
 from penult.cli.spread import spread
 from penult.cli.subject import open_subject
 from penult.cli.values import DTYPES, device_of, seconds_of, top_of, workers_of
-from penult.cluster.session import Place, check_place
 from penult.data.augmentation import augmentations_of
 from penult.demo import demo as run_demo
 from penult.errors import InputError, NotWrittenError
@@ -161,9 +160,7 @@ def analyze(
         _print_run(run, as_json)
         return
     opens = partial(open_subject, model, data, eval_, network, images, passing, also)
-    place = None if cluster is None else Place(cluster, device=passing.device)
-    if place is not None:
-        check_place(place)
+    place = place_of(cluster, passing.device)
     subject = opens()
     tables += grouped.of_data(subject.images, subject.held_out)
     if tables:

@@ -7,9 +7,29 @@ from contextlib import AbstractContextManager, nullcontext
 
 from penult.cli.console import Begin, tell
 from penult.cli.subject import Subject
+from penult.cluster.fitting import cluster_reader
 from penult.cluster.passing import cluster_fill
-from penult.cluster.session import Place
+from penult.cluster.session import Place, check_place
+from penult.heads.reading import Reader
 from penult.runs.filling import Fill
+
+
+def place_of(address: str | None, device: str = "cpu") -> Place | None:
+    """Where the workers of `--cluster` are; None without it.
+
+    Raises:
+        InputError: they cannot be reached, see `check_place`.
+    """
+    if address is None:
+        return None
+    place = Place(address, device=device)
+    check_place(place)
+    return place
+
+
+def reader_at(place: Place | None) -> AbstractContextManager[Reader | None]:
+    """What makes the passes of a fit: this process, or the workers of a cluster."""
+    return nullcontext() if place is None else cluster_reader(place, tell)
 
 
 def filler(

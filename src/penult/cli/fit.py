@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from penult.cli import options as given
+from penult.cli.cluster import place_of, reader_at
 from penult.cli.console import INTERRUPTED, progress_bars, tell, warn
 from penult.cli.output import print_json
 from penult.cli.pages import added_page, path_page, print_page
 from penult.cli.spread import spread
 from penult.cli.values import seconds_of, sizes_of
+from penult.cluster.session import Place
 from penult.errors import InputError, NotWrittenError
 from penult.features.features import Features
 from penult.features.unlabelled import open_unlabelled
@@ -49,14 +51,16 @@ def fit(
     tolerance: given.Tolerance = None,
     time_limit: given.TimeLimit = None,
     seed: given.Seed = 0,
+    cluster: given.ClusterFit = None,
     as_json: given.AsJson = False,
 ) -> None:
     """Fit sparse heads from few features per class to many, and pick one; or add some to a run."""
     limit = seconds_of(time_limit)
+    place = place_of(cluster)
     if (features / "run.json").is_file():
         plan = Plan(SIZES, select, refit, labels, seed, budget, max_features, pool, prior)
         _refuse_for_run(features, plan, {"--out": out, "--eval": eval_, "--also": also})
-        _add_to_run(features, k, tolerance, limit, as_json)
+        _add_to_run(features, k, tolerance, limit, place, as_json)
         return
     if out is None:
         raise InputError(
@@ -82,13 +86,20 @@ def fit(
     tell(f"Memory: about {needed / 1e9:.1f} GB at most")
     clock = Clock(limit)
     try:
-        with progress_bars() as heard:
+        with progress_bars() as heard, reader_at(place) as reader:
             path = fit_path(
-                found, held_out, plan, heard, n_folds=n_folds, also=more, time_limit=clock.left
+                *(found, held_out, plan, heard),
+                n_folds=n_folds,
+                also=more,
+                time_limit=clock.left,
+                reader=reader,
             )
             if k is None and not path.unfinished:
                 path = extend_until(
-                    path, tolerance or TOLERANCE, held_out, heard, time_limit=clock.left, say=tell
+                    *(path, tolerance or TOLERANCE, held_out, heard),
+                    time_limit=clock.left,
+                    say=tell,
+                    reader=reader,
                 )
     except Interrupted as interrupt:
         _finish(interrupt.path, out, None, as_json)
@@ -121,7 +132,12 @@ def _refuse_for_run(run: Path, plan: Plan, places: Mapping[str, Path | None]) ->
 
 
 def _add_to_run(
-    folder: Path, k: str | None, tolerance: float | None, limit: float | None, as_json: bool
+    folder: Path,
+    k: str | None,
+    tolerance: float | None,
+    limit: float | None,
+    place: Place | None,
+    as_json: bool,
 ) -> None:
     """Add heads of the sizes asked for to a run, or go on until one is good enough."""
     if tolerance is not None:
@@ -133,11 +149,12 @@ def _add_to_run(
     before = fitted_sizes(run)
     left: list[int] = []
     try:
-        with progress_bars("opening the run") as heard:
+        with progress_bars("opening the run") as heard, reader_at(place) as reader:
             if k is None:
-                complete_path(run, Clock(limit), progress=heard, say=tell)
+                complete_path(run, Clock(limit), progress=heard, say=tell, reader=reader)
             else:
-                left = add_heads(run, sizes_of(k), progress=heard, time_limit=limit)
+                asked = sizes_of(k)
+                left = add_heads(run, asked, progress=heard, time_limit=limit, reader=reader)
     except KeyboardInterrupt:
         _show_added(run, before, as_json)
         tell("interrupted: the run has all heads that are listed")

@@ -88,6 +88,14 @@ Cluster = Annotated[
         "--cluster",
     ),
 ]
+ClusterFit = Annotated[
+    str | None,
+    option(
+        "Let several processes hold the features and make the passes of the fit over them, by Ray: "
+        "alone on this machine, with an ADDRESS (HOST:PORT, or auto) on the cluster there.",
+        "--cluster",
+    ),
+]
 NoFit = Annotated[
     bool, option("Leave out the sparse heads whose weights are fitted anew.", "--no-fit")
 ]

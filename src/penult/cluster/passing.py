@@ -21,7 +21,7 @@ from penult.cluster.job import (
     make_shards,
 )
 from penult.cluster.packed import unpacked
-from penult.cluster.session import Place, Resources, check_place, connected
+from penult.cluster.session import Place, Resources, connected
 from penult.cluster.tally import SharedTally
 from penult.errors import InputError
 from penult.extras import import_extra
@@ -49,17 +49,13 @@ def cluster_fill(
     """Hold a cluster for `analyze_network(…, fill=…)`; Ray is started when it is first needed.
 
     Args:
-        place: where the workers are.
+        place: where the workers are; see `check_place`.
         opens: opens the network and the images, on each worker; a function of a module that all
             workers have, or a `partial` of one.
         subject: the same, as this process has opened it.
         progress: called with the name of a phase; gives the function that hears of its progress.
         say: hears how fast the workers are, and how long they will take.
-
-    Raises:
-        InputError: see `check_place`.
     """
-    check_place(place)
     with ExitStack() as held:
         yield ClusterFill(place, opens, subject, progress, say, held)
 

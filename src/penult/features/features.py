@@ -16,6 +16,7 @@ from torch import Tensor
 
 from penult.errors import InputError
 from penult.features.given import block_as_given, check_labels, multi_hot
+from penult.features.piece import PIECE_ROWS, Piece
 from penult.features.shards import (
     FORMAT,
     Block,
@@ -283,6 +284,21 @@ class Features:
         n_correct = sum(int((b.dense_classes(head) == b.labels).sum()) for b in self.blocks())
         return n_correct / (self.n_samples * (self.n_classes if self.multi_label else 1))
 
+    def pieces(self) -> list[Piece]:
+        """The samples in pieces that can be read by themselves, in order, by other processes too.
+
+        Their blocks, one piece after the other, are those of `blocks`, but for the names of samples
+        without one.
+        """
+        found: list[Piece] = []
+        for part in self._parts:
+            n = len(part.labels) if isinstance(part, Block) else shard_shape(part)[0]
+            ends = [n] if isinstance(part, Block) else [*range(PIECE_ROWS, n, PIECE_ROWS), n]
+            starts = [0, *ends[:-1]]
+            where = part if isinstance(part, Block) else part.resolve()
+            found += [Piece(where, a, b) for a, b in zip(starts, ends, strict=True) if b > a]
+        return found
+
     def fingerprint(self) -> str:
         """Hash of the samples: of the bytes of the files, or of the arrays."""
         digest = hashlib.blake2b(digest_size=16)
@@ -398,6 +414,18 @@ class _View(Features):
                 seen = Block(seen.features, self._placed(seen.labels), predicted, seen.ids)
             if len(seen.labels):
                 yield seen
+
+    def pieces(self) -> list[Piece]:
+        if self._place is not None or self.link != self._whole.link:
+            return [Piece(block, 0, len(block.labels)) for block in self.blocks()]
+        found, row = [], 0
+        for piece in self._whole.pieces():
+            stop = row + piece.n_samples
+            keep = None if self._keep is None else self._keep[row:stop]
+            row = stop
+            if keep is None or bool(keep.any()):
+                found.append(piece.where(keep))
+        return found
 
     def mapped(self) -> list[Tensor]:
         if self._keep is None:

@@ -57,8 +57,17 @@ class Block:
         return decided(head(self.features), head.link)
 
 
-def read_shard(path: Path, rows: int | None = BLOCK_ROWS) -> Iterator[Block]:
-    """Blocks of at most `rows` rows of one features file, or the whole of it as one block."""
+def read_shard(
+    path: Path, rows: int | None = BLOCK_ROWS, *, first: int = 0, stop: int | None = None
+) -> Iterator[Block]:
+    """Blocks of at most `rows` rows of one features file, or the whole of it as one block.
+
+    Args:
+        path: the file.
+        rows: of a block.
+        first: row at which to begin.
+        stop: row before which to end.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             names = set(file.keys())
@@ -67,9 +76,10 @@ def read_shard(path: Path, rows: int | None = BLOCK_ROWS) -> Iterator[Block]:
             n = features.get_shape()[0]
             ids = _ids(path, file.metadata() or {}, n)
             _check_predicted(path, predicted, tuple(labels.get_shape()))
+            end = n if stop is None else min(stop, n)
             step = max(1, n if rows is None else rows)
-            for start in range(0, max(n, 1), step):
-                part = slice(start, min(start + step, n))
+            for start in range(first, max(end, first + 1), step):
+                part = slice(start, min(start + step, end))
                 yield Block(
                     features[part].float(),
                     labels_as_kept(labels[part]),

@@ -6,12 +6,13 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from penult.features.features import Features
+from penult.features.shards import Block
 from penult.intervals import accuracy_interval, paired_bound, paired_interval, sign_test
 from penult.network.head import Head
 from penult.network.link import decided, divergences
@@ -19,6 +20,33 @@ from penult.network.link import decided, divergences
 Classifier = Callable[[Tensor], Tensor]
 CHUNK = 2**24  # numbers in the logits of one step
 USUAL = 20  # features per class of the largest head that is fitted without a look at others
+
+
+class Judges(Protocol):
+    """Samples on which heads are compared; `Features`, or a part of them."""
+
+    @property
+    def head(self) -> Head | None:
+        """The dense head, whose classes may be recorded."""
+
+    @property
+    def link(self) -> str:
+        """What the logits mean."""
+
+    @property
+    def n_samples(self) -> int:
+        """In all."""
+
+    @property
+    def n_features(self) -> int:
+        """Of each."""
+
+    @property
+    def n_classes(self) -> int:
+        """Of the head."""
+
+    def blocks(self) -> Iterator[Block]:
+        """All of them, in order."""
 
 
 @dataclass(frozen=True)
@@ -296,7 +324,7 @@ def compare_heads(
 def paired_counts(
     before: Classifier,
     heads: Sequence[Classifier],
-    features: Features,
+    features: Judges,
     *,
     divergence: bool = False,
     progress: Callable[[int, int], None] | None = None,
@@ -365,7 +393,7 @@ class _Compared:
 
 
 def _compared(
-    before: Classifier, heads: Sequence[Classifier], features: Features, divergence: bool
+    before: Classifier, heads: Sequence[Classifier], features: Judges, divergence: bool
 ) -> Iterator[_Compared]:
     recorded = isinstance(before, Head) and _same(before, features.head)
     link = features.link

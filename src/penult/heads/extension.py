@@ -9,6 +9,7 @@ from penult.features.features import Features
 from penult.heads.further import TOLERANCE, Shape, go_on
 from penult.heads.pace import NoHeadInTimeError
 from penult.heads.path import HeadPath, Interrupted, fit_path
+from penult.heads.reading import Reader
 from penult.progress import Progress
 
 
@@ -19,6 +20,7 @@ def extend_path(
     progress: Callable[[str], Progress] | None = None,
     *,
     time_limit: float | None = None,
+    reader: Reader | None = None,
 ) -> HeadPath:
     """The same path with heads of further sizes; those that it has stay as they are.
 
@@ -28,6 +30,7 @@ def extend_path(
         evaluation: what the path's heads were measured on.
         progress: see `fit_path`.
         time_limit: likewise.
+        reader: likewise.
     """
     missing = tuple(sorted(set(ks) - {step.k for step in path.steps}))
     if not missing:
@@ -41,6 +44,7 @@ def extend_path(
         also=path.also,
         views=path.views,
         time_limit=time_limit,
+        reader=reader,
     )
     if more.judge.kind != path.judge.kind:
         raise NoHeadInTimeError("the time limit passed before the folds were fitted")
@@ -57,6 +61,7 @@ def extend_until(
     *,
     time_limit: float | None = None,
     say: Callable[[str], None] | None = None,
+    reader: Reader | None = None,
 ) -> HeadPath:
     """Go on with 32, 64, 128, … features per class, up to all, until the path is good enough.
 
@@ -67,6 +72,7 @@ def extend_until(
         progress: see `fit_path`.
         time_limit: seconds; by default what `MOST_SECONDS` allows.
         say: hears what each size will take, before it, and where the path ends early.
+        reader: see `fit_path`.
 
     Raises:
         Interrupted: the keyboard's interrupt; it holds the path so far.
@@ -76,7 +82,7 @@ def extend_until(
     def add(k: int, left: float | None) -> bool:
         nonlocal found
         try:
-            found = extend_path(found, [k], evaluation, progress, time_limit=left)
+            found = extend_path(found, [k], evaluation, progress, time_limit=left, reader=reader)
         except NoHeadInTimeError:
             return False
         except KeyboardInterrupt as interrupt:

@@ -14,11 +14,11 @@ from penult.features.features import Features
 from penult.features.influence import Evidence
 from penult.features.moments import Moments
 from penult.heads.comparison import PairedCounts
-from penult.heads.pace import Pace, Tick
+from penult.heads.pace import Pace
 from penult.heads.plan import Plan
 from penult.heads.ratings import Ratings
+from penult.heads.reading import Reader, ReadHere
 from penult.heads.refit.registry import REFITS
-from penult.heads.samples import Samples
 from penult.heads.select.registry import SELECTIONS, Search
 from penult.heads.sparse_head import SparseHead
 
@@ -54,27 +54,12 @@ class Step:
         return len(torch.unique(self.head.indices))
 
 
-class _Together:
-    """Features and further ones whose labels do not count, block by block."""
-
-    def __init__(self, features: Features, also: Sequence[Features], read: Tick) -> None:
-        self._parts = [features, *also]
-        self._shape = (features.n_classes,) if features.multi_label else ()
-        self._read = read
-
-    def _none(self, n: int) -> torch.Tensor:
-        kind = torch.bool if self._shape else torch.int64
-        return torch.zeros((n, *self._shape), dtype=kind)
-
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for i, part in enumerate(self._parts):
-            for z, labels in part.blocks():
-                self._read(len(labels))
-                yield z, labels if i == 0 else self._none(len(labels))
-
-
 def fit_heads(
-    features: Features, also: Sequence[Features], plan: Plan, pace: Pace
+    features: Features,
+    also: Sequence[Features],
+    plan: Plan,
+    pace: Pace,
+    reader: Reader | None = None,
 ) -> Iterator[Step]:
     """The heads of a plan, the largest first, not yet measured.
 
@@ -83,26 +68,23 @@ def fit_heads(
         also: further features, part by part, whose labels do not count.
         plan: sizes, selection and refit.
         pace: hears of the progress, and stops the fit.
+        reader: what reads the features; this process where None.
     """
     head = features.require_head()
     ks = plan.sizes(head.n_classes, features.n_features)
     start = time.perf_counter()
     n = features.n_samples + sum(part.n_samples for part in also)
-    together = _Together(features, also, pace.phase("samples", n))
-    samples = Samples(together, head.weight, head.bias, labels=plan.labels, link=head.link)
+    reading = (reader or ReadHere()).begin(features, also, pace.phase("samples", n))
+    samples = reading.samples(plan.labels)
 
     @cache
     def evidence() -> Evidence:
         # Counts for every k take long with many of them, and only `frequency` reads them.
-        counted = ks if plan.select == "frequency" else ()
-        return Evidence.of(features, counted, seed=plan.seed)
+        return reading.evidence(ks if plan.select == "frequency" else (), plan.seed)
 
     @cache
     def moments() -> Moments:
-        found = Moments.zeros(head.n_classes, features.n_features)
-        for z, labels in together:
-            found.update(z, labels)
-        return found
+        return reading.moments()
 
     # What comes first is begun last: a log names the stage that was begun last.
     finished = pace.phase("heads", len(ks))

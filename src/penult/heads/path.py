@@ -15,7 +15,7 @@ import torch
 from penult.errors import InputError
 from penult.features.features import Features
 from penult.features.unlabelled import apart_from
-from penult.heads.comparison import Classifier, PairedCounts, paired_counts
+from penult.heads.comparison import Classifier, PairedCounts
 from penult.heads.cross_fit import cross_fit
 from penult.heads.fitting import Step, fit_heads
 from penult.heads.further import TOLERANCE, good_enough
@@ -23,6 +23,7 @@ from penult.heads.judge import CROSS_FIT, EVALUATION, FITTED, Judge, size_within
 from penult.heads.pace import NoHeadInTimeError, Pace, TimeLimitError
 from penult.heads.plan import Plan
 from penult.heads.ratings import Ratings, Scores
+from penult.heads.reading import Reader, ReadHere
 from penult.heads.sparse_head import SparseHead
 from penult.progress import Progress
 from penult.storage import write_json
@@ -214,6 +215,7 @@ def fit_path(
     also: Features | None = None,
     views: Sequence[Features] = (),
     time_limit: float | None = None,
+    reader: Reader | None = None,
 ) -> HeadPath:
     """Fit sparse heads of several sizes to features with their dense head, the largest first.
 
@@ -231,6 +233,8 @@ def fit_path(
             same ids, pass by pass; likewise. Views of a sample go where the sample goes: a fold
             that is judged is not seen in any view.
         time_limit: seconds, after which the path ends with the heads that are done.
+        reader: what makes the passes over the features: this process where None, or the workers of
+            a cluster, see `penult.cluster`.
 
     Raises:
         InputError: a k out of range, features without a head, evaluation features that do not fit.
@@ -256,7 +260,7 @@ def fit_path(
     steps: list[Step] = []
     stopped: KeyboardInterrupt | None = None
     try:
-        for step in fit_heads(features, _parts(also, views), plan, pace):
+        for step in fit_heads(features, _parts(also, views), plan, pace, reader):
             steps.insert(0, step)
     except TimeLimitError:
         if not steps:
@@ -271,7 +275,9 @@ def fit_path(
     done = tuple(step.k for step in steps)
     whole = stopped is None and len(done) == len(ks)
     folds = n_folds if evaluation is None and whole else 0
-    judge, counts, ratings = _judged(features, evaluation, also, views, steps, plan, folds, pace)
+    judge, counts, ratings = _judged(
+        features, evaluation, also, views, steps, plan, folds, pace, reader
+    )
     own = [None] * len(steps) if ratings is None else ratings[1:]
     path = HeadPath(
         [
@@ -301,6 +307,7 @@ def _judged(
     plan: Plan,
     n_folds: int,
     pace: Pace,
+    reader: Reader | None,
 ) -> tuple[Judge, list[PairedCounts], list[Ratings] | None]:
     """What judges the heads of a path, what it finds of each, and of multi-label data ratings.
 
@@ -318,7 +325,7 @@ def _judged(
         def again(part: Features) -> list[SparseHead]:
             ids = set(part.ids()) if views else set()
             own = [view.subset(torch.tensor([i in ids for i in view.ids()])) for view in views]
-            found = list(fit_heads(part, _parts(also, own), plan, pace.silent()))
+            found = list(fit_heads(part, _parts(also, own), plan, pace.silent(), reader))
             return [step.head for step in reversed(found)]
 
         try:
@@ -330,7 +337,8 @@ def _judged(
     judge = Judge(FITTED if evaluation is None else EVALUATION, judges.n_samples)
     heads = [step.head for step in steps]
     rate(heads, judges)
-    return judge, paired_counts(head, heads, judges, divergence=True), scores.ratings()
+    counts = (reader or ReadHere()).counts(head, heads, judges)
+    return judge, counts, scores.ratings()
 
 
 class Interrupted(KeyboardInterrupt):

@@ -14,6 +14,7 @@ from penult.heads.judge import Judge
 from penult.heads.pace import NoHeadInTimeError
 from penult.heads.path import HeadPath, Interrupted, fit_path
 from penult.heads.plan import Plan
+from penult.heads.reading import Reader
 from penult.heads.select.budget import check_sizes
 from penult.progress import Progress
 from penult.runs.run import Run
@@ -48,6 +49,7 @@ def add_heads(
     *,
     progress: Begin | None = None,
     time_limit: float | None = None,
+    reader: Reader | None = None,
 ) -> list[int]:
     """Fit sparse heads of further sizes to a finished run and keep them in it.
 
@@ -62,6 +64,7 @@ def add_heads(
         ks: features per class.
         progress: called with the name of a phase; gives the function that hears of its progress.
         time_limit: seconds, after which the sizes that are left are not fitted.
+        reader: what makes the passes over the features, see `fit_path`.
 
     Returns:
         The sizes that were not reached in the time given.
@@ -77,7 +80,7 @@ def add_heads(
     with run.writing():
         missing = [k for k in asked if k not in fitted_sizes(run)]
         for i, k in enumerate(missing):
-            if not _add(run, k, progress, clock):
+            if not _add(run, k, progress, clock, reader):
                 return missing[i:]
     return []
 
@@ -102,6 +105,7 @@ def complete_path(
     *,
     progress: Begin | None = None,
     say: Callable[[str], None] | None = None,
+    reader: Reader | None = None,
 ) -> None:
     """Fit what a run's path lacks of the usual sizes, and further ones until one is good enough.
 
@@ -114,12 +118,13 @@ def complete_path(
             `MOST_SECONDS` allows.
         progress: see `add_heads`.
         say: hears what each further size will take, and what was left out.
+        reader: see `add_heads`.
     """
     summary = run.summary()
     usual = usual_plan(run)
     if set(usual.ks) - set(fitted_sizes(run)):
         with run.writing():
-            path, stopped = _fit(run, usual, progress, clock)
+            path, stopped = _fit(run, usual, progress, clock, reader)
             if path is not None:
                 _keep(run, path, usual.ks)
         if stopped is not None:
@@ -132,7 +137,7 @@ def complete_path(
         Shape(_n_fitted(run), train.n_features, train.n_classes, judge.n_folds),
         fitted_sizes(run),
         lambda: _is_good(run),
-        lambda k, left: not add_heads(run, [k], progress=progress, time_limit=left),
+        lambda k, left: not add_heads(run, [k], progress=progress, time_limit=left, reader=reader),
         remedy=lambda k: f"penult fit {run.folder} -k {k}",
         time_left=clock.left,
         say=say,
@@ -166,12 +171,12 @@ def _is_good(run: Run) -> bool:
     return good_enough(sizes, counts, Judge.read(run.summary()["judge"]), TOLERANCE)
 
 
-def _add(run: Run, k: int, progress: Begin | None, clock: Clock) -> bool:
+def _add(run: Run, k: int, progress: Begin | None, clock: Clock, reader: Reader | None) -> bool:
     """Fit the head of one size and keep it; False where the time was over before."""
     usual = usual_plan(run)
     # A smaller size is what the usual path would have had if it had been one of its sizes.
     plan = replace(usual, ks=tuple(sorted({*usual.ks, k})) if k < max(usual.ks) else (k,))
-    path, stopped = _fit(run, plan, progress, clock)
+    path, stopped = _fit(run, plan, progress, clock, reader)
     if path is not None and k in {step.k for step in path.steps}:
         _keep(run, path, [k])
     if stopped is not None:
@@ -180,7 +185,7 @@ def _add(run: Run, k: int, progress: Begin | None, clock: Clock) -> bool:
 
 
 def _fit(
-    run: Run, plan: Plan, progress: Begin | None, clock: Clock
+    run: Run, plan: Plan, progress: Begin | None, clock: Clock, reader: Reader | None
 ) -> tuple[HeadPath | None, KeyboardInterrupt | None]:
     """A path as far as the time allows, and the interrupt that cut it short."""
     judge, stopped, path = Judge.read(run.summary()["judge"]), None, None
@@ -194,6 +199,7 @@ def _fit(
             also=run.also(),
             views=run.views(),
             time_limit=clock.left,
+            reader=reader,
         )
     except NoHeadInTimeError:
         pass
