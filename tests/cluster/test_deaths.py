@@ -55,7 +55,7 @@ def test_the_command_that_ends_early_goes_on_with_what_is_written(
     assert analyze("one") == 0
     process = begin(work)
     train = work / "two" / "features" / "train"
-    until(lambda: any(train.glob("shard-*")), "a shard")
+    until(lambda: bool(list(train.glob("shard-*"))), "a shard")
     # A terminal sends its interrupt to the whole group.
     send = os.killpg if how is signal.SIGINT else os.kill
     ended(process, lambda: send(process.pid, how))

@@ -1,1 +1,1 @@
-"""The pass over the images on several processes or machines, by Ray."""
+"""The pass over the images, and those of fits, by several processes or machines, on Ray."""
