@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,8 @@ from torch import Tensor
 
 from cluster_work import contents
 from command import penult
-from penult.cluster import fitting
 from penult.cluster.fitting import ClusterReader, Crew, SpreadSamples, segmented
-from penult.cluster.holder import Held, Holder, Segment
+from penult.cluster.holder import Held, Holder, Segment, surveyed
 from penult.cluster.session import Place, connected
 from penult.errors import InputError
 from penult.features.features import Features, save_features
@@ -156,8 +154,8 @@ def test_sums_and_counts_of_workers_are_those_of_one_process(multi_label: bool) 
     one = here.begin(given, [], lambda n=1: None)
     two = there.begin(given, [], lambda n=1: None)
     assert torch.allclose(one.moments().products, two.moments().products, rtol=1e-12)
-    a, b = one.evidence((1, 3), 0), two.evidence((1, 3), 0)
-    assert torch.equal(a.top_counts.counts, b.top_counts.counts)
+    sums = [reading.evidence((1, 3), 0).top_counts.counts for reading in (one, two)]
+    assert torch.equal(*sums)
 
 
 def test_segments_are_even_and_few() -> None:
@@ -175,7 +173,7 @@ def test_features_that_change_meanwhile_are_refused(tmp_path: Path) -> None:
     workers = crew([(given, True)], 1, False, 0)
     held = Held("k", workers.held.segments, False, 0, {str(path): (path.stat().st_size, 1)})
     with pytest.raises(InputError, match=r"a worker on .*f.safetensors changed while it was read"):
-        Holder().each(held, [0], fitting.surveyed)
+        Holder().each(held, [0], surveyed)
     with pytest.raises(InputError, match=r"gone.safetensors cannot be read \(No such file"):
         Holder().each(
             Held("k", [], False, 0, {str(tmp_path / "gone.safetensors"): (1, 1)}), [], print
@@ -209,14 +207,6 @@ def test_a_run_gets_the_heads_that_one_process_fits(tmp_path: Path, two_workers:
         )
 
 
-def dying(order: Path, samples: Any, segment: Segment) -> int:
-    """A task in which a worker dies once."""
-    if segment.n_samples and order.exists():
-        order.unlink(missing_ok=True)
-        os.kill(os.getpid(), signal.SIGKILL)
-    return segment.n_samples
-
-
 @pytest.mark.slow
 def test_a_worker_that_dies_is_begun_anew(tmp_path: Path, two_workers: str) -> None:
     given = features(600)
@@ -226,9 +216,17 @@ def test_a_worker_that_dies_is_begun_anew(tmp_path: Path, two_workers: str) -> N
         workers = reader.hold(
             [(piece, True) for piece in given.pieces()], given.require_head(), False
         )
-        (tmp_path / "order").touch()
-        assert workers.each(partial(dying, tmp_path / "order")) == [600]
-        assert not (tmp_path / "order").exists()
+        order = tmp_path / "order"
+        order.touch()
+
+        def die(samples: Any, segment: Segment) -> int:
+            if order.exists():
+                order.unlink()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return segment.n_samples
+
+        assert workers.each(die) == [600]
+        assert not order.exists()
         found = fit_path(given, None, plan, reader=reader)
     expected = fit_path(given, None, plan)
     assert torch.equal(found[2].indices, expected[2].indices)

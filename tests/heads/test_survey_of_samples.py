@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from penult.heads.survey import Survey
+from penult.heads.survey import SampleSurvey
 
 
-def survey(z: Tensor, p: Tensor) -> Survey:
-    found = Survey.of([(z, p, 0.5)])
+def survey(z: Tensor, p: Tensor) -> SampleSurvey:
+    found = SampleSurvey.of([(z, p, 0.5)])
     assert found is not None
     return found
 
@@ -34,7 +34,7 @@ def test_parts_add_up_to_the_whole(offset: float) -> None:
 def test_tiles_of_one_reading_share_their_origin() -> None:
     z = torch.arange(12.0).reshape(2, 6)
     tiles = [(z[:, :2], torch.ones(1, 2), 1.0), (z[:, 2:], torch.ones(1, 4), 2.0)]
-    found = Survey.of(tiles)
+    found = SampleSurvey.of(tiles)
     assert found is not None
     assert found.origin.tolist() == [0.5, 6.5]
     assert found.mean.tolist() == [2.5, 8.5]
@@ -42,4 +42,4 @@ def test_tiles_of_one_reading_share_their_origin() -> None:
 
 
 def test_no_samples_have_no_survey() -> None:
-    assert Survey.of([]) is None
+    assert SampleSurvey.of([]) is None

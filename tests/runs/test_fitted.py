@@ -196,8 +196,8 @@ def test_a_time_limit_or_an_interrupt_leaves_a_run_that_the_same_command_complet
     with monkeypatch.context() as patch:
         n_saved: list[int] = []
 
-        def stop(features: Any, also: Any, plan: Any, pace: Any) -> Any:
-            for step in fit_heads(features, also, plan, pace):
+        def stop(features: Any, also: Any, plan: Any, pace: Any, reader: Any) -> Any:
+            for step in fit_heads(features, also, plan, pace, reader):
                 if len(n_saved) == 3:
                     raise KeyboardInterrupt
                 n_saved.append(step.k)

@@ -10,7 +10,7 @@ from penult.cli.subject import Subject
 from penult.cluster.fitting import cluster_reader
 from penult.cluster.passing import cluster_fill
 from penult.cluster.session import Place, check_place
-from penult.heads.reading import Reader
+from penult.heads.reading import PassReader
 from penult.runs.filling import Fill
 
 
@@ -27,7 +27,7 @@ def place_of(address: str | None, device: str = "cpu") -> Place | None:
     return place
 
 
-def reader_at(place: Place | None) -> AbstractContextManager[Reader | None]:
+def reader_at(place: Place | None) -> AbstractContextManager[PassReader | None]:
     """What makes the passes of a fit: this process, or the workers of a cluster."""
     return nullcontext() if place is None else cluster_reader(place, tell)
 

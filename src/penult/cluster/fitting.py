@@ -34,7 +34,7 @@ from penult.heads.comparison import Classifier, PairedCounts
 from penult.heads.pace import Tick
 from penult.heads.reading import Together
 from penult.heads.samples import MEMORY_LIMIT, Samples, Sums, Tile
-from penult.heads.survey import Survey
+from penult.heads.survey import SampleSurvey
 from penult.network.head import Head
 
 # Segments at most: few sums to hand over, and a share for each of many workers.
@@ -66,7 +66,7 @@ def _memory(place: Place, resources: Resources) -> int:
 
 
 class ClusterReader:
-    """Makes the passes of fits by workers; see `Reader`."""
+    """Makes the passes of fits by workers; see `PassReader`."""
 
     def __init__(
         self, resources: Resources, memory: int, say: Callable[[str], None] | None
@@ -80,13 +80,13 @@ class ClusterReader:
         self._memory, self._say, self._said = memory, say, False
 
     def begin(self, features: Features, also: Sequence[Features], read: Tick) -> ClusterReading:
-        """See `Reader`."""
+        """See `PassReader`."""
         return ClusterReading(self, features, also, read)
 
     def counts(
         self, before: Classifier, heads: Sequence[Classifier], judges: Features
     ) -> list[PairedCounts]:
-        """See `Reader`."""
+        """See `PassReader`."""
         crew = self.hold([(piece, True) for piece in judges.pieces()], judges.require_head(), False)
         found: list[list[PairedCounts]] = crew.each(partial(counted, before, heads))
         return [reduce(add, of_head) for of_head in zip(*found, strict=True)]
@@ -164,7 +164,7 @@ class Crew:
 
 
 class ClusterReading:
-    """See `Reading`."""
+    """See `FitReading`."""
 
     def __init__(
         self, reader: ClusterReader, features: Features, also: Sequence[Features], read: Tick
@@ -176,19 +176,19 @@ class ClusterReading:
         self._crew: Crew | None = None
 
     def samples(self, labels: bool) -> SpreadSamples:
-        """See `Reading`."""
+        """See `FitReading`."""
         self._crew = self._hold(labels)
         found = SpreadSamples(self._crew, Together(self._features, self._also))
         self._read(found.n_samples)
         return found
 
     def moments(self) -> Moments:
-        """See `Reading`."""
+        """See `FitReading`."""
         found: list[Moments] = self._workers.each(summed)
         return reduce(add, found)
 
     def evidence(self, ks: Sequence[int], seed: int) -> Evidence:
-        """See `Reading`."""
+        """See `FitReading`."""
         found: list[Evidence] = self._workers.each(partial(evidence, ks, seed))
         return reduce(add, found)
 
@@ -213,7 +213,7 @@ class SpreadSamples(Samples):
     def __init__(self, crew: Crew, blocks: Together) -> None:
         self._crew = crew
         head = crew.held.segments[0].head
-        found: list[tuple[Survey, bool]] = crew.each(surveyed)
+        found: list[tuple[SampleSurvey, bool]] = crew.each(surveyed)
         super().__init__(
             blocks,
             head.weight,

@@ -22,7 +22,7 @@ from penult.features.shards import Block
 from penult.heads.comparison import Classifier, PairedCounts, paired_counts
 from penult.heads.reading import moments_of, no_labels
 from penult.heads.samples import Samples, Sums, Tile
-from penult.heads.survey import Survey
+from penult.heads.survey import SampleSurvey
 from penult.network.head import Head
 
 
@@ -136,7 +136,7 @@ class Holder:
 Get = Callable[[], Samples]
 
 
-def surveyed(samples: Get, segment: Segment) -> tuple[Survey, bool]:
+def surveyed(samples: Get, segment: Segment) -> tuple[SampleSurvey, bool]:
     """What the first reading found, and whether targets are kept in memory."""
     found = samples()
     return found.survey, found.keeps_targets

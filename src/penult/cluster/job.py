@@ -18,6 +18,7 @@ import torch
 
 from penult.cluster.packed import PackedSums, packed
 from penult.data.source import ImageSource, Pass
+from penult.data.tar_images import is_pattern, shard_paths
 from penult.data.tokens import Preparation
 from penult.errors import InputError
 from penult.features.collect import network_shards
@@ -132,24 +133,22 @@ def opened(job: PassJob) -> Opened:
     return _stations[job.key]
 
 
-def files_of(source: str | None) -> dict[str, tuple[int, int]]:
+def files_of(about: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
     """Size and time of change of the files that hold images in one piece: archives and tables.
 
     Args:
-        source: where the images come from, as `describe` says it; a pattern names several files.
+        about: what the images say of themselves. Those in a folder are files of their own, and are
+            not listed.
     """
-    if source is None:
-        return {}
-    path = Path(source)
-    try:
-        found = [path] if path.exists() else sorted(path.parent.glob(path.name))
-        return {
-            str(file.resolve()): (file.stat().st_size, file.stat().st_mtime_ns)
-            for file in found
-            if file.is_file()
-        }
-    except (OSError, ValueError):
-        return {}
+    name = str(about.get("path", about.get("shards", "")))
+    paths = shard_paths(name) if is_pattern(name) else [Path(name)]
+    # Of `data.zip/train` the archive is what counts.
+    whole = [next((at for at in (path, *path.parents) if at.is_file()), None) for path in paths]
+    return {
+        str(path.resolve()): (path.stat().st_size, path.stat().st_mtime_ns)
+        for path in whole
+        if path is not None
+    }
 
 
 def require_unchanged(files: Mapping[str, tuple[int, int]]) -> None:

@@ -113,7 +113,7 @@ class ClusterFill:
             for name in ("train", "eval", "also"):
                 images, _ = self.subject.part(name)
                 if images is not None:
-                    files |= files_of(images.describe().get("source"))
+                    files |= files_of(images.describe())
             job = PassJob(
                 secrets.token_hex(8),
                 self.opens,

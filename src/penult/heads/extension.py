@@ -9,7 +9,7 @@ from penult.features.features import Features
 from penult.heads.further import TOLERANCE, Shape, go_on
 from penult.heads.pace import NoHeadInTimeError
 from penult.heads.path import HeadPath, Interrupted, fit_path
-from penult.heads.reading import Reader
+from penult.heads.reading import PassReader
 from penult.progress import Progress
 
 
@@ -20,7 +20,7 @@ def extend_path(
     progress: Callable[[str], Progress] | None = None,
     *,
     time_limit: float | None = None,
-    reader: Reader | None = None,
+    reader: PassReader | None = None,
 ) -> HeadPath:
     """The same path with heads of further sizes; those that it has stay as they are.
 
@@ -61,7 +61,7 @@ def extend_until(
     *,
     time_limit: float | None = None,
     say: Callable[[str], None] | None = None,
-    reader: Reader | None = None,
+    reader: PassReader | None = None,
 ) -> HeadPath:
     """Go on with 32, 64, 128, … features per class, up to all, until the path is good enough.
 

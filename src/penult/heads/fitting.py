@@ -17,7 +17,7 @@ from penult.heads.comparison import PairedCounts
 from penult.heads.pace import Pace
 from penult.heads.plan import Plan
 from penult.heads.ratings import Ratings
-from penult.heads.reading import Reader, ReadHere
+from penult.heads.reading import PassReader, ReadHere
 from penult.heads.refit.registry import REFITS
 from penult.heads.select.registry import SELECTIONS, Search
 from penult.heads.sparse_head import SparseHead
@@ -59,7 +59,7 @@ def fit_heads(
     also: Sequence[Features],
     plan: Plan,
     pace: Pace,
-    reader: Reader | None = None,
+    reader: PassReader | None = None,
 ) -> Iterator[Step]:
     """The heads of a plan, the largest first, not yet measured.
 

@@ -23,7 +23,7 @@ from penult.heads.judge import CROSS_FIT, EVALUATION, FITTED, Judge, size_within
 from penult.heads.pace import NoHeadInTimeError, Pace, TimeLimitError
 from penult.heads.plan import Plan
 from penult.heads.ratings import Ratings, Scores
-from penult.heads.reading import Reader, ReadHere
+from penult.heads.reading import PassReader, ReadHere
 from penult.heads.sparse_head import SparseHead
 from penult.progress import Progress
 from penult.storage import write_json
@@ -215,7 +215,7 @@ def fit_path(
     also: Features | None = None,
     views: Sequence[Features] = (),
     time_limit: float | None = None,
-    reader: Reader | None = None,
+    reader: PassReader | None = None,
 ) -> HeadPath:
     """Fit sparse heads of several sizes to features with their dense head, the largest first.
 
@@ -307,7 +307,7 @@ def _judged(
     plan: Plan,
     n_folds: int,
     pace: Pace,
-    reader: Reader | None,
+    reader: PassReader | None,
 ) -> tuple[Judge, list[PairedCounts], list[Ratings] | None]:
     """What judges the heads of a path, what it finds of each, and of multi-label data ratings.
 

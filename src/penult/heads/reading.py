@@ -15,7 +15,7 @@ from penult.heads.pace import Tick
 from penult.heads.samples import Samples
 
 
-class Reading(Protocol):
+class FitReading(Protocol):
     """Features that heads are fitted to, while they are read."""
 
     def samples(self, labels: bool) -> Samples:
@@ -28,10 +28,10 @@ class Reading(Protocol):
         """Of those that have labels, with counts for the sizes `ks`."""
 
 
-class Reader(Protocol):
+class PassReader(Protocol):
     """What reads features: this process, or the workers of a cluster."""
 
-    def begin(self, features: Features, also: Sequence[Features], read: Tick) -> Reading:
+    def begin(self, features: Features, also: Sequence[Features], read: Tick) -> FitReading:
         """Begin to read.
 
         Args:
@@ -50,35 +50,35 @@ class ReadHere:
     """This process reads, one block after the other."""
 
     def begin(self, features: Features, also: Sequence[Features], read: Tick) -> ReadingHere:
-        """See `Reader`."""
+        """See `PassReader`."""
         return ReadingHere(features, also, read)
 
     def counts(
         self, before: Classifier, heads: Sequence[Classifier], judges: Features
     ) -> list[PairedCounts]:
-        """See `Reader`."""
+        """See `PassReader`."""
         return paired_counts(before, heads, judges, divergence=True)
 
 
 class ReadingHere:
-    """See `Reading`."""
+    """See `FitReading`."""
 
     def __init__(self, features: Features, also: Sequence[Features], read: Tick) -> None:
         self._features = features
         self._together = Together(features, also, read)
 
     def samples(self, labels: bool) -> Samples:
-        """See `Reading`."""
+        """See `FitReading`."""
         head = self._features.require_head()
         return Samples(self._together, head.weight, head.bias, labels=labels, link=head.link)
 
     def moments(self) -> Moments:
-        """See `Reading`."""
+        """See `FitReading`."""
         head = self._features.require_head()
         return moments_of(head.n_classes, head.n_features, self._together)
 
     def evidence(self, ks: Sequence[int], seed: int) -> Evidence:
-        """See `Reading`."""
+        """See `FitReading`."""
         return Evidence.of(self._features, ks, seed=seed)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from penult.errors import InputError
-from penult.heads.survey import Survey
+from penult.heads.survey import SampleSurvey
 from penult.network.link import SIGMOID, SOFTMAX, check_link, probabilities
 
 Blocks = Iterable[Iterable[Tensor]]
@@ -157,7 +157,7 @@ class Samples:
         labels: bool = False,
         link: str = SOFTMAX,
         memory_limit: int = MEMORY_LIMIT,
-        survey: Survey | None = None,
+        survey: SampleSurvey | None = None,
     ) -> None:
         check_dense_head(weight, bias)
         check_link(link)
@@ -204,7 +204,7 @@ class Samples:
             total += torch.special.entr(1 - targets).sum(0).sum(dtype=torch.float64)
         return total
 
-    def _surveyed(self, memory_limit: int) -> Survey:
+    def _surveyed(self, memory_limit: int) -> SampleSurvey:
         """Read the samples once, and keep what fits in memory."""
         kept: list[Tile] | None = []
         held, with_targets = 0, True
@@ -226,13 +226,13 @@ class Samples:
                 if held > memory_limit:
                     kept = None
 
-        found = Survey.of(read())
+        found = SampleSurvey.of(read())
         if found is None:
             raise InputError("there are no samples to fit the head to")
         self._cache, self.keeps_targets = kept, with_targets and kept is not None
         return found
 
-    def _take(self, survey: Survey) -> None:
+    def _take(self, survey: SampleSurvey) -> None:
         """Take over what a survey has found."""
         n, self.survey = survey.n_samples, survey
         self.n_samples, self.mean, variance = n, survey.mean, survey.variance

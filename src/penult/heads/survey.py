@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
-class Survey:
+class SampleSurvey:
     """Sums over some samples; those of all parts of the samples add up to the whole's.
 
     Attributes:
@@ -29,12 +29,12 @@ class Survey:
     entropy: float
 
     @classmethod
-    def of(cls, tiles: Iterable[tuple[Tensor, Tensor, float]]) -> Survey | None:
+    def of(cls, tiles: Iterable[tuple[Tensor, Tensor, float]]) -> SampleSurvey | None:
         """Of samples tile by tile: features (n_features, n), targets (n_classes, n), entropy.
 
         None where there is none.
         """
-        found: Survey | None = None
+        found: SampleSurvey | None = None
         for features, targets, entropy in tiles:
             z = features.double()
             origin = z.mean(1) if found is None else found.origin
@@ -50,14 +50,14 @@ class Survey:
             found = part if found is None else found + part
         return found
 
-    def __add__(self, other: Survey) -> Survey:
+    def __add__(self, other: SampleSurvey) -> SampleSurvey:
         """Of both sets of samples, from this one's origin."""
         sums, squares = other.sums, other.squares
         if other.origin is not self.origin:
             shift = other.origin - self.origin
             squares = squares + 2 * shift * sums + other.n_samples * shift**2
             sums = sums + other.n_samples * shift
-        return Survey(
+        return SampleSurvey(
             self.n_samples + other.n_samples,
             self.origin,
             self.sums + sums,

@@ -14,7 +14,7 @@ from penult.heads.judge import Judge
 from penult.heads.pace import NoHeadInTimeError
 from penult.heads.path import HeadPath, Interrupted, fit_path
 from penult.heads.plan import Plan
-from penult.heads.reading import Reader
+from penult.heads.reading import PassReader
 from penult.heads.select.budget import check_sizes
 from penult.progress import Progress
 from penult.runs.run import Run
@@ -49,7 +49,7 @@ def add_heads(
     *,
     progress: Begin | None = None,
     time_limit: float | None = None,
-    reader: Reader | None = None,
+    reader: PassReader | None = None,
 ) -> list[int]:
     """Fit sparse heads of further sizes to a finished run and keep them in it.
 
@@ -105,7 +105,7 @@ def complete_path(
     *,
     progress: Begin | None = None,
     say: Callable[[str], None] | None = None,
-    reader: Reader | None = None,
+    reader: PassReader | None = None,
 ) -> None:
     """Fit what a run's path lacks of the usual sizes, and further ones until one is good enough.
 
@@ -171,7 +171,7 @@ def _is_good(run: Run) -> bool:
     return good_enough(sizes, counts, Judge.read(run.summary()["judge"]), TOLERANCE)
 
 
-def _add(run: Run, k: int, progress: Begin | None, clock: Clock, reader: Reader | None) -> bool:
+def _add(run: Run, k: int, progress: Begin | None, clock: Clock, reader: PassReader | None) -> bool:
     """Fit the head of one size and keep it; False where the time was over before."""
     usual = usual_plan(run)
     # A smaller size is what the usual path would have had if it had been one of its sizes.
@@ -185,7 +185,7 @@ def _add(run: Run, k: int, progress: Begin | None, clock: Clock, reader: Reader 
 
 
 def _fit(
-    run: Run, plan: Plan, progress: Begin | None, clock: Clock, reader: Reader | None
+    run: Run, plan: Plan, progress: Begin | None, clock: Clock, reader: PassReader | None
 ) -> tuple[HeadPath | None, KeyboardInterrupt | None]:
     """A path as far as the time allows, and the interrupt that cut it short."""
     judge, stopped, path = Judge.read(run.summary()["judge"]), None, None
