@@ -34,7 +34,7 @@ def exports(digits: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's network with five features a class, in every format."""
     folder = tmp_path_factory.mktemp("exports")
     for name in FORMATS:
-        form = ["--form", "rows"] if name in ("onnx", "torch") else []
+        form = ["--form", "rows", "--no-cost"] if name in ("onnx", "torch") else []
         arguments = ("-k", "5", "--format", name, "--timed", "1", *form)
         assert penult("export", str(digits.folder), *arguments, "--out", str(folder / name)) == 0
     return folder
@@ -143,7 +143,7 @@ def test_caps_and_preprocessing_are_inside(
     edited, out = tmp_path / "edited", tmp_path / "out"
     assert penult("edit", str(digits.folder), "--cap", "3:5=0.1", "--out", str(edited)) == 0
     arguments = ("--recipe", str(edited / "recipe.json"), "--format", "onnx", "--form", "dense")
-    more = ("--preprocessing", "--timed", "1", "--out", str(out))
+    more = ("--preprocessing", "--no-cost", "--timed", "1", "--out", str(out))
     assert penult("export", str(digits.folder), *arguments, *more) == 0
     head = load_file(edited / "head.safetensors")
     z = features_for_proof(digits, 50).features.numpy()
@@ -170,7 +170,7 @@ def test_a_mismatch_is_an_error_and_leaves_nothing_behind(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from penult.export import torch_format
+    from penult.export import programs
     from penult.export.head_forms import HeadLayer, head_layer
 
     def wrong(*arguments: Any, **options: Any) -> HeadLayer:
@@ -178,9 +178,9 @@ def test_a_mismatch_is_an_error_and_leaves_nothing_behind(
         made.form.bias.data[3] += 0.01  # type: ignore[operator, index]
         return made
 
-    monkeypatch.setattr(torch_format, "head_layer", wrong)
-    arguments = ("-k", "5", "--format", "torch", "--form", "dense", "--out", str(tmp_path / "out"))
-    assert penult("export", str(digits.folder), *arguments) == 2
+    monkeypatch.setattr(programs, "head_layer", wrong)
+    arguments = ("-k", "5", "--format", "torch", "--form", "dense", "--no-cost")
+    assert penult("export", str(digits.folder), *arguments, "--out", str(tmp_path / "out")) == 2
     said = capsys.readouterr().err
     assert "the export's logits differ from the network's by up to 0.01" in said
     assert list(tmp_path.iterdir()) == []
@@ -203,6 +203,11 @@ def test_differences_are_measured_against_the_largest_logit() -> None:
 
 Refused = tuple[tuple[str, ...], str]
 REFUSED: dict[str, Refused] = {
+    "fewer channels in the same architecture": (
+        ("--format", "safetensors", "-k", "5", "--drop-unread"),
+        "--drop-unread changes the network's structure",
+    ),
+    "8 bits elsewhere": (("--format", "torch", "-k", "5", "--int8"), "--int8 is for --format onnx"),
     "no head": (("--format", "head"), "which head? Expected -k NUMBER, --recipe FILE or --head"),
     "two heads": (
         ("--format", "head", "--head", "x.safetensors", "-k", "5"),
@@ -364,3 +369,39 @@ def test_a_run_of_features_ships_its_head_alone(
     assert penult("export", run, *arguments, "--format", "head") == 0
     page = (tmp_path / "out" / "head.md").read_text(encoding="utf-8")
     assert "come from a features file" in page
+
+
+def test_a_smaller_network_costs_less_and_gives_the_same_logits(
+    digits: Run, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    arguments = ("-k", "5", "--format", "torch", "--drop-unread", "--form", "dense")
+    assert penult("export", str(digits.folder), *arguments, "--timed", "1", "--out", str(out)) == 0
+    document = of(out)
+    n_read = document["head"]["n_read"]
+    layer = {"layer": "last.0 (conv2d)", "before": 64, "after": n_read}
+    assert document["what"]["dropped"] == {"layers": [layer], "kept": []}
+    before, after = document["cost"]["before"], document["cost"]["after"]
+    # The last convolution reads 32 channels by 3 × 3; batch norm has two numbers for each channel.
+    gone = (64 - n_read) * (3 * 3 * 32 + 2 + 10)
+    assert before["parameters"] - after["parameters"] == gone
+    assert before["multiplications"] > after["multiplications"]
+    row = document["cost"]["seconds"]["torch"]["1"]
+    assert row["before"]["interval"][0] <= row["before"]["median"] <= row["before"]["interval"][1]
+    assert row["speed_up"] == pytest.approx(row["before"]["median"] / row["after"]["median"])
+
+
+@pytest.mark.slow
+def test_eight_bits_are_measured(digits: Run, tmp_path: Path) -> None:
+    onnx, out = import_extra("onnx", "export"), tmp_path / "out"
+    arguments = ("-k", "5", "--format", "onnx", "--int8", "--form", "dense", "--no-cost")
+    assert penult("export", str(digits.folder), *arguments, "--timed", "1", "--out", str(out)) == 0
+    document = of(out)
+    assert "tolerance" not in document["proof"]
+    assert document["proof"]["greatest_difference"] > 0
+    low, high = document["proof"]["accuracy"]["lost_interval"]
+    assert low <= document["proof"]["accuracy"]["lost"] <= high
+    graph = onnx.load(out / "network.onnx").graph
+    kinds = {one.data_type for one in graph.initializer if len(one.dims) > 1}
+    assert kinds == {onnx.TensorProto.INT8}
+    assert [path.name for path in out.iterdir() if path.suffix == ".onnx"] == ["network.onnx"]

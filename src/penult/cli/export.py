@@ -47,6 +47,17 @@ Preprocessing = Annotated[
     ),
 ]
 Opset = Annotated[int, option("Version of ONNX's operations.")]
+DropUnread = Annotated[
+    bool,
+    option("Take out what makes only features that no class reads.", "--drop-unread"),
+]
+Int8 = Annotated[
+    bool,
+    option("Weights and activations of 8 bits (ONNX); the accuracy is measured.", "--int8"),
+]
+NoCost = Annotated[
+    bool, option("Leave out what it costs beside the network as it was.", "--no-cost")
+]
 FixedBatch = Annotated[
     int | None, option("The only batch size that the export takes; by default it takes any.")
 ]
@@ -76,6 +87,9 @@ def export(
     opset: Opset = OPSET,
     batch_size: FixedBatch = None,
     form: Form = None,
+    drop_unread: DropUnread = False,
+    int8: Int8 = False,
+    no_cost: NoCost = False,
     samples: Samples = 256,
     timed: Timed = "1,8,32",
     overwrite: ReplaceExport = False,
@@ -92,6 +106,9 @@ def export(
         form=form,
         n_samples=samples,
         timed=_sizes(timed, batch_size),
+        drop_unread=drop_unread,
+        int8=int8,
+        cost=not no_cost,
     )
     shipped = shipped_head(opened, k=k, select=select, recipe=recipe, file=head, tuned=tuned)
     with progress_bars("opening the run") as heard:

@@ -19,9 +19,8 @@ def export_page(document: Mapping[str, Any]) -> RenderableType:
     form = document["what"].get("head_form")
     if form is not None:
         parts += [Text(), *_form(form)]
-    if document["seconds"]:
-        parts += [Text(), _seconds(document)]
-    parts += [Text(note) for note in document["notes"]]
+    parts += _cost(document["cost"])
+    parts += [Text(), *(Text(note) for note in document["notes"])] if document["notes"] else []
     return Group(*parts)
 
 
@@ -56,9 +55,10 @@ def _proof(document: Mapping[str, Any]) -> str:
     if accuracy is None:
         return said
     low, high = (percent(value) for value in accuracy["interval"])
+    those = "decisions" if document["head"]["link"] == "sigmoid" else "samples"
     return said + (
-        f" The export is right on {percent(accuracy['export'])} % of them ({low} to {high} with 95 "
-        f"% confidence), the network on {percent(accuracy['network'])} %."
+        f" The export is right on {percent(accuracy['export'])} % of the {those} ({low} to {high} "
+        f"with 95 % confidence), the network on {percent(accuracy['network'])} %."
     )
 
 
@@ -79,12 +79,47 @@ def _form(form: Mapping[str, Any]) -> list[RenderableType]:
     return [*said, table]
 
 
-def _seconds(document: Mapping[str, Any]) -> Table:
+def _cost(cost: Mapping[str, Any]) -> list[RenderableType]:
+    parts: list[RenderableType] = []
+    if "before" in cost:
+        table = Table(box=None, pad_edge=False)
+        for heading in ("", "before", "after", "less by"):
+            table.add_column(heading, justify="left" if not heading else "right")
+        names = {"parameters": "parameters", "multiplications": "multiplications for a sample"}
+        for key, name in {**names, "bytes": "bytes of the file"}.items():
+            before, after = cost["before"][key], cost["after"][key]
+            table.add_row(name, f"{before:,}", f"{after:,}", f"{percent(1 - after / before)} %")
+        parts += [Text(), table]
+    for runtime, rows in cost["seconds"].items():
+        if rows:
+            said = f"Milliseconds for a batch in {runtime}, median (95 % interval)"
+            parts += [Text(), Text(said), _seconds(rows)]
+    return parts
+
+
+def _seconds(rows: Mapping[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False)
-    table.add_column("samples in a batch")
-    table.add_column("ms for a batch (median)", justify="right")
-    table.add_column("95 % interval", justify="right")
-    for size, times in document["seconds"].items():
-        low, high = (f"{1e3 * value:,.2f}" for value in times["interval"])
-        table.add_row(size, f"{1e3 * times['median']:,.2f}", f"{low} to {high}")
+    table.add_column("samples")
+    compared = any("before" in row for row in rows.values())
+    headings = ["before", "after", "speed-up"] if compared else ["after"]
+    shared = any("head_share" in row["after"] for row in rows.values())
+    headings += ["head before", "head after"] if shared and compared else []
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for size, row in rows.items():
+        sides = ("before", "after") if compared else ("after",)
+        cells = [_milliseconds(row[side]) for side in sides]
+        if compared:
+            cells.append(f"{row['speed_up']:.2f}")
+        if shared and compared:
+            cells += [f"{percent(row[side]['head_share'])} %" for side in sides]
+        table.add_row(size, *cells)
     return table
+
+
+def _milliseconds(times: Mapping[str, Any]) -> str:
+    low, middle, high = (
+        f"{1e3 * value:.3g}"
+        for value in (times["interval"][0], times["median"], times["interval"][1])
+    )
+    return f"{middle} ({low} to {high})"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -12,13 +12,14 @@ from typing import Any
 import torch
 
 from penult.errors import InputError
+from penult.export.cost import timed
 from penult.export.formats import format_named
-from penult.export.proof import BATCH, compared, run_fresh
+from penult.export.proof import BATCH, FreshRun, compared, run_fresh
+from penult.export.quantised import CALIBRATION
 from penult.export.samples import ProofSamples, features_for_proof, samples_for_proof
 from penult.export.shipment import ExportFormat, ExportOptions, Shipment, Written, open_network
 from penult.export.shipped_head import ShippedHead
 from penult.export.shipped_network import logits_in_batches
-from penult.export.timing import summary
 from penult.progress import Progress
 from penult.runs.outputs import check_output_folder
 from penult.runs.reopen import Places
@@ -27,6 +28,7 @@ from penult.storage import read_json, write_folder, write_json
 
 FORMAT = "penult-export/1"
 NAME = "export.json"
+RUNTIME_NAMES = {"onnx": "onnxruntime"}
 Begin = Callable[[str], Progress]
 
 
@@ -134,7 +136,10 @@ def _shipment(
     samples = samples_for_proof(run, options.n_samples, places)
     if options.preprocessing:
         _require_pixels(samples)
-    return Shipment(run, shipped, samples, options, network)
+    fitting = None
+    if options.int8:
+        fitting = samples_for_proof(run, CALIBRATION, places, "data")
+    return Shipment(run, shipped, samples, options, network, fitting)
 
 
 def _require_pixels(samples: ProofSamples) -> None:
@@ -160,15 +165,22 @@ def _document(shipment: Shipment, written: Written, reference: torch.Tensor) -> 
     proof = compared(reference, fresh.logits, samples.labels, link, written.tolerance)
     run, options = shipment.run, shipment.options
     stored = shipment.shipped.head(samples.features)
+    others, versions = {}, dict(fresh.versions)
+    for trial in written.others:
+        again = run_fresh(trial, written.inputs)
+        others[trial.runtime] = again
+        versions |= again.versions
+        about = compared(reference, again.logits, samples.labels, link, written.tolerance)
+        proof[trial.runtime] = {"greatest_difference": about["greatest_difference"]}
     if shipment.shipped.tuned is None:
         proof["difference_from_run"] = float((stored - fresh.logits).abs().max())
-    about = run.about.get("network", {})
+    made_of = run.about.get("network", {})
     return {
         "format": FORMAT,
         "run": {
             "folder": str(run.folder),
-            "network": about.get("spec"),
-            "fingerprint": about.get("fingerprint"),
+            "network": made_of.get("spec"),
+            "fingerprint": made_of.get("fingerprint"),
         },
         "what": {
             "format": options.format,
@@ -179,11 +191,26 @@ def _document(shipment: Shipment, written: Written, reference: torch.Tensor) -> 
         "head": shipment.shipped.document(),
         "class_names": shipment.class_names,
         "files": {file.name: _described(file) for file in written.files},
-        "proof": {"part": samples.part, **proof, "versions": fresh.versions},
-        "seconds": {str(size): summary(times) for size, times in fresh.seconds.items()},
+        "proof": {"part": samples.part, **proof, "versions": versions},
+        "cost": _cost(written, fresh, others),
         "notes": written.notes,
         "versions": {"penult": version("penult"), "torch": torch.__version__},
     }
+
+
+def _cost(written: Written, fresh: FreshRun, others: Mapping[str, FreshRun]) -> dict[str, Any]:
+    """What the export costs, beside the network as it was; the head's share where it was timed."""
+    runtime = RUNTIME_NAMES.get(written.trial.runtime, written.trial.runtime)
+    seconds = {runtime: timed(fresh.seconds)}
+    seconds |= {name: timed(run.seconds) for name, run in others.items()}
+    form = written.document.get("head_form", {})
+    for row in form.get("measured", ()):
+        size = str(row["batch_size"])
+        forms = {"after": row["forms"][form["form"]], "before": row["forms"]["dense"]}
+        whole = seconds[runtime].get(size, {})
+        for side in whole.keys() & forms.keys():
+            whole[side]["head_share"] = forms[side]["median"] / whole[side]["median"]
+    return {**written.cost, "seconds": seconds}
 
 
 def _described(file: Path) -> dict[str, Any]:

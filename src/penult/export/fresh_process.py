@@ -133,20 +133,23 @@ def logits_of(run: Run, inputs: Arrays, size: int, fixed: bool) -> Any:
     return np.concatenate(found)[:n]
 
 
-def seconds_of(run: Run, inputs: Arrays, size: int) -> list[float]:
-    """Seconds of one batch, again and again."""
+def seconds_of(runs: dict[str, Run], inputs: Arrays, size: int) -> dict[str, list[float]]:
+    """Seconds of one batch, again and again; several take turns, to meet the same noise."""
     n = len(next(iter(inputs.values())))
     rows = np.arange(size) % n
     batch = {name: np.ascontiguousarray(values[rows]) for name, values in inputs.items()}
-    run(batch)
-    run(batch)
-    times: list[float] = []
-    began = time.perf_counter()
-    while len(times) < ROUNDS or time.perf_counter() - began < LONGEST / 4:
-        start = time.perf_counter()
+    for run in runs.values():
         run(batch)
-        times.append(time.perf_counter() - start)
-        if time.perf_counter() - began > LONGEST and len(times) >= 3:
+        run(batch)
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    began, done = time.perf_counter(), 0
+    while done < ROUNDS or time.perf_counter() - began < LONGEST / 4:
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run(batch)
+            times[name].append(time.perf_counter() - start)
+        done += 1
+        if time.perf_counter() - began > LONGEST * len(runs) and done >= 3:
             break
     return times
 
@@ -160,7 +163,11 @@ def main(path: Path) -> None:
     result: dict[str, Any] = {"versions": {"python": sys.version.split()[0], **versions}}
     found = logits_of(run, inputs, plan["batch_size"], plan["fixed"])
     np.save(path.parent / "logits.npy", found.astype(np.float32))
-    result["seconds"] = {str(size): seconds_of(run, inputs, size) for size in plan.get("timed", [])}
+    runs = {"export": run}
+    if plan.get("before"):
+        runs["before"], _ = RUNTIMES[plan["runtime"]]({**plan, "files": plan["before"]})
+    timed = plan.get("timed", [])
+    result["seconds"] = {str(size): seconds_of(runs, inputs, size) for size in timed}
     (path.parent / "result.json").write_text(json.dumps(result), encoding="utf-8")
 
 

@@ -35,5 +35,5 @@ def write_head_alone(shipment: Shipment, folder: Path) -> Written:
     write_atomically(program, lambda place: place.write_text(text, encoding="utf-8"))
     about = head_page(shipped, names, shipment.run)
     write_atomically(page, lambda place: place.write_text(about, encoding="utf-8"))
-    trial = Trial("head", [program, path], timed=shipment.options.timed)
+    trial = Trial("head", [program, path])
     return Written([path, page, program], trial, {"features": shipment.samples.features})

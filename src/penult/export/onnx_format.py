@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from penult.data.transform import Transform
-from penult.export.choose_form import check_form, choose_form
-from penult.export.head_forms import head_layer
+from penult.export.choose_form import check_form
 from penult.export.onnx_graph import check_opset, describe, onnx_of, require_onnx, save
+from penult.export.programs import before_file, traced_network
 from penult.export.proof import Trial
+from penult.export.quantised import quantised
 from penult.export.shipment import ExportOptions, Shipment, Written
-from penult.export.traced import trace
 
 NAME = "network.onnx"
 FORMAT = "penult-network/1"
@@ -32,17 +33,27 @@ def write_onnx(shipment: Shipment, folder: Path) -> Written:
         InputError: the network cannot be traced, or holds an operation that ONNX does not have.
     """
     options, inputs = shipment.options, shipment.inputs
-    form, about = choose_form(
-        shipment.shipped, "onnxruntime", options.timed, opset=options.opset, form=options.form
-    )
-    with shipment.whole(head_layer(shipment.shipped, form)) as network:
-        program = trace(network, inputs, options.batch_size)
-        model = onnx_of(program, list(inputs), options.opset)
+    traced = traced_network(shipment, "onnxruntime")
+    model = onnx_of(traced.program, list(inputs), options.opset)
+    if options.int8:
+        model = quantised(model, shipment, folder)
     describe(model, notes_of(shipment))
-    files = save(model, folder / NAME)
-    trial = Trial("onnx", files[:1], options.batch_size, options.timed)
-    document = {"opset": options.opset, "head_form": about, **signature_of(shipment)}
-    return Written(files, trial, inputs, document)
+    files, before = save(model, folder / NAME), []
+    cost: dict[str, Any] = traced.counted(shipment)
+    if traced.before is not None:
+        whole = onnx_of(traced.before, list(inputs), options.opset)
+        before = save(whole, before_file(folder, NAME))
+        cost["before"]["bytes"] = sum(file.stat().st_size for file in before)
+        cost["after"]["bytes"] = sum(file.stat().st_size for file in files)
+    trial = Trial("onnx", files[:1], options.batch_size, options.timed, before[:1])
+    others = []
+    if find_spec("openvino") is not None:
+        others = [Trial("openvino", files[:1], options.batch_size, options.timed, before[:1])]
+    document = {"opset": options.opset, **traced.document, **signature_of(shipment)}
+    if options.int8:
+        document["int8"] = True
+        return Written(files, trial, inputs, document, None, traced.notes, cost, others)
+    return Written(files, trial, inputs, document, notes=traced.notes, cost=cost, others=others)
 
 
 def signature_of(shipment: Shipment) -> dict[str, Any]:

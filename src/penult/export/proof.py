@@ -39,6 +39,7 @@ class Trial:
         files: what it loads.
         fixed: the only batch size that it takes; any where None.
         timed: batch sizes of which the seconds are measured.
+        before: files of the network as it was, of which the seconds are measured in turn.
         more: what else the runtime needs to know.
     """
 
@@ -46,6 +47,7 @@ class Trial:
     files: Sequence[Path]
     fixed: int | None = None
     timed: Sequence[int] = ()
+    before: Sequence[Path] = ()
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -56,12 +58,12 @@ class FreshRun:
     Attributes:
         logits: (n_samples, n_classes) float32.
         versions: of what ran.
-        seconds: of one batch, again and again, by batch size.
+        seconds: of one batch, again and again, by batch size and by "export" and "before".
     """
 
     logits: Tensor
     versions: dict[str, str]
-    seconds: dict[int, list[float]]
+    seconds: dict[int, dict[str, list[float]]]
 
 
 def run_fresh(trial: Trial, inputs: Mapping[str, Tensor]) -> FreshRun:
@@ -83,6 +85,7 @@ def run_fresh(trial: Trial, inputs: Mapping[str, Tensor]) -> FreshRun:
             "batch_size": trial.fixed or BATCH,
             "fixed": trial.fixed is not None,
             "timed": list(trial.timed),
+            "before": [str(file.resolve()) for file in trial.before],
             "threads": torch.get_num_threads(),
             **trial.more,
         }
@@ -146,7 +149,7 @@ def compared(
     }
     if tolerance is not None:
         document["tolerance"] = tolerance
-        allowed = tolerance * max(1.0, largest)
+        allowed = tolerance * largest
         if not difference <= allowed:
             raise MismatchError(
                 f"the export's logits differ from the network's by up to {difference:.3g}, and "

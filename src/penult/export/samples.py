@@ -12,7 +12,6 @@ from penult.data.source import ImageSource, Pass
 from penult.data.tokens import Preparation
 from penult.data.transform import Transform
 from penult.errors import InputError
-from penult.features.features import Features
 from penult.runs.reopen import Places, holds_texts, reopen_images, reopen_loaded
 from penult.runs.run import Run
 
@@ -44,22 +43,31 @@ class ProofSamples:
         return len(self.labels)
 
 
-def features_for_proof(run: Run, n_samples: int) -> ProofSamples:
+def features_for_proof(run: Run, n_samples: int, part: str = "evaluation") -> ProofSamples:
     """Features of some samples of a run, for which no images are needed."""
-    features, part = _part(run)
+    features = run.evaluation() if part == "evaluation" else run.train()
+    name = "evaluation" if part == "evaluation" and run.has_evaluation else "train"
     keep = torch.zeros(features.n_samples, dtype=torch.bool)
     keep[_spread(features.n_samples, n_samples)] = True
     z, labels = features.subset(keep).arrays()
-    return ProofSamples(part, z.float(), labels)
+    return ProofSamples(name, z.float(), labels)
 
 
-def samples_for_proof(run: Run, n_samples: int, places: Places) -> ProofSamples:
+def samples_for_proof(
+    run: Run, n_samples: int, places: Places, part: str = "evaluation"
+) -> ProofSamples:
     """Some samples of a run with what the network takes.
+
+    Args:
+        run: made from images or texts.
+        n_samples: at most.
+        places: where they are now.
+        part: "evaluation" (the analysed data where the run has no other) or "data".
 
     Raises:
         InputError: the run's images or texts are gone or no longer the same.
     """
-    found = features_for_proof(run, n_samples)
+    found = features_for_proof(run, n_samples, part)
     transform: Preparation
     if holds_texts(run):
         loaded = reopen_loaded(run, places).transform
@@ -68,7 +76,7 @@ def samples_for_proof(run: Run, n_samples: int, places: Places) -> ProofSamples:
         transform = loaded.as_recorded(run.about["transform"])
     else:
         transform = Transform.from_json(run.about["transform"])
-    images = reopen_images(run, "evaluation", places)
+    images = reopen_images(run, part, places)
     chosen = images.part(_spread(len(images), n_samples))
     # One batch, so that texts are padded alike.
     source = ImageSource(chosen, transform, Pass(batch_size=len(chosen)))
@@ -82,10 +90,6 @@ def samples_for_proof(run: Run, n_samples: int, places: Places) -> ProofSamples:
     pixels = raw if isinstance(raw, Tensor) and raw.dtype == torch.uint8 else None
     inputs = changed(source.inputs(batches[0], torch.device("cpu")), Tensor.contiguous)
     return ProofSamples(found.part, found.features, found.labels, inputs, pixels, transform)
-
-
-def _part(run: Run) -> tuple[Features, str]:
-    return run.evaluation(), "evaluation" if run.has_evaluation else "train"
 
 
 def _spread(n: int, wanted: int) -> Tensor:

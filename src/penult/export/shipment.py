@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from penult.data.tokens import TokenTransform
 from penult.data.transform import Transform
 from penult.errors import InputError
 from penult.export.head_forms import DENSE, head_layer
@@ -35,6 +36,9 @@ class ExportOptions:
         form: how the head is computed; the fastest where None.
         n_samples: of the run, on which the export is compared.
         timed: batch sizes at which it is timed.
+        drop_unread: take out what makes only features that no class reads.
+        int8: quantise weights and activations to 8 bits, for ONNX.
+        cost: compare what it costs with the network as it was.
     """
 
     format: str
@@ -44,6 +48,9 @@ class ExportOptions:
     form: str | None = None
     n_samples: int = FEWEST
     timed: tuple[int, ...] = (1, 8, 32)
+    drop_unread: bool = False
+    int8: bool = False
+    cost: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +63,7 @@ class Shipment:
         samples: on which the export is compared.
         options: what is asked for.
         network: in evaluation mode, with its own head; None where only the head is exported.
+        fitting: samples of the analysed data, by which activations are scaled to 8 bits.
     """
 
     run: Run
@@ -63,6 +71,7 @@ class Shipment:
     samples: ProofSamples
     options: ExportOptions
     network: nn.Module | None = None
+    fitting: ProofSamples | None = None
 
     @property
     def class_names(self) -> list[str]:
@@ -79,9 +88,23 @@ class Shipment:
         return transform
 
     @property
+    def most_tokens(self) -> int | None:
+        """The tokens of the longest text that the network takes; None for images."""
+        transform = self.samples.transform
+        return transform.max_length if isinstance(transform, TokenTransform) else None
+
+    @property
     def inputs(self) -> dict[str, Tensor]:
         """What the export takes, by name: samples of the run."""
-        samples = self.samples
+        return self._inputs(self.samples)
+
+    @property
+    def calibration(self) -> dict[str, Tensor]:
+        """The same of samples of the analysed data."""
+        assert self.fitting is not None
+        return self._inputs(self.fitting)
+
+    def _inputs(self, samples: ProofSamples) -> dict[str, Tensor]:
         if self.options.preprocessing:
             assert samples.pixels is not None
             return inputs_by_name(samples.pixels, pixels=True)
@@ -120,6 +143,8 @@ class Written:
         document: what `export.json` says of it.
         tolerance: of the largest logit; None where the export is not meant to be exact.
         notes: sentences for whoever reads the result.
+        cost: parameters and so on "before" and "after", where they were counted.
+        others: further runtimes that are compared and timed.
     """
 
     files: list[Path]
@@ -128,6 +153,8 @@ class Written:
     document: dict[str, Any] = field(default_factory=dict)
     tolerance: float | None = TOLERANCE
     notes: list[str] = field(default_factory=list)
+    cost: dict[str, Any] = field(default_factory=dict)
+    others: list[Trial] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -147,6 +174,14 @@ class ExportFormat:
     whole: bool = True
     check: Callable[[ExportOptions], None] = lambda options: None
     fits: Callable[[ShippedHead, Run], None] = lambda shipped, run: None
+
+
+def require_float(options: ExportOptions) -> None:
+    """Refuse 8 bits in a format that does not have them."""
+    if options.int8:
+        raise InputError(
+            f"--int8 is for --format onnx, found --format {options.format}: give --format onnx"
+        )
 
 
 def open_network(run: Run, shipped: ShippedHead, places: Places) -> nn.Module:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from penult.export.choose_form import check_form, choose_form
-from penult.export.head_forms import head_layer
+from penult.export.choose_form import check_form
 from penult.export.onnx_format import notes_of, signature_of
+from penult.export.programs import before_file, traced_network
 from penult.export.proof import Trial
-from penult.export.shipment import ExportOptions, Shipment, Written
-from penult.export.traced import quiet, trace
+from penult.export.shipment import ExportOptions, Shipment, Written, require_float
+from penult.export.traced import quiet
 
 NAME = "network.pt2"
 
@@ -19,6 +20,7 @@ NAME = "network.pt2"
 def check_torch(options: ExportOptions) -> None:
     """Refuse what is asked for in vain, before any work."""
     check_form(options.form)
+    require_float(options)
 
 
 def write_torch(shipment: Shipment, folder: Path) -> Written:
@@ -27,16 +29,19 @@ def write_torch(shipment: Shipment, folder: Path) -> Written:
     Raises:
         InputError: the network cannot be traced.
     """
-    options, inputs = shipment.options, shipment.inputs
-    form, about = choose_form(
-        shipment.shipped, "torch", options.timed, opset=options.opset, form=options.form
-    )
-    with shipment.whole(head_layer(shipment.shipped, form)) as network:
-        program = trace(network, inputs, options.batch_size)
-        save_program(program, folder / NAME, notes_of(shipment))
-    trial = Trial("torch", [folder / NAME], options.batch_size, options.timed)
-    document = {"head_form": about, **signature_of(shipment)}
-    return Written([folder / NAME], trial, inputs, document)
+    options = shipment.options
+    traced = traced_network(shipment, "torch")
+    save_program(traced.program, folder / NAME, notes_of(shipment))
+    cost: dict[str, Any] = traced.counted(shipment)
+    before = []
+    if traced.before is not None:
+        before = [before_file(folder, NAME)]
+        save_program(traced.before, before[0])
+        cost["before"]["bytes"] = before[0].stat().st_size
+        cost["after"]["bytes"] = (folder / NAME).stat().st_size
+    trial = Trial("torch", [folder / NAME], options.batch_size, options.timed, before)
+    document = {**traced.document, **signature_of(shipment)}
+    return Written([folder / NAME], trial, shipment.inputs, document, notes=traced.notes, cost=cost)
 
 
 def save_program(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from penult.errors import InputError
 from penult.export.proof import Trial
-from penult.export.shipment import ExportOptions, Shipment, Written
+from penult.export.shipment import ExportOptions, Shipment, Written, require_float
 from penult.export.shipped_head import ShippedHead
 from penult.export.torch_format import save_program
 from penult.export.traced import trace
@@ -20,7 +20,13 @@ NAME = "network.safetensors"
 
 def check_weights(options: ExportOptions) -> None:
     """Refuse what weights alone cannot hold, before any work."""
-    for option, value in (("--preprocessing", options.preprocessing), ("--form", options.form)):
+    require_float(options)
+    asked = {
+        "--preprocessing": options.preprocessing,
+        "--form": options.form,
+        "--drop-unread": options.drop_unread,
+    }
+    for option, value in asked.items():
         if value:
             raise InputError(
                 f"{option} changes the network's structure, and --format {options.format} holds "
@@ -57,9 +63,12 @@ def write_weights(shipment: Shipment, folder: Path) -> Written:
     """
     inputs, options = shipment.inputs, shipment.options
     with shipment.whole(None) as network:
-        program = trace(network, inputs, options.batch_size)
+        program = trace(network, inputs, options.batch_size, shipment.most_tokens)
     assert shipment.network is not None
-    write_head(shipment.network, shipment.run.train().require_head(), shipment.shipped.head)
+    # The weights of a tuned network hold the tuned head already.
+    new, tuned = shipment.shipped.head, shipment.shipped.tuned
+    kept = tuned is not None and not tuned.document["head_only"]
+    write_head(shipment.network, new if kept else shipment.run.train().require_head(), new)
     write_tensors(folder / NAME, shipment.network.state_dict(), {"format": "pt"})
     architecture = folder / "architecture.pt2"  # removed once it has served the proof
     save_program(program, architecture)

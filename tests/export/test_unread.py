@@ -1,0 +1,231 @@
+"""Unread channels: what makes only them goes, the logits stay, and the rest is said."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from penult.export.head_forms import head_layer
+from penult.export.shipped_head import ShippedHead
+from penult.export.shipped_network import ShippedNetwork
+from penult.export.traced import trace
+from penult.export.unread import Dropped, drop_unread, graph_of, run_graph
+from penult.network.find import find_head
+from penult.network.replace import replace_head
+
+N_FEATURES, READ = 8, [1, 2, 6]
+N_READ = len(READ)
+
+
+def conv(n_in: int, n_out: int, size: int = 3, groups: int = 1) -> nn.Sequential:
+    """A convolution without bias and a batch norm that is no identity."""
+    norm = nn.BatchNorm2d(n_out)
+    with torch.no_grad():
+        for values in (norm.weight, norm.bias, norm.running_mean):
+            assert values is not None
+            values.uniform_(-1, 1)
+        assert norm.running_var is not None
+        norm.running_var.uniform_(0.5, 2)
+    return nn.Sequential(nn.Conv2d(n_in, n_out, size, 1, size // 2, 1, groups, False), norm)
+
+
+class Base(nn.Module):
+    """From 3 × 6 × 6 images to eight features and four logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = conv(3, N_FEATURES)
+        self.last = conv(N_FEATURES, N_FEATURES)
+        self.head = nn.Linear(N_FEATURES, 4)
+
+    def maps(self, x: Tensor) -> Tensor:
+        """(n_samples, 8, 6, 6)."""
+        return self.last(self.stem(x).relu()).relu()  # type: ignore[no-any-return]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.maps(x).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+class Residual(Base):
+    def maps(self, x: Tensor) -> Tensor:
+        x = self.stem(x).relu()
+        return (self.last(x) + x).relu_()  # type: ignore[no-any-return]
+
+
+class Depthwise(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.depthwise = conv(N_FEATURES, N_FEATURES, groups=N_FEATURES)
+
+    def maps(self, x: Tensor) -> Tensor:
+        return nn.functional.hardswish(self.depthwise(super().maps(x)))
+
+
+class Grouped(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = conv(N_FEATURES, N_FEATURES, groups=2)
+
+
+class Squeezed(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.narrow, self.wide = nn.Conv2d(N_FEATURES, 2, 1), nn.Conv2d(2, N_FEATURES, 1)
+
+    def maps(self, x: Tensor) -> Tensor:
+        x = super().maps(x)
+        return x * self.wide(self.narrow(x.mean((2, 3), keepdim=True)).relu()).sigmoid()  # type: ignore[no-any-return]
+
+
+class Branches(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.last, self.other = conv(N_FEATURES, 3), conv(N_FEATURES, 5, 1)
+
+    def maps(self, x: Tensor) -> Tensor:
+        x = self.stem(x).relu()
+        return torch.cat([self.last(x), self.other(x)], 1).relu()
+
+
+class Swish(Base):
+    """One tensor read twice, channel by channel both times."""
+
+    def maps(self, x: Tensor) -> Tensor:
+        x = self.last(self.stem(x).relu())
+        return x * x.sigmoid()
+
+
+class Scaled(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.rand(N_FEATURES, 1, 1))
+
+    def maps(self, x: Tensor) -> Tensor:
+        return self.scale * super().maps(x)
+
+
+class Normed(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(N_FEATURES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.norm(self.maps(x).mean((2, 3))))  # type: ignore[no-any-return]
+
+
+class Shuffled(Base):
+    """Channels change places in a way that no axis tells."""
+
+    def maps(self, x: Tensor) -> Tensor:
+        return super().maps(x).unflatten(1, (2, 4)).transpose(1, 2).flatten(1, 2)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class Pointwise(Base):
+    """The head is a convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Conv2d(N_FEATURES, 4, 1)  # type: ignore[assignment]
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = nn.functional.adaptive_avg_pool2d(self.maps(x), 1)
+        return self.head(maps).flatten(1)  # type: ignore[no-any-return]
+
+
+class Hidden(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(N_FEATURES, N_FEATURES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.hidden(self.maps(x).mean((2, 3))).relu())  # type: ignore[no-any-return]
+
+
+class Tokens(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.MultiheadAttention(N_FEATURES, 2, batch_first=True)
+        self.out = nn.Linear(N_FEATURES, N_FEATURES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.maps(x).flatten(2).transpose(1, 2)
+        tokens = tokens + self.mix(tokens, tokens, tokens)[0]
+        tokens = tokens + self.out(tokens)
+        return self.head(tokens[:, 0])  # type: ignore[no-any-return]
+
+
+class Seen(Base):
+    """What is changed in place is read afterwards under its old name."""
+
+    def maps(self, x: Tensor) -> Tensor:
+        x = self.last(self.stem(x).relu())
+        nn.functional.relu_(x)
+        return x
+
+
+LAST = 3 * 3 * N_FEATURES
+# Parameters that go: filters of nine or one number for each of five channels, and batch norm's two.
+GONE = N_FEATURES - N_READ
+KINDS: dict[type[Base], tuple[int, str]] = {
+    Base: (GONE * (LAST + 2), ""),
+    Residual: (GONE * (LAST + 2), "residual stream"),
+    Depthwise: (GONE * (LAST + 2 + 9 + 2), ""),
+    Grouped: (GONE * 2, "the convolution has 2 groups of several channels"),
+    Squeezed: (GONE * (2 + 1), "residual stream"),
+    Branches: (LAST + 2 + 4 * (N_FEATURES + 2), ""),
+    Swish: (GONE * (LAST + 2), ""),
+    Scaled: (GONE * (LAST + 2 + 1), ""),
+    Normed: (0, "layer norm takes mean and variance over all channels"),
+    Shuffled: (0, "may mix the channels"),
+    Pointwise: (GONE * (LAST + 2), ""),
+    Hidden: (GONE * (N_FEATURES + 1), ""),
+    Tokens: (GONE * (N_FEATURES + 1), "residual stream"),
+}
+
+
+def smaller(kind: type[Base]) -> tuple[int, Tensor, Tensor, Dropped]:
+    """Parameters that went, logits before and after, and what is said of it."""
+    torch.manual_seed(0)
+    model = kind().eval()
+    x = torch.randn(5, 3, 6, 6)
+    head = find_head(model, x)
+    weight = torch.zeros_like(head.weight)
+    weight[:, READ] = head.weight[:, READ]
+    shipped = ShippedHead(replace(head, weight=weight), None, {})
+    with replace_head(model, head_layer(shipped, "dense", drop=True), head):
+        program = trace(ShippedNetwork(model, head), {"images": x})
+    expected = run_graph(graph_of(program), {"images": x})
+    module, dropped = drop_unread(program)
+    again = trace(module, {"images": x})
+    found = run_graph(graph_of(again), {"images": x})
+    gone = sum(p.numel() for p in program.parameters()) - sum(p.numel() for p in again.parameters())
+    return gone, expected, found, dropped
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_what_makes_only_unread_channels_goes_and_the_logits_stay(kind: type[Base]) -> None:
+    expected_gone, reason = KINDS[kind]
+    gone, expected, found, dropped = smaller(kind)
+    assert gone == expected_gone
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+    said = " ".join(one["why"] for one in dropped.kept)
+    assert reason in said
+    assert bool(said) == bool(reason)
+    assert bool(dropped.layers) == (gone > GONE * 2)
+    for one in dropped.layers:
+        assert one["after"] < one["before"]
+
+
+def test_a_tensor_that_is_changed_in_place_under_its_old_name_is_left_alone() -> None:
+    _, expected, found, _ = smaller(Seen)
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+def test_channels_that_are_read_are_said_once() -> None:
+    *_, dropped = smaller(Residual)
+    assert [one["layer"] for one in dropped.layers] == ["last.0 (conv2d)"]
+    (kept,) = dropped.kept
+    assert "by last.0 (conv2d)" in kept["why"]
