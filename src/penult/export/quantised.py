@@ -17,7 +17,7 @@ from penult.text import one_line
 CALIBRATION = 128  # samples of the analysed data
 
 
-class _Reader:
+class _QuantisingSamples:
     """Samples one by one, as onnxruntime asks for them."""
 
     def __init__(self, samples: Iterator[dict[str, Any]]) -> None:
@@ -59,7 +59,7 @@ def quantised(model: Any, shipment: Shipment, folder: Path) -> Any:
             library.quantize_static(
                 source,
                 target,
-                _Reader(batches),
+                _QuantisingSamples(batches),
                 quant_format=library.QuantFormat.QDQ,
                 per_channel=True,
             )
