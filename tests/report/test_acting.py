@@ -123,7 +123,7 @@ def test_a_loss_that_the_sparse_head_hides_is_the_first_thing_said(
     assert (hidden["class"], hidden["value"]) == (2, VALUES[1])
     assert hidden["loss"] > 5 * found["overall_loss"]
     (said,) = [w for w in made.document["about"]["warnings"] if "hides a loss" in w]
-    assert f"of the {hidden['n_samples']} images of {NAMES[2]} with" in said
+    assert f"of the {hidden['n_samples']} samples of {NAMES[2]} with" in said
     seen = visit(made.html())
     assert said in seen.text("#summary-view .warnings")
     seen.go("groups")

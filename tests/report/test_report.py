@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -499,3 +500,25 @@ def test_the_conclusion_names_only_classes_of_enough_samples(
     alone = conclusion({**document, "head": None})
     assert alone[0] == network
     assert "sparse" not in "".join(alone)
+
+
+IMAGE = re.compile(r"\bimages?\b", re.IGNORECASE)
+
+
+def test_scripts_and_templates_call_samples_what_they_are(repository: Path) -> None:
+    """Words that a person reads say images or texts by `things`, never by themselves."""
+    rooms = repository / "src" / "penult" / "report"
+    found = []
+    for path in sorted(rooms.glob("*.js")):
+        text = re.sub(r"^\s*//.*$", "", path.read_text(encoding="utf-8"), flags=re.M)
+        quoted = re.findall(r'"(?:[^"\\\n]|\\.)*"', text)
+        keys = ('"image"', '"an image"')  # of the data, and in the definition of the words
+        found += [(path.name, one) for one in quoted if IMAGE.search(one) and one not in keys]
+        for template in re.findall(r"`([^`]*)`", text):
+            words = re.sub(r"\$\{[^{}]*\}", "", template)
+            found += [(path.name, words)] if IMAGE.search(words) and "item(" not in words else []
+    for path in sorted(rooms.glob("*.j2")):
+        tags = re.compile(r"\{%.*?%\}|\{\{.*?\}\}|\{#.*?#\}", re.S)
+        lines = tags.sub("", path.read_text(encoding="utf-8")).splitlines()
+        found += [(path.name, line.strip()) for line in lines if IMAGE.search(line)]
+    assert found == []

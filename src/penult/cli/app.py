@@ -27,6 +27,7 @@ from penult.cli.group_pages import groups_page
 from penult.cli.groups import GroupsOptions, groups, take_groups
 from penult.cli.measure import measure
 from penult.cli.mend import mend
+from penult.cli.opened import open_run
 from penult.cli.option_groups import ImageOptions, MovedOptions, NetworkOptions, PassOptions
 from penult.cli.output import allow_any_character, print_json
 from penult.cli.pages import print_page, summary_page, tuned_page, warnings_of
@@ -256,6 +257,7 @@ def tune(
             overwrite=overwrite,
             progress=heard,
         )
+    open_run(run)
     if as_json:
         print_json(tuned.document)
         return
@@ -357,7 +359,7 @@ def _print_run(
             if faults["n_faults"]:
                 path, reason = faults["named"][0]
                 n = faults["n_faults"]
-                warn(f"{n} images of {part} left out, the first: {path}: {reason}")
+                warn(f"{n} samples of {part} left out, the first: {path}: {reason}")
         for text in warnings_of(summary):
             warn(text)
         by_group = {} if by_group is None else {"groups": by_group}

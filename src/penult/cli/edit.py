@@ -12,6 +12,7 @@ import typer
 from penult.cli import options as given
 from penult.cli.console import progress_bars, warn
 from penult.cli.edit_pages import edit_page
+from penult.cli.opened import open_run
 from penult.cli.option_groups import MovedOptions
 from penult.cli.output import print_json
 from penult.cli.pages import print_page
@@ -121,7 +122,7 @@ def edit(
     Edits are made in this order: the recipe's, then --off, --scale, --set-weight, --direction-off,
     --drop-unused, --refit, --cap, --direction-cap. Nothing is written without --out or --report.
     """
-    opened = Run.open(run)
+    opened = open_run(run)
     if out is not None:
         check_output_folder(out, "the edited head", edited=True)
     if page is not None:

@@ -8,6 +8,7 @@ from typing import Annotated
 from penult.cli import options as given
 from penult.cli.console import progress_bars
 from penult.cli.export_pages import export_page
+from penult.cli.opened import open_run
 from penult.cli.option_groups import MovedOptions
 from penult.cli.output import print_json
 from penult.cli.pages import print_page
@@ -19,7 +20,6 @@ from penult.export.head_forms import EXPLAINED
 from penult.export.onnx_graph import OPSET
 from penult.export.shipment import ExportOptions
 from penult.export.shipped_head import TUNED, shipped_head
-from penult.runs.run import Run
 
 ShippedK = Annotated[int | None, option("Features per class of the sparse head.", "-k")]
 ShippedSelect = Annotated[str | None, option("How that head's features were chosen.")]
@@ -97,7 +97,7 @@ def export(
     moved: MovedOptions,
 ) -> None:
     """Write the network, or the head alone, for programs without penult, and prove it equal."""
-    opened = Run.open(run)
+    opened = open_run(run)
     options = ExportOptions(
         format,
         preprocessing=preprocessing,

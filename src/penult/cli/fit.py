@@ -10,6 +10,7 @@ from typing import Any
 from penult.cli import options as given
 from penult.cli.cluster import place_of, reader_at
 from penult.cli.console import INTERRUPTED, progress_bars, tell, warn
+from penult.cli.opened import open_run
 from penult.cli.output import print_json
 from penult.cli.pages import added_page, path_page, print_page
 from penult.cli.spread import spread
@@ -145,7 +146,7 @@ def _add_to_run(
             f"--tolerance does not go with {folder}, which is a run: `penult report` and `penult "
             "measure` pick a head of it"
         )
-    run = Run.open(folder)
+    run = open_run(folder)
     before = fitted_sizes(run)
     left: list[int] = []
     try:

@@ -12,6 +12,7 @@ import typer
 from penult.cli import options as given
 from penult.cli.console import tell, warn
 from penult.cli.group_pages import groups_page
+from penult.cli.opened import open_run
 from penult.cli.output import print_json
 from penult.cli.pages import print_page
 from penult.cli.spread import OptionGroup, option, spread
@@ -139,7 +140,7 @@ def groups(
     as_json: given.AsJson = False,
 ) -> None:
     """Give the samples of a run their groups, and print the accuracy in each."""
-    found = Run.open(run)
+    found = open_run(run)
     tell(f"groups: reading {file}")
     table = read_groups(file, id_column=id_, attributes=attribute or [], bins=bins_of(bins or []))
     document = take_groups(found, [(table, part)])

@@ -13,6 +13,7 @@ from rich.text import Text
 from penult.cli import options as given
 from penult.cli.console import progress_bars
 from penult.cli.group_pages import groups_page
+from penult.cli.opened import open_run
 from penult.cli.option_groups import ImageOptions, LayerOptions, NetworkOptions, PassOptions
 from penult.cli.output import print_json
 from penult.cli.pages import print_page
@@ -25,7 +26,6 @@ from penult.measure.groups import groups_document
 from penult.measure.plots import plot_comparison, plot_layers, plot_measures
 from penult.measure.tables import comparison_page, layers_page, measures_page
 from penult.runs.outputs import check_output_folder
-from penult.runs.run import Run
 
 
 @spread
@@ -69,7 +69,7 @@ def measure(
             )
         for group in (layers, network, images, passing):
             group.refuse("is for images, and a run holds features")
-        found = [Run.open(run) for run in what]
+        found = [open_run(run) for run in what]
         with progress_bars() as heard:
             if compare:
                 document = compare_runs(found, settings, heard("runs"))

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from penult.cli import options as given
 from penult.cli.console import progress_bars, warn
+from penult.cli.opened import open_run
 from penult.cli.option_groups import ReopenedOptions
 from penult.cli.output import print_json
 from penult.cli.pages import print_page
@@ -21,7 +22,6 @@ from penult.edit.mend_table import FORMAT, best_mend, compare_mends, fitted_mend
 from penult.edit.mends import MENDS
 from penult.errors import InputError
 from penult.runs.outputs import check_output_folder
-from penult.runs.run import Run
 from penult.storage import read_json, write_json
 from penult.text import percent
 
@@ -54,7 +54,7 @@ def mend(
     reopened: ReopenedOptions,
 ) -> None:
     """Try all ways to mend a head under one protocol, and print one table."""
-    opened = Run.open(run)
+    opened = open_run(run)
     if out is not None:
         check_output_folder(out, "the mended head", edited=True)
         if not _is_repeat(out, attribute, seeds, name):

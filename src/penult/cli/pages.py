@@ -94,7 +94,7 @@ def best_score(found: Mapping[str, Any], k: int) -> str:
 
 
 def _heading(summary: Mapping[str, Any]) -> RenderableType:
-    dense, judge = summary["dense"], Judge.read(summary["judge"])
+    judge = Judge.read(summary["judge"])
     layer = f"layer [bold]{escape(summary['head'])}[/], " if summary["head"] else ""
     n_classes, n_outputs = summary["n_classes"], summary["n_outputs"]
     of = "" if n_outputs == n_classes else f" of {n_outputs:,}"
@@ -106,10 +106,18 @@ def _heading(summary: Mapping[str, Any]) -> RenderableType:
         f"[bold]Samples[/]   {summary['n_samples']:,} analysed; accuracy measured on "
         + judge.samples,
         *_also_fitted(summary),
-        *(dense_lines(dense) if is_multi_label(summary) else _dense_lines(dense, judge)),
+        *_network_lines(summary, judge),
     ]
     lines += [f"[yellow]Warning[/]   {escape(text)}" for text in warnings_of(summary)]
     return Text.from_markup("\n".join(lines))
+
+
+def _network_lines(summary: Mapping[str, Any], judge: Judge) -> list[str]:
+    """How right the network is; nothing of that where its own classes are the labels."""
+    if judge.own_labels:
+        return ["[bold]Dense[/]     how often it is right is not known: its classes are the labels"]
+    dense = summary["dense"]
+    return dense_lines(dense) if is_multi_label(summary) else _dense_lines(dense, judge)
 
 
 def _dense_lines(dense: Mapping[str, Any], judge: Judge) -> list[str]:
@@ -151,7 +159,8 @@ def _accuracy_table(summary: Mapping[str, Any], marked: str) -> RenderableType:
         styles.append(("bold " if name == marked else "") + ("green" if name in fitted else ""))
         label = f"{name}, refitted" if name in fitted else name
         rows.append([label, *cells, percent(summary["dense"]["accuracy"])])
-    title = "Accuracy (%) with k features per class, by the dense weights where not refitted"
+    title = f"{_measured(summary)} (%) with k features per class, by the dense weights where not "
+    title += "refitted"
     return Group(Text(title, style="bold"), _Numbers(rows, styles))
 
 
@@ -189,8 +198,14 @@ def _curve(summary: Mapping[str, Any], score: str) -> RenderableType:
     for label, accuracy in rows:
         style = "green" if label == "dense" else "cyan"
         table.add_row(label, Text(_bar(accuracy), style=style), f"{percent(accuracy)} %")
-    title = f"Accuracy against features per class ({score})"
+    title = f"{_measured(summary)} against features per class ({score})"
     return Group(Text(title, style="bold"), table)
+
+
+def _measured(summary: Mapping[str, Any]) -> str:
+    """What accuracies are: those by the network's own classes are agreement with it."""
+    own = Judge.read(summary["judge"]).own_labels
+    return "Agreement with the network" if own else "Accuracy"
 
 
 def _bar(fraction: float) -> str:
@@ -202,7 +217,7 @@ def _weakest(summary: Mapping[str, Any], only: Sequence[str]) -> list[Renderable
     """The classes of which the network has least right, where there are more than are listed."""
     dense = summary["dense"]
     there = [c for c, n in enumerate(dense["n_samples"]) if n]
-    if only or len(there) <= CLASSES_SHOWN:
+    if only or len(there) <= CLASSES_SHOWN or Judge.read(summary["judge"]).own_labels:
         return []
     highs = {c: accuracy_interval(dense["n_right"][c], dense["n_samples"][c])[1] for c in there}
     table = Table(box=None, pad_edge=False)
@@ -232,14 +247,17 @@ def _classes_table(
     names = list(only) or seen_first(classes, counts, place)[:CLASSES_SHOWN]
     table = Table(box=None, pad_edge=False)
     table.add_column("class", overflow="fold", max_width=40)
-    for name in ("analysed", "judged", "network right (%)", "95 % interval"):
+    own = Judge.read(summary["judge"]).own_labels  # of which the network is always right
+    columns = ("analysed", "judged", "network right (%)", "95 % interval")
+    for name in columns[:1] if own else columns:
         table.add_column(name, justify="right")
     table.add_column("features")
     for name in names:
         # A class name is data: brackets in it are no markup, control characters no commands.
         shown, c = one_line(name), place[name]
         kept = " ".join(f"{feature:>4}" for feature in classes[name])
-        table.add_row(Text(shown), f"{counts[c]:,}", *_right(dense, c), Text(kept))
+        judged = () if own else _right(dense, c)
+        table.add_row(Text(shown), f"{counts[c]:,}", *judged, Text(kept))
     title = f"Features that decide each class ({score}, k = {k}; the most influential first)"
     page: list[RenderableType] = [Text(title, style="bold"), table]
     left = len(classes) - len(names)
@@ -256,7 +274,7 @@ def _faults(summary: Mapping[str, Any]) -> list[RenderableType]:
     for part, faults in summary["faults"].items():
         if faults["n_faults"]:
             path, reason = faults["named"][0]
-            text = f"{faults['n_faults']} images of {part} left out, the first: {path}: {reason}"
+            text = f"{faults['n_faults']} samples of {part} left out, the first: {path}: {reason}"
             lines.append(Text(text, style="yellow"))
         lines += [Text(line, style="dim") for line in noted_lines(faults["converted"], part)]
         lines += [Text(f"{part}: {note}", style="dim") for note in summary["notes"][part]]

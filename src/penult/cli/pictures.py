@@ -11,6 +11,7 @@ from rich.text import Text
 
 from penult.cli import options as given
 from penult.cli.console import begun_when_heard, progress_bars, warn
+from penult.cli.opened import open_run
 from penult.cli.option_groups import ExplainedOptions, MovedOptions
 from penult.cli.output import print_json
 from penult.cli.pages import print_page
@@ -23,7 +24,6 @@ from penult.explain.page import explanation_page
 from penult.plotting import PICTURES
 from penult.report.report import Report
 from penult.runs.outputs import check_output_file
-from penult.runs.run import Run
 from penult.text import one_line
 
 SEVERAL = "penult-explanations/1"
@@ -41,7 +41,7 @@ def report(
     moved: MovedOptions,
 ) -> None:
     """Write the run's report: one page that anyone can open, offline."""
-    opened = Run.open(run)
+    opened = open_run(run)
     page = out or opened.report_file
     check_output_file(page, opened, "page")
     with progress_bars("opening the run") as heard:
@@ -90,7 +90,7 @@ def explain(
     moved: MovedOptions,
 ) -> None:
     """Say why one image was called what it was: the few features that carry the decision."""
-    opened = Run.open(run)
+    opened = open_run(run)
     if out is not None:
         check_output_file(out, opened, "picture", PICTURES)
     with progress_bars("explaining"):

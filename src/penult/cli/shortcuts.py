@@ -6,13 +6,13 @@ from typing import Annotated, Literal
 
 from penult.cli import options as given
 from penult.cli.console import progress_bars
+from penult.cli.opened import open_run
 from penult.cli.output import print_json
 from penult.cli.pages import print_page
 from penult.cli.shortcut_pages import shortcuts_page
 from penult.cli.spread import option, spread
 from penult.edit.shortcuts import find_shortcuts
 from penult.errors import InputError
-from penult.runs.run import Run
 
 Rate = Annotated[float, option("False discovery rate below which a pair is a suspect.")]
 By = Annotated[
@@ -40,7 +40,7 @@ def shortcuts(
     """Find classes and features that look like shortcuts, without group labels, worst first."""
     if listed < 1:
         raise InputError(f"--listed must be at least 1, found {listed}")
-    opened = Run.open(run)
+    opened = open_run(run)
     with progress_bars() as heard:
         document = find_shortcuts(
             opened,

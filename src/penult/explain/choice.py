@@ -129,7 +129,7 @@ def _counts(
     evaluation = run.evaluation()
     counts = paired_counts(run.train().require_head(), [run.head(select, k)], evaluation)[0]
     kind = EVALUATION if run.summary()["evaluated_on"] == "eval" else FITTED
-    return counts, Judge(kind, evaluation.n_samples)
+    return counts, Judge(kind, evaluation.n_samples, own_labels=run.own_labels)
 
 
 def _choice(

@@ -14,6 +14,10 @@ from penult.intervals import Z95_ONE_SIDED, samples_needed
 EVALUATION = "evaluation"
 CROSS_FIT = "cross-fit"
 FITTED = "fitted"
+OWN_LABELS = (
+    "the labels are the network's own classes (--labels predicted): accuracy says how well a head "
+    "agrees with the network, and nothing of what is true"
+)
 
 
 @dataclass(frozen=True)
@@ -25,11 +29,13 @@ class Judge:
             heads that were fitted without it; or "fitted", the very samples that were fitted.
         n_samples: how many there are.
         n_folds: of the cross-fit, else 0.
+        own_labels: whether the labels are the classes that the network itself gives.
     """
 
     kind: str
     n_samples: int
     n_folds: int = 0
+    own_labels: bool = False
 
     @property
     def vouches(self) -> bool:
@@ -39,16 +45,22 @@ class Judge:
     @property
     def samples(self) -> str:
         """The samples, for a sentence."""
+        by = " with the network's own classes as labels" if self.own_labels else ""
         n = f"{self.n_samples:,}"
         if self.kind == EVALUATION:
-            return f"{n} evaluation samples"
+            return f"{n} evaluation samples{by}"
         if self.kind == CROSS_FIT:
-            return f"{n} analysed samples (cross-fitted in {self.n_folds} folds)"
-        return f"{n} samples that the heads were fitted to"
+            return f"{n} analysed samples{by} (cross-fitted in {self.n_folds} folds)"
+        return f"{n} samples that the heads were fitted to{by}"
 
     @property
     def warning(self) -> str | None:
         """What must be said beside the accuracies; None where they can be taken as they are."""
+        said = [OWN_LABELS if self.own_labels else None, self._no_evaluation]
+        return "; ".join(filter(None, said)) or None
+
+    @property
+    def _no_evaluation(self) -> str | None:
         if self.kind == EVALUATION:
             return None
         if self.kind == CROSS_FIT:
@@ -69,7 +81,8 @@ class Judge:
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Judge:
         """From what `document` gave."""
-        return cls(document["kind"], document["n_samples"], document["n_folds"])
+        own_labels = document.get("own_labels", False)
+        return cls(document["kind"], document["n_samples"], document["n_folds"], own_labels)
 
 
 @dataclass(frozen=True)

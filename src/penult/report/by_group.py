@@ -44,11 +44,11 @@ def group_warnings(parts: list[dict[str, Any]], class_names: list[str]) -> list[
             low, high = (100 * end for end in row["interval"])
             name = one_line(class_names[row["class"]], NAMED)
             said.append(
-                f"the sparse head hides a loss: of the {row['n_samples']:,} images of {name} with "
+                f"the sparse head hides a loss: of the {row['n_samples']:,} samples of {name} with "
                 f"{one_line(part['name'], NAMED)} = {one_line(row['value'], NAMED)} it gets "
                 f"{100 * row['sparse']:.2f}% right and the network {100 * row['dense']:.2f}% "
                 f"(between {low:.2f} and {high:.2f} points fewer, with 95 % confidence), while "
-                f"over all images it loses {100 * part['overall_loss']:.2f} points"
+                f"over all samples it loses {100 * part['overall_loss']:.2f} points"
             )
     return said
 

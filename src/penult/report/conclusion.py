@@ -27,6 +27,11 @@ def conclusion(document: Mapping[str, Any]) -> list[str]:
 
 def _network(document: Mapping[str, Any]) -> str:
     about = document["about"]
+    if about.get("own_labels"):
+        return (
+            f"The labels of the {about['n_eval_samples']:,} {_images(about)} are the network's own "
+            "classes, so nothing can be said of how often it is right."
+        )
     if about["multi_label"]:
         return _decisions(document)
     commonest = about["commonest"]
@@ -65,6 +70,11 @@ def _enough(document: Mapping[str, Any]) -> str:
     low, high = (100 * end for end in head["interval"])
     loss = 100 * head["loss"]
     which = "these decisions" if about["multi_label"] else "them"
+    if about.get("own_labels"):
+        return (
+            f"With {head['k']} of its {about['n_features']:,} features per class, the sparse head "
+            f"says the same as the network on {percent(head['agreement'])}% of {which}."
+        )
     if abs(loss) < 0.005:
         change = "as many as the network"
     else:
@@ -101,6 +111,8 @@ def _where(document: Mapping[str, Any]) -> str:
     classes, head = document["classes"], document["head"]
     which = "dense" if head is None else "sparse"
     measured = [row for row in classes if row[which] is not None]
+    if document["about"].get("own_labels"):
+        return _agreed(document, measured)
     if not measured:
         kind = _kind(document["about"])
         return f"No class has evaluation {kind}, so nothing can be said of single classes."
@@ -128,6 +140,25 @@ def _where(document: Mapping[str, Any]) -> str:
                 f"{loser['n_eval']:,} {_kind(document['about'])}"
             )
     return f"{sentence}{_remarks(document)}."
+
+
+def _agreed(document: Mapping[str, Any], measured: Sequence[Mapping[str, Any]]) -> str:
+    """Where the sparse head says least what the network says, whose own classes are the labels."""
+    n_features = len(document["features"])
+    said = f"The network reads {n_features:,} features{_remarks(document)}."
+    ranked = [row for row in measured if row["n_eval"] >= FEWEST_RANKED]
+    if document["head"] is None or not ranked or document["about"]["multi_label"]:
+        return said
+    least = min(ranked, key=lambda row: _highest(row, "sparse"))
+    if least["sparse"] == 1:
+        return (
+            f"The two agree on every class of {FEWEST_RANKED} {_kind(document['about'])} or more."
+        )
+    return (
+        f"They agree least on {_quoted(least['name'])} ({percent(least['sparse'])}% of its "
+        f"{least['n_eval']:,} {_kind(document['about'])}{_taken_for(least, document['classes'])})"
+        f"{_remarks(document)}."
+    )
 
 
 def _highest(row: Mapping[str, Any], which: str) -> float:

@@ -31,9 +31,9 @@ function classView(c) {
     content: [
       top("class", c, classOrder(), className, `Class ${count(c)}`, el("bdi", null, row.name)),
       el("dl", { class: "numbers" },
-        el("div", { class: hasSparse() ? null : "chosen" }, el("dt", null, "Network (dense head)"), el("dd", null, percent(row.dense)), el("dd", { class: "note" }, isMultiLabel() ? `of the decisions on it right; never giving it: ${percent(row.always_no)}` : "of its images right")),
+        el("div", { class: hasSparse() ? null : "chosen" }, el("dt", null, "Network (dense head)"), el("dd", null, percent(row.dense)), el("dd", { class: "note" }, isMultiLabel() ? `of the decisions on it right; never giving it: ${percent(row.always_no)}` : `of its ${things()} right`)),
         hasSparse() && el("div", { class: "chosen" }, el("dt", null, "Sparse head"), el("dd", null, percent(row.sparse)), el("dd", { class: "note" }, known(difference) ? `${points(difference)} points` : "not known")),
-        el("div", null, el("dt", null, "Images"), el("dd", null, count(row.n_eval)), el("dd", { class: "note" }, `${isMultiLabel() ? "have it, " : ""}evaluated; ${count(row.n_samples)} analysed`)),
+        el("div", null, el("dt", null, capital(things())), el("dd", null, count(row.n_eval)), el("dd", { class: "note" }, `${isMultiLabel() ? "have it, " : ""}evaluated; ${count(row.n_samples)} analysed`)),
         isMultiLabel() ? oneAgainstRest(c, row) : [el("div", null, el("dt", null, "Sufficient reason"), el("dd", null, short(row.reason)), el("dd", { class: "note" }, known(row.reason) ? "features guarantee a prediction, median" : "not computed")),
         el("div", null, el("dt", null, "Most often taken for"), el("dd", { class: "name" }, classLink(row.confused)),
           el("dd", { class: "note" }, mistakesLink(c, "Its mistakes")))]),
@@ -56,11 +56,11 @@ const byAbsence = (trait) => trait.weight < 0 && trait.influence > 0;
 
 function traitsText(c, detail) {
   if (about().classes.length === 2 && !isMultiLabel()) {
-    return `Of two classes only the difference of their logits counts: what stands here is ${className(c)} less ${className(1 - c)}. Orange moves the class's own images towards it, blue away. The bias is ${signed(detail.bias)}, the mean difference ${signed(detail.logit)}.`;
+    return `Of two classes only the difference of their logits counts: what stands here is ${className(c)} less ${className(1 - c)}. Orange moves the class's own ${things()} towards it, blue away. The bias is ${signed(detail.bias)}, the mean difference ${signed(detail.logit)}.`;
   }
   const order = detail.features.some((trait) => !known(trait.influence))
-    ? "Ordered by weight, as there are no images of this class, or of others, to compare"
-    : "Ordered by how far each moves the class in the network: its mean in the class less its mean elsewhere, times its weight. Orange raises the logit (the score) of the class's own images, blue lowers it";
+    ? `Ordered by weight, as there are no ${things()} of this class, or of others, to compare`
+    : `Ordered by how far each moves the class in the network: its mean in the class less its mean elsewhere, times its weight. Orange raises the logit (the score) of the class's own ${things()}, blue lowers it`;
   return `${order}. The bias is ${signed(detail.bias)}${known(detail.logit) ? `, the mean logit ${signed(detail.logit)}` : ""}.`;
 }
 
@@ -88,16 +88,16 @@ function classTraits(c, detail) {
           el("span", null, "in the class"), bar(Math.abs(trait.mean) / reach, "own", ""), el("span", { class: "n" }, number(trait.mean)),
           el("span", null, "elsewhere"), bar(Math.abs(trait.elsewhere) / reach, "", ""), el("span", { class: "n" }, number(trait.elsewhere)))),
       trait.own.length || trait.others.length ? [
-        el("div", { class: "trait-shots" }, el("h4", null, isMultiLabel() ? "From images with it" : "From this class"), strip(trait.own, trait.feature, c)),
-        el("div", { class: "trait-shots" }, el("h4", null, isMultiLabel() ? "From images without it" : "From other classes"), strip(trait.others, trait.feature, c))] : null))));
+        el("div", { class: "trait-shots" }, el("h4", null, isMultiLabel() ? `From ${things()} with it` : "From this class"), strip(trait.own, trait.feature, c)),
+        el("div", { class: "trait-shots" }, el("h4", null, isMultiLabel() ? `From ${things()} without it` : "From other classes"), strip(trait.others, trait.feature, c))] : null))));
 }
 
 function confusions(c, detail) {
   if (isMultiLabel()) return wrongDecisions(c, detail);
-  if (!detail.confusions.length) return el("section", null, heading("Confusions", "No image of this class is taken for another, and none of another for it."));
+  if (!detail.confusions.length) return el("section", null, heading("Confusions", `No ${thing()} of this class is taken for another, and none of another for it.`));
   const scale = largestOf(detail.confusions.flatMap((rival) => [...rival.features, ...(rival.misled || [])].map((f) => f.moves)));
   return el("section", null,
-    heading("Confusions", ["The images that were taken for another class, and what the network saw in them. Bars in units of the logit: ", el("span", { class: "pos" }, "orange towards this class"), ", ", el("span", { class: "neg" }, "blue towards the other"), "."]),
+    heading("Confusions", [`The ${things()} that were taken for another class, and what the network saw in them. Bars in units of the logit: `, el("span", { class: "pos" }, "orange towards this class"), ", ", el("span", { class: "neg" }, "blue towards the other"), "."]),
     el("div", { class: "rivals" }, detail.confusions.map((rival) => confusion(c, rival, scale))));
 }
 
@@ -106,7 +106,7 @@ function wrongDecisions(c, detail) {
   if (!detail.confusions.length) return el("section", null, heading("Mistakes", "Every decision on this class is right."));
   const scale = largestOf(detail.confusions.flatMap((rival) => [...rival.features, ...(rival.misled || [])].map((f) => f.moves)));
   return el("section", null,
-    heading("Mistakes", ["What separates the images that have the class from those that do not, and what the network saw in those on which it is missed. Bars in units of the logit: ", el("span", { class: "pos" }, "orange towards this class"), ", ", el("span", { class: "neg" }, "blue away from it"), "."]),
+    heading("Mistakes", [`What separates the ${things()} that have the class from those that do not, and what the network saw in those on which it is missed. Bars in units of the logit: `, el("span", { class: "pos" }, "orange towards this class"), ", ", el("span", { class: "neg" }, "blue away from it"), "."]),
     el("div", { class: "rivals" }, detail.confusions.map((rival) => confusion(c, rival, scale))));
 }
 
@@ -122,8 +122,8 @@ function confusion(c, rival, scale) {
     el("table", { class: "plain" },
       el("thead", null, el("tr", null, el("td"), el("th", { scope: "col", class: "n" }, "network"), hasSparse() && el("th", { scope: "col", class: "n" }, "sparse head"))),
       el("tbody", null,
-        counts(isMultiLabel() ? "images that have it, and are not given it" : "its images taken for the other", rival.to, c),
-        counts(isMultiLabel() ? "images without it that are given it" : "the other's taken for it", rival.from, isMultiLabel() ? c : rival.class))),
+        counts(isMultiLabel() ? `${things()} that have it, and are not given it` : `its ${things()} taken for the other`, rival.to, c),
+        counts(isMultiLabel() ? `${things()} without it that are given it` : "the other's taken for it", rival.from, isMultiLabel() ? c : rival.class))),
     el("h4", null, "What separates the average ", name(c), " from the average ", name(rival.class)),
     bars(rival.features),
     rival.misled?.length ? [
@@ -137,7 +137,7 @@ function featureView(j) {
   const detail = item("feature", j);
   const warnings = [];
   if (hasSparse() && row.deciding && !row.readers) warnings.push([`It is among the features that decide ${plural(row.deciding, "class", "classes")} in the network, and the sparse head leaves it out: what the sparse head says does not show what this feature does.`]);
-  if (row.dead) warnings.push(["It is dead: it has the same value on all images, so no class can learn from it."]);
+  if (row.dead) warnings.push([`It is dead: it has the same value on all ${things()}, so no class can learn from it.`]);
   else if (row.flat) warnings.push([`It hardly differs between the classes: ${percent(row.share)} of its variance lies between them.`]);
   if (known(row.twin)) {
     const r = detail && known(detail.correlation) ? `: their correlation is ${minus(detail.correlation.toFixed(3))}` : "";
@@ -175,7 +175,7 @@ function featureDetail(j, detail) {
     el("span", { class: "who" }, classLink(r.class)), diverging(r.weight, weights, `weight ${signed(r.weight)}`),
     el("span", { class: "n" }, signed(r.weight)), el("span", { class: "n note" }, known(r.share) ? whole(r.share) : "")];
   return [
-    detail.shots.length ? el("section", { class: "featured" }, heading("Where it is strongest", "The images of the whole data set with the largest values."), mapKey(), strip(detail.shots, j, null)) : null,
+    detail.shots.length ? el("section", { class: "featured" }, heading("Where it is strongest", `The ${things()} of the whole data set with the largest values.`), mapKey(), strip(detail.shots, j, null)) : null,
     el("div", { class: "pair" },
       el("section", null, heading("What it moves in the network", "The classes that it moves most: its weight, and its share of the class's evidence."),
         el("div", { class: "ledger named" }, detail.network.map(weightRow))),
@@ -242,7 +242,7 @@ function mistakeView(index) {
         el("aside", null, large,
           el("p", { class: "id" }, el("bdi", null, image ? image.id : row.id)),
           el("dl", { class: "facts" }, fact("Label", classLink(row.label)), isMultiLabel() && image && fact("All its labels", calledLinks(image.class)), fact("Network", verdict(row.dense)), hasSparse() && fact("Sparse head", verdict(row.sparse))),
-          about().pictures.maps ? el("p", { class: "note" }, "Point at a feature to see its map on the image.") : null, mapKey()),
+          about().pictures.maps ? el("p", { class: "note" }, `Point at a feature to see its map on the ${thing()}.`) : null, mapKey()),
         reasons.map((reason) => reasonPanel(row, reason, scale, show))),
     ],
   };

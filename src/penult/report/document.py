@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from penult.data.image import noted_lines
 from penult.explain.choice import HeadChoice
 from penult.explain.gallery import CHANGED, MISSING, Gallery, PictureOptions, take_pictures
 from penult.explain.reasons import Box, reason_sizes
 from penult.explain.survey import Distributions, kept_of
 from penult.features.draw import spread
+from penult.heads.judge import Judge
 from penult.heads.sparse_head import SparseHead
 from penult.network.head import Head
 from penult.report.album import Album, Shots
@@ -200,6 +202,7 @@ class _Builder:
             "n_eval_samples": summary["n_eval_samples"],
             "evaluated_on": summary["evaluated_on"],
             "judge": judge,
+            "own_labels": self.run.own_labels,
             "dense_accuracy": summary["dense"]["accuracy"],
             "train_accuracy": summary["dense"]["train_accuracy"],
             "multi_label": found.dense.multi_label,
@@ -207,6 +210,7 @@ class _Builder:
             "commonest": commonest,
             "warnings": _warnings(summary, judge),
             "data": data.get("path") or data.get("source") or data["kind"],
+            "notes": _data_notes(summary),
             "versions": self.run.about["versions"],
         }
 
@@ -377,8 +381,24 @@ def _curve(summary: dict[str, Any], choice: HeadChoice | None) -> dict[str, Any]
 
 
 def _warnings(summary: dict[str, Any], judge: dict[str, Any]) -> list[str]:
-    """What a reader must know before the numbers, as sentences."""
-    found = [*summary.get("warnings", []), *([judge["warning"]] if judge["warning"] else [])]
+    """What a reader must know before the numbers, as sentences.
+
+    That labels are the network's own stands on every view, see `page.html.j2`.
+    """
+    warning = replace(Judge.read(judge), own_labels=False).warning
+    return _sentences([*summary.get("warnings", []), *([warning] if warning else [])])
+
+
+def _data_notes(summary: dict[str, Any]) -> list[str]:
+    """How the samples were taken, and what was left out of them or changed, as sentences."""
+    found = []
+    for part, faults in summary["faults"].items():
+        if faults["n_faults"]:
+            path, reason = faults["named"][0]
+            left_out = f"{faults['n_faults']:,} samples of {part} left out, the first: {path}: "
+            found.append(left_out + reason)
+        found += noted_lines(faults["converted"], part)
+        found += [f"{part}: {note}" for note in summary["notes"].get(part, [])]
     return _sentences(found)
 
 

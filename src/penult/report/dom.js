@@ -82,6 +82,13 @@ const className = (c) => {
   return c >= classes.length && isMultiLabel() ? `not ${className(c - classes.length)}` : classes[c]?.name ?? "–";
 };
 
+// What the samples are called: images, or texts.
+const things = () => about().about.samples;
+const thing = () => things().slice(0, -1);
+const aThing = () => (thing() === "image" ? "an image" : `a ${thing()}`);
+const theSubject = () => (thing() === "image" ? "the object" : "what the text is about");
+const capital = (word) => word[0].toUpperCase() + word.slice(1);
+
 const isMultiLabel = () => about().about.multi_label;
 
 // One class, or all that a sample has, as names or as links.

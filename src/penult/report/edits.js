@@ -10,7 +10,7 @@ function editsView() {
     title: "Edits",
     content: [
       el("div", { class: "heading" }, el("h1", { tabindex: "-1" }, "Edits"),
-        el("p", null, "Heads that a person has changed, measured on the same images before and after. The effect is exact: the logits are a sum over the features.")),
+        el("p", null, `Heads that a person has changed, measured on the same ${things()} before and after. The effect is exact: the logits are a sum over the features.`)),
       found.length ? el("div", { class: "rivals" }, found.map((effect, index) => el("a", { class: "card", href: `#edit/${index}` },
         el("span", { class: "card-name" }, el("bdi", null, effect.name)),
         el("span", { class: "said" }, `${percent(effect.overall.before)} → ${percent(effect.overall.after)}`, el("span", { class: "as" }, `${plural(effect.edits.length, "edit", "edits")} of ${headName(effect.head)}; ${changed(effect.overall.loss)} points (${changedBetween(effect.overall.interval)})`))))) : null,
@@ -27,9 +27,9 @@ const chosenMends = ({ best }) => [
 
 function mendsSection(found) {
   return el("section", null,
-    heading(["Mends by ", el("bdi", null, found.attribute), el("span", { class: "note" }, ` (${found.name})`)], `All ways to mend the head, under one protocol: fitted on one part of the images, chosen on a second, reported on a third; means over ${plural(found.seeds, "split", "splits")} of ${count(found.n_samples)} images.`),
+    heading(["Mends by ", el("bdi", null, found.attribute), el("span", { class: "note" }, ` (${found.name})`)], `All ways to mend the head, under one protocol: fitted on one part of the ${things()}, chosen on a second, reported on a third; means over ${plural(found.seeds, "split", "splits")} of ${count(found.n_samples)} ${things()}.`),
     el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Mends" }, el("table", { class: "plain" },
-      el("thead", null, el("tr", null, ["Mend", "Needs groups", "Worst group", "its range", "Mean over the images", "Mean over the groups", "Features"].map((text, i) => el("th", { scope: "col", class: i ? "n" : null }, text)))),
+      el("thead", null, el("tr", null, ["Mend", "Needs groups", "Worst group", "its range", `Mean over the ${things()}`, "Mean over the groups", "Features"].map((text, i) => el("th", { scope: "col", class: i ? "n" : null }, text)))),
       el("tbody", null, [...found.mends, ...chosenMends(found)].map((row) => el("tr", { class: row.name === found.kept ? "chosen" : null },
         el("th", { scope: "row" }, row.name),
         el("td", { class: "n" }, row.groups_needed ? "yes" : "no"),
@@ -52,7 +52,7 @@ function editView(index) {
       top("edit", index, numbered(found.length), (to) => found[to].name, [el("span", null, "Edit"), el("span", null, headName(effect.head))], el("bdi", null, effect.name)),
       effect.notes.length ? el("div", { class: "warnings", role: "note" }, effect.notes.map((note) => el("p", null, note))) : null,
       el("dl", { class: "numbers" },
-        el("div", null, el("dt", null, "Before"), el("dd", null, percent(overall.before)), el("dd", { class: "note" }, isMultiLabel() ? `of the decisions on ${count(overall.n_samples)} images right` : `of ${count(overall.n_samples)} images right`)),
+        el("div", null, el("dt", null, "Before"), el("dd", null, percent(overall.before)), el("dd", { class: "note" }, isMultiLabel() ? `of the decisions on ${count(overall.n_samples)} ${things()} right` : `of ${count(overall.n_samples)} ${things()} right`)),
         el("div", { class: "chosen" }, el("dt", null, "After"), el("dd", null, percent(overall.after)), el("dd", { class: "note" }, `between ${interval(overall.after_interval)}`)),
         el("div", null, el("dt", null, "Change"), el("dd", null, changed(overall.loss), el("small", null, " points")), el("dd", { class: "note" }, `${changedBetween(overall.interval)} with 95 % confidence`)),
         isMultiLabel() && overall.mean_average_precision && el("div", null, el("dt", null, "Mean average precision"), el("dd", null, overall.mean_average_precision.map(percent).join(" → ")), el("dd", { class: "note" }, "over the classes")),
@@ -60,7 +60,7 @@ function editView(index) {
         el("div", null, el("dt", null, "Won"), el("dd", null, count(overall.won)), el("dd", { class: "note" }, "wrong before, right now"))),
       el("section", null, heading(plural(effect.edits.length, "edit", "edits"), effect.n_bounds ? `The head is no linear layer any more: it has ${plural(effect.n_bounds, "bound", "bounds")}, beyond which a feature counts no further.` : null),
         el("ol", { class: "steps" }, effect.edits.map((edit) => el("li", null, el("b", null, edit.described), edit.reason ? el("span", { class: "note" }, " ", el("bdi", null, edit.reason)) : null)))),
-      el("section", null, heading("By class", effect.n_changed ? `${plural(effect.n_changed, "class wins or loses", "classes win or lose")} ${isMultiLabel() ? "decisions" : "images"}; ${count(effect.n_classes - effect.n_changed)} stay as they were.` : `No class wins or loses ${isMultiLabel() ? "a decision" : "an image"}.`),
+      el("section", null, heading("By class", effect.n_changed ? `${plural(effect.n_changed, "class wins or loses", "classes win or lose")} ${isMultiLabel() ? "decisions" : things()}; ${count(effect.n_classes - effect.n_changed)} stay as they were.` : `No class wins or loses ${isMultiLabel() ? "a decision" : aThing()}.`),
         effect.classes.length ? changes(effect.classes, [["Class", (row) => classLink(row.class)]], low) : null),
       effect.groups.map(editGroups),
       [["right_to_wrong", "Right before, wrong now"], ["wrong_to_right", "Wrong before, right now"], ...(isMultiLabel() ? [] : [["wrong_to_wrong", "Wrong before and now, in another way"]])].map(([kind, title]) => flipsSection(effect.flips[kind], title)),
@@ -70,7 +70,7 @@ function editView(index) {
 
 function changes(rows, first, low) {
   return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Changes" }, el("table", { class: "plain groups" },
-    el("thead", null, el("tr", null, [...first.map(([title]) => title), "Images", "", "Before", "After", "Change in points, with 95% interval", "Lost", "Won"].map((text, i) => el("th", { scope: "col", class: i < first.length ? null : "n" }, text)))),
+    el("thead", null, el("tr", null, [...first.map(([title]) => title), capital(things()), "", "Before", "After", "Change in points, with 95% interval", "Lost", "Won"].map((text, i) => el("th", { scope: "col", class: i < first.length ? null : "n" }, text)))),
     el("tbody", null, rows.map((row) => el("tr", { class: row.ranked === false ? "few-of" : null },
       first.map(([, cell], i) => el(i ? "td" : "th", i ? null : { scope: "row" }, cell(row))),
       el("td", { class: "n" }, count(row.n_samples)),
@@ -99,23 +99,23 @@ function editGroups(part) {
   return el("section", null,
     heading(["By ", el("bdi", null, part.name)], null),
     el("dl", { class: "numbers" },
-      is && el("div", { class: "chosen" }, el("dt", null, "Worst group"), el("dd", null, percent(is.accuracy)), el("dd", { class: "note" }, group(is), `: between ${interval(is.interval)}, ${count(is.n_samples)} images`),
+      is && el("div", { class: "chosen" }, el("dt", null, "Worst group"), el("dd", null, percent(is.accuracy)), el("dd", { class: "note" }, group(is), `: between ${interval(is.interval)}, ${count(is.n_samples)} ${things()}`),
         was && el("dd", { class: "note" }, `before ${percent(was.accuracy)}: `, group(was))),
-      both("Mean over the images", "mean", "as the images are"),
-      both("Mean, groups as in training", "mean_by_training", "each group as often as among the training images"),
+      both(`Mean over the ${things()}`, "mean", `as the ${things()} are`),
+      both("Mean, groups as in training", "mean_by_training", `each group as often as among the training ${things()}`),
       both("Mean over the groups", "mean_of_groups", "every group counts the same")),
     moved.length ? [
-      el("h3", null, "Groups that win or lose images, worst before first"),
+      el("h3", null, `Groups that win or lose ${things()}, worst before first`),
       changes(moved.slice(0, 60), [["Class", (row) => classLink(row.class)], [part.name, (row) => [el("bdi", null, row.value), " ", fewMark(row)]]], low),
-      moved.length > 60 ? el("p", { class: "note" }, `and ${count(moved.length - 60)} more`) : null] : el("p", { class: "empty" }, "No group wins or loses an image."));
+      moved.length > 60 ? el("p", { class: "note" }, `and ${count(moved.length - 60)} more`) : null] : el("p", { class: "empty" }, `No group wins or loses ${aThing()}.`));
 }
 
 function flipsSection(found, title) {
-  if (!found.n_samples) return el("section", null, heading(title, "No image."));
+  if (!found.n_samples) return el("section", null, heading(title, `No ${thing()}.`));
   const left = found.n_samples - found.samples.length;
   const views = found.samples.map((flip) => ({ index: flip.image, map: flip.map, feature: flip.features[0]?.feature, value: flip.features[0]?.value }));
   return el("section", null,
-    heading(title, `${isMultiLabel() ? plural(found.n_samples, "decision", "decisions") : plural(found.n_samples, "image", "images")}${left > 0 ? `, of which ${count(found.samples.length)} are shown` : ""}. Under each stand the features that changed the call most, by how much each moved the new class above the old one; the heat map is that of the first.`),
+    heading(title, `${isMultiLabel() ? plural(found.n_samples, "decision", "decisions") : plural(found.n_samples, "image", things())}${left > 0 ? `, of which ${count(found.samples.length)} are shown` : ""}. Under each stand the features that changed the call most, by how much each moved the new class above the old one; the heat map is that of the first.`),
     mapKey(),
     el("div", { class: "cases flips" }, found.samples.map((flip, place) => el("figure", { class: "case" },
       known(flip.image) ? el("button", { type: "button", class: "bare", title: flip.id, onclick: () => openViewer(views, place) }, picture(flip.image, flip.map, flip.id)) : picture(null, null, flip.id),

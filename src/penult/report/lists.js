@@ -107,25 +107,25 @@ function classesView() {
   const low = classes.reduce((least, row) => Math.min(least, row.dense ?? 1, row.sparse ?? 1), 1);
   const pictured = about().pictures.n_images > about().pictures.n_missing;
   const columns = [
-    { title: "No.", value: (r) => r.place, cell: (r) => count(r.c), kind: "n", hint: "the number of the class; classes with images come first" },
+    { title: "No.", value: (r) => r.place, cell: (r) => count(r.c), kind: "n", hint: `the number of the class; classes with ${things()} come first` },
     pictured && { title: "", cell: (r) => thumbs(item("class", r.c)?.features[0]?.own, 1), kind: "thumbs" },
     { title: "Class", value: (r) => r.low, cell: (r) => classLink(r.c), kind: "who" },
-    { title: "Samples", value: (r) => r.n_samples, cell: (r) => count(r.n_samples), kind: "n", down: true, hint: "images of the class that were analysed" },
-    { title: "Network", value: (r) => r.dense, cell: (r) => percent(r.dense), kind: "n", hint: isMultiLabel() ? "decisions on the class, on all images, that the network (dense head) has right" : "images of the class that the network (dense head) gets right" },
-    sparse && { title: "Sparse head", value: (r) => r.sparse, cell: (r) => percent(r.sparse), kind: "n", hint: isMultiLabel() ? "decisions on the class, on all images, that the sparse head has right" : "images of the class that the sparse head gets right" },
+    { title: "Samples", value: (r) => r.n_samples, cell: (r) => count(r.n_samples), kind: "n", down: true, hint: `${things()} of the class that were analysed` },
+    { title: "Network", value: (r) => r.dense, cell: (r) => percent(r.dense), kind: "n", hint: isMultiLabel() ? `decisions on the class, on all ${things()}, that the network (dense head) has right` : `${things()} of the class that the network (dense head) gets right` },
+    sparse && { title: "Sparse head", value: (r) => r.sparse, cell: (r) => percent(r.sparse), kind: "n", hint: isMultiLabel() ? `decisions on the class, on all ${things()}, that the sparse head has right` : `${things()} of the class that the sparse head gets right` },
     sparse && { title: "Difference", value: (r) => r.difference, kind: "n wide", hint: `sparse head less network, in percentage points; the dots on one axis from ${percent(low)} to 100%`,
       cell: (r) => [dumbbell(r.dense, r.sparse, low), el("span", { class: "aligned" }, points(r.difference))] },
-    isMultiLabel() && { title: "Average precision", value: (r) => r.average_precision, cell: (r) => percent(r.average_precision), kind: "n", hint: "area under the curve of precision over recall; by guessing, the part of the images that have the class" },
-    isMultiLabel() && { title: "Have it", value: (r) => r.n_eval, cell: (r) => count(r.n_eval), kind: "n", down: true, hint: "evaluated images that have the class" },
+    isMultiLabel() && { title: "Average precision", value: (r) => r.average_precision, cell: (r) => percent(r.average_precision), kind: "n", hint: `area under the curve of precision over recall; by guessing, the part of the ${things()} that have the class` },
+    isMultiLabel() && { title: "Have it", value: (r) => r.n_eval, cell: (r) => count(r.n_eval), kind: "n", down: true, hint: `evaluated ${things()} that have the class` },
     isMultiLabel() && { title: "Always no", value: (r) => r.always_no, cell: (r) => percent(r.always_no), kind: "n", hint: "right by never giving the class" },
-    isMultiLabel() && { title: "Missed", value: (r) => r.missed, cell: (r) => mistakesLink(r.c, count(r.missed)) || count(r.missed), kind: "n", down: true, hint: "images that have the class and to which the network does not give it" },
-    isMultiLabel() && { title: "False", value: (r) => r.false, cell: (r) => count(r.false), kind: "n", down: true, hint: "images without the class to which the network gives it" },
+    isMultiLabel() && { title: "Missed", value: (r) => r.missed, cell: (r) => mistakesLink(r.c, count(r.missed)) || count(r.missed), kind: "n", down: true, hint: `${things()} that have the class and to which the network does not give it` },
+    isMultiLabel() && { title: "False", value: (r) => r.false, cell: (r) => count(r.false), kind: "n", down: true, hint: `${things()} without the class to which the network gives it` },
     { title: "Features", value: (r) => r.features.length, cell: (r) => someFeatures(r.features, r.kept), hint: sparse ? "those that move the class most in the network first; green: kept by the sparse head" : "those that move the class most in the network first", down: true },
     !isMultiLabel() && { title: "Most often taken for", value: (r) => (known(r.confused) ? className(r.confused).toLowerCase() : null), cell: (r) => classLink(r.confused), kind: "who" },
-    !isMultiLabel() && { title: "Reason", value: (r) => r.reason, cell: (r) => short(r.reason), kind: "n", hint: "features that guarantee a prediction of the network (a sufficient reason), median of its images" },
+    !isMultiLabel() && { title: "Reason", value: (r) => r.reason, cell: (r) => short(r.reason), kind: "n", hint: `features that guarantee a prediction of the network (a sufficient reason), median of its ${things()}` },
   ].filter(Boolean);
   const some = classes.some((r) => hasImages(r.c));
-  const presets = some && classes.some((r) => !hasImages(r.c)) ? [["", "With images"], ["all", "All"]] : null;
+  const presets = some && classes.some((r) => !hasImages(r.c)) ? [["", `With ${things()}`], ["all", "All"]] : null;
   const matches = (row, query, preset) => (!presets || preset === "all" || hasImages(row.c))
     && (!query || row.low.includes(query) || String(row.c) === query);
   return {
@@ -203,7 +203,7 @@ function extent(rows, kind, total, text) {
 }
 
 function mistakesText({ rows, n_samples: among, n_both: both, n_only_dense: dense, n_only_sparse: sparse }) {
-  const judged = isMultiLabel() ? plural(among, "decision, one for each image and class", "decisions, one for each image and class") : plural(among, "image", "images");
+  const judged = isMultiLabel() ? plural(among, `decision, one for each ${thing()} and class`, `decisions, one for each ${thing()} and class`) : plural(among, "image", things());
   const text = `${plural(both + dense + sparse, "mistake", "mistakes")} among ${judged}.`;
   const parts = [extent(rows, "both", both, hasSparse() ? "both the network and the sparse head get" : "the network gets"), extent(rows, "only-dense", dense, "only the network gets"),
     extent(rows, "only-sparse", sparse, "only the sparse head gets")].filter(Boolean);

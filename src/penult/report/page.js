@@ -274,11 +274,11 @@ function glance() {
     const all = item("class", c).features;
     const traits = [...all.filter((trait) => trait.weight >= 0), ...all.filter((trait) => trait.weight < 0)].filter(seen).slice(0, MOST_TRAITS);
     const hidden = all.length - traits.length;
-    return el("a", { class: "card", href: `#class/${c}`, title: row.name }, el("span", { class: "card-name" }, el("bdi", null, row.name), el("span", { class: "n", title: "images that the network gets right" }, percent(row.dense))),
+    return el("a", { class: "card", href: `#class/${c}`, title: row.name }, el("span", { class: "card-name" }, el("bdi", null, row.name), el("span", { class: "n", title: `${things()} that the network gets right` }, percent(row.dense))),
       el("span", { class: "card-shots" }, traits.map((trait, place) => el("span", null, picture(trait.own[0][0], trait.own[0][2]), cardNumber(trait, place === traits.length - 1 ? hidden : 0)))));
   }));
   const all = classOrder().filter(hasImages).length || about().classes.length;
-  if (all > shown.length) cards.after(el("p", { class: "note all-of" }, el("a", { href: "#classes" }, `All ${count(all)} classes${all < about().classes.length ? " with images" : ""}`)));
+  if (all > shown.length) cards.after(el("p", { class: "note all-of" }, el("a", { href: "#classes" }, `All ${count(all)} classes${all < about().classes.length ? ` with ${things()}` : ""}`)));
 }
 
 function begin() {

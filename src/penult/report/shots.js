@@ -60,7 +60,7 @@ function picture(index, map, name) {
   }
   if (!image || !image.src) {
     frame.classList.add("missing");
-    frame.append(el("span", null, el("bdi", null, image?.id || name || "no image")));
+    frame.append(el("span", null, el("bdi", null, image?.id || name || `no ${thing()}`)));
     return frame;
   }
   const shown = el("img", { alt: describe(image), decoding: "async", draggable: "false" });
@@ -83,7 +83,7 @@ function describe(image) {
 
 // shots: [[image, value, map], ...] of `feature`; own: the class whose page this is, if it is one.
 function strip(shots, feature, own) {
-  if (!shots.length) return el("p", { class: "empty" }, "No images.");
+  if (!shots.length) return el("p", { class: "empty" }, `No ${things()}.`);
   const views = shots.map(([index, value, map]) => ({ index, map, feature, value }));
   return el("div", { class: "strip", style: { "--n": Math.max(shots.length, 4) } }, views.map((view, place) => {
     const image = item("image", view.index);
@@ -97,7 +97,7 @@ function strip(shots, feature, own) {
 }
 
 function openViewer(views, place) {
-  const dialog = el("dialog", { class: "viewer", "aria-label": "Image" });
+  const dialog = el("dialog", { class: "viewer", "aria-label": capital(thing()) });
   const show = (next) => {
     const at = (next + views.length) % views.length;
     const view = views[at];
@@ -108,12 +108,12 @@ function openViewer(views, place) {
     dialog.replaceChildren(
       picture(view.index, view.map),
       el("div", { class: "facts-of" },
-        el("p", { class: "id" }, el("bdi", null, image?.id || "no image")),
+        el("p", { class: "id" }, el("bdi", null, image?.id || `no ${thing()}`)),
         el("dl", { class: "facts" },
           image && known(image.class) && fact(isMultiLabel() ? "Labels" : "Label", calledLinks(image.class)),
           image && known(image.predicted) && fact("The network says", calledLinks(image.predicted)),
           known(view.value) && fact(["Feature ", featureLink(view.feature)], number(view.value))),
-        el("div", { class: "row" }, step(-1, "Previous image", "←"), step(1, "Next image", "→"),
+        el("div", { class: "row" }, step(-1, `Previous ${thing()}`, "←"), step(1, `Next ${thing()}`, "→"),
           el("button", { type: "button", class: "tool close", onclick: () => dialog.close() }, "Close"))));
     dialog.onkeydown = (event) => {
       if (event.key === "ArrowLeft") show(at - 1);

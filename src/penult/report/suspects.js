@@ -29,12 +29,12 @@ function suspectsView() {
     rows.some((r) => r.shots?.high.length) && { title: "", cell: (r) => thumbs(r.shots?.high, 3), kind: "thumbs" },
     { title: "Class", value: (r) => className(r.class).toLowerCase(), cell: (r) => classLink(r.class), kind: "who" },
     { title: "Feature", value: (r) => r.feature ?? 1e9 + r.direction, cell: (r) => (r.shots ? el("a", { href: `#suspect/${r.place}`, class: "feature" }, known(r.feature) ? String(r.feature) : `direction ${r.direction}`) : known(r.feature) ? featureLink(r.feature) : suspectName(r)), kind: "" },
-    { title: "Overuse", value: (r) => r.overuse.score, cell: (r) => number(r.overuse.score), kind: "n", down: true, hint: "how many standard errors the images say that its weight for the class is too large, alone and next to those of the training" },
+    { title: "Overuse", value: (r) => r.overuse.score, cell: (r) => number(r.overuse.score), kind: "n", down: true, hint: `how many standard errors the ${things()} say that its weight for the class is too large, alone and next to those of the training` },
     { title: "By chance", value: (r) => r.overuse.q, cell: (r) => [percentSmall(r.overuse.q), r.overuse.suspect ? el("span", { class: "mark suspect" }, "suspect") : null], kind: "n", hint: "of the pairs listed up to this one, the part that is expected to be there by chance (false discovery rate)" },
-    { title: "Gap in points", value: (r) => r.gap?.value ?? null, cell: (r) => gapText(r.gap), kind: "n", down: true, hint: "accuracy on the class's images where it is high less where it is low" },
-    { title: "Called high, else", value: (r) => (r.pull ? r.pull.called : null), cell: (r) => (r.pull ? `${percent(r.pull.called)}, ${percent(r.pull.called_elsewhere)}` : "–"), kind: "n", down: true, hint: "images of other classes that are called this class, where it is as high as in the class, and elsewhere" },
-    { title: "Off", value: (r) => -r.off.overall.loss, cell: (r) => changed(r.off.overall.loss), kind: "n", hint: "change of the accuracy over all images when it is switched off for the class, in points" },
-    grouped && { title: "Tells apart", value: (r) => (r.carries.length ? Math.abs(r.carries[0].auc - 0.5) : null), cell: (r) => carriesText(r.carries[0]), kind: "", down: true, hint: "the group that it tells apart best within the class: on an image of the group it is higher, or lower, than on another one in this part of all pairs; 50% is chance" },
+    { title: "Gap in points", value: (r) => r.gap?.value ?? null, cell: (r) => gapText(r.gap), kind: "n", down: true, hint: `accuracy on the class's ${things()} where it is high less where it is low` },
+    { title: "Called high, else", value: (r) => (r.pull ? r.pull.called : null), cell: (r) => (r.pull ? `${percent(r.pull.called)}, ${percent(r.pull.called_elsewhere)}` : "–"), kind: "n", down: true, hint: `${things()} of other classes that are called this class, where it is as high as in the class, and elsewhere` },
+    { title: "Off", value: (r) => -r.off.overall.loss, cell: (r) => changed(r.off.overall.loss), kind: "n", hint: `change of the accuracy over all ${things()} when it is switched off for the class, in points` },
+    grouped && { title: "Tells apart", value: (r) => (r.carries.length ? Math.abs(r.carries[0].auc - 0.5) : null), cell: (r) => carriesText(r.carries[0]), kind: "", down: true, hint: `the group that it tells apart best within the class: on ${aThing()} of the group it is higher, or lower, than on another one in this part of all pairs; 50% is chance` },
     { title: "Verdict", value: (r) => (known(r.feature) && verdictOf(r.feature, r.class)?.verdict) || null, cell: (r) => verdictMark(r.feature, r.class), kind: "" },
   ].filter(Boolean);
   const matches = (row, query) => !query || className(row.class).toLowerCase().includes(query) || String(row.feature ?? "") === query;
@@ -45,7 +45,7 @@ function suspectsView() {
     title: "Suspects",
     content: [
       el("div", { class: "heading" }, el("h1", { tabindex: "-1" }, "Suspects"),
-        el("p", null, `Features that may be shortcuts: the network gives them more weight for a class than the ${count(found.n_samples)} ${found.part === "eval" ? "evaluation" : "analysed"} images bear out${known(found.n_compared) ? `, and so more than the ${count(found.n_compared)} images of the training do` : ""}. ${rows.length ? `${count(found.n_pairs)} pairs of a class and a feature were looked at. ${surely} ` : ""}Only a person can say whether a feature sees the object: look at the images of the first ones.`),
+        el("p", null, `Features that may be shortcuts: the network gives them more weight for a class than the ${count(found.n_samples)} ${found.part === "eval" ? "evaluation" : "analysed"} ${things()} bear out${known(found.n_compared) ? `, and so more than the ${count(found.n_compared)} ${things()} of the training do` : ""}. ${rows.length ? `${count(found.n_pairs)} pairs of a class and a feature were looked at. ${surely} ` : ""}Only a person can say whether a feature sees ${theSubject()}: look at the ${things()} of the first ones.`),
         found.notes.map((note) => el("p", { class: "note" }, `${note[0].toUpperCase()}${note.slice(1)}.`))),
       found.pooled ? pooledSection(found, rows.length > 0) : null,
       rows.length ? [found.pooled ? el("h2", { class: "apart" }, "Single pairs") : null, table("suspects", columns, rows, matches, "Filter by class or feature")] : null,
@@ -61,7 +61,7 @@ function pooledSection(found) {
     ? `${plural(pooled.n_suspects, "feature is a suspect", "features are suspects")}: at most ${suspectRate(found)} of them are expected to be there by chance.`
     : `For none is the evidence enough to be called a suspect with at most ${suspectRate(found)} by chance.`;
   return el("section", null,
-    heading("Over all classes with few images", `Whether each of the ${count(pooled.n_features)} features does too much in the logits of the ${count(pooled.n_classes)} classes that have too few images to be looked at one by one. ${said}`),
+    heading(`Over all classes with few ${things()}`, `Whether each of the ${count(pooled.n_features)} features does too much in the logits of the ${count(pooled.n_classes)} classes that have too few ${things()} to be looked at one by one. ${said}`),
     el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Features over all classes" }, el("table", { class: "plain groups" },
       el("thead", null, el("tr", null, ["Feature", "Where it is strongest", "Overuse", "By chance", "Off for all, in points", "Most for"].map((text, i) => el("th", { scope: "col", class: [2, 3, 4].includes(i) ? "n" : null }, text)))),
       el("tbody", null, pooled.features.map((row) => el("tr", null,
@@ -87,7 +87,7 @@ function carriesFact(found) {
   const side = (value) => (found.auc < 0.5 ? 1 - value : value);
   const ends = found.interval?.map(side).sort((a, b) => a - b);
   return el("div", null, el("dt", null, "Tells apart"), el("dd", { class: "name" }, el("bdi", null, `${found.attribute}: ${found.value}`)),
-    el("dd", { class: "note" }, `within the class it is ${found.auc < 0.5 ? "lower" : "higher"} on an image with this than on one without in ${whole(told(found))} of all pairs${ends ? ` (${whole(ends[0])} to ${whole(ends[1])})` : ""}; 50% would be chance`));
+    el("dd", { class: "note" }, `within the class it is ${found.auc < 0.5 ? "lower" : "higher"} on ${aThing()} with this than on one without in ${whole(told(found))} of all pairs${ends ? ` (${whole(ends[0])} to ${whole(ends[1])})` : ""}; 50% would be chance`));
 }
 
 function suspectView(index) {
@@ -98,8 +98,8 @@ function suspectView(index) {
   const less = row.sign < 0;
   const j = known(row.feature) ? row.feature : null;
   const sides = [
-    ["high", less ? "Low in the class" : "High in the class", "What do these images share besides the object?"],
-    ["low", less ? "High in the class" : "Low in the class", "Is the object as clear here, only without it?"],
+    ["high", less ? "Low in the class" : "High in the class", `What do these ${things()} share besides ${theSubject()}?`],
+    ["low", less ? "High in the class" : "Low in the class", `Is ${theSubject()} as clear here, only without it?`],
     ["elsewhere", less ? "Low in other classes" : "High in other classes", "Do these show what the first ones share?"],
   ];
   const said = j === null ? null : verdictOf(j, row.class);
@@ -115,9 +115,9 @@ function suspectView(index) {
         el("div", null, el("dt", null, "Gap in the class"), el("dd", null, row.gap ? [points(row.gap.value), el("small", null, " points")] : "–"),
           el("dd", { class: "note" }, row.gap ? `${percent(row.gap.high.accuracy)} right where it is high (${count(row.gap.high.n_samples)}), ${percent(row.gap.low.accuracy)} where it is low (${count(row.gap.low.n_samples)}); between ${points(row.gap.interval[0])} and ${points(row.gap.interval[1])} with 95 % confidence` : "it does not vary within the class")),
         el("div", null, el("dt", null, "Calls others"), el("dd", null, row.pull ? percent(row.pull.called) : "–"),
-          el("dd", { class: "note" }, row.pull ? `of the ${count(row.pull.n_samples)} images of other classes on which it is as ${less ? "low" : "high"} as in the class are called ${className(row.class)}; elsewhere ${percent(row.pull.called_elsewhere)}` : "on no other image is it as strong")),
+          el("dd", { class: "note" }, row.pull ? `of the ${count(row.pull.n_samples)} ${things()} of other classes on which it is as ${less ? "low" : "high"} as in the class are called ${className(row.class)}; elsewhere ${percent(row.pull.called_elsewhere)}` : `on no other ${thing()} is it as strong`)),
         el("div", null, el("dt", null, "Switched off"), el("dd", null, changed(row.off.overall.loss), el("small", null, " points")),
-          el("dd", { class: "note" }, `over all images (${changedBetween(row.off.overall.interval)}); ${changed(row.off.class.loss)} in the class (${changedBetween(row.off.class.interval)})`)),
+          el("dd", { class: "note" }, `over all ${things()} (${changedBetween(row.off.overall.interval)}); ${changed(row.off.class.loss)} in the class (${changedBetween(row.off.class.interval)})`)),
         row.carries.length ? carriesFact(row.carries[0]) : null),
       el("section", null,
         less ? el("p", { class: "note" }, "Less of this feature speaks for the class: its weight lies below the mean weight of all classes.") : null,

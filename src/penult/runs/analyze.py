@@ -290,7 +290,7 @@ def _analyze(
         evidence = found.evidence
         said = _warnings(found.calls, class_names, evidence.moments.counts)
         evidence.moments.save(run.moments_file)
-        judge = judge_of(run.train(), run.held_out(), found.n_further())
+        judge = judge_of(run, found.n_further())
         _finish(run, head, class_names, found, judge, said, progress, doubtful)
     return run
 

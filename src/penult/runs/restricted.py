@@ -16,6 +16,7 @@ from penult.heads.sparse_head import SparseHead
 from penult.heads.subspaces import Subspaces, top_k
 from penult.network.head import Head
 from penult.progress import Progress
+from penult.runs.run import Run
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,15 +85,15 @@ class Restricted:
         return dict(zip(self.heads, found, strict=True))
 
 
-def judge_of(train: Features, evaluation: Features | None, n_further: int = 0) -> Judge:
+def judge_of(run: Run, n_further: int = 0) -> Judge:
     """The samples that judge the heads of a run: others where it has them, else a cross-fit.
 
     Args:
-        train: what the heads are fitted to.
-        evaluation: what judges them, if there is any.
-        n_further: further samples that they are fitted to.
+        run: with its features.
+        n_further: further samples that its heads are fitted to.
     """
+    train, evaluation = run.train(), run.held_out()
     if evaluation is not None:
-        return Judge(EVALUATION, evaluation.n_samples)
+        return Judge(EVALUATION, evaluation.n_samples, own_labels=run.own_labels)
     n_folds = affordable_folds(train.n_samples, train.n_features, train.n_classes, n_further)
-    return Judge(CROSS_FIT if n_folds else FITTED, train.n_samples, n_folds)
+    return Judge(CROSS_FIT if n_folds else FITTED, train.n_samples, n_folds, run.own_labels)

@@ -89,6 +89,11 @@ class Run:
         return bool(self.about["complete"])
 
     @property
+    def own_labels(self) -> bool:
+        """Whether the labels are the classes that the network itself gives, for want of others."""
+        return bool(self.about["identity"].get("labels") == "predicted")
+
+    @property
     def train_folder(self) -> Path:
         """Shards of the analysed data."""
         return self.folder / "features" / "train"
