@@ -77,7 +77,7 @@ const percentSmall = (value) => (!known(value) ? "–" : value < 0.0001 ? "<0.01
 
 // Whether the evidence is enough, and how much of the list up to a pair is expected to be there by chance.
 function suspectText({ q, suspect }) {
-  if (!known(q)) return "there are no images to compare with those of the training, so no chance is told";
+  if (!known(q)) return `there are no ${things()} to compare with those of the training, so no chance is told`;
   return `${suspect ? "a suspect" : "not enough to be a suspect"}: up to here ${percentSmall(q)} are expected by chance`;
 }
 const told = (found) => Math.max(found.auc, 1 - found.auc);
