@@ -85,7 +85,7 @@ const className = (c) => {
 // What the samples are called: images, or texts.
 const things = () => about().about.samples;
 const thing = () => things().slice(0, -1);
-const aThing = () => (thing() === "image" ? aThing() : `a ${thing()}`);
+const aThing = () => (thing() === "image" ? "an image" : `a ${thing()}`);
 const theSubject = () => (thing() === "image" ? "the object" : "what the text is about");
 const capital = (word) => word[0].toUpperCase() + word.slice(1);
 
