@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -26,6 +26,7 @@ from penult.features.shard_folder import ShardFolder, shard_path
 from penult.features.shards import read_shard
 from penult.network.head import Head
 from penult.runs.sums import Summing
+from penult.user_code import code_digest
 
 T = TypeVar("T")
 
@@ -68,6 +69,7 @@ class PassJob:
         opens: opens the network and the images, where the worker is.
         folder: the current one of the command, from which relative paths start.
         network, head: fingerprints of what the command itself opened.
+        code: digest of the network's code, likewise.
         files: sizes and times of the files that hold the images.
         store: dtype in which features are stored.
     """
@@ -77,6 +79,7 @@ class PassJob:
     folder: Path
     network: str
     head: str
+    code: str | None
     files: Mapping[str, tuple[int, int]]
     store: torch.dtype
 
@@ -127,6 +130,8 @@ def opened(job: PassJob) -> Opened:
             station = job.opens()
         if station.network_about["fingerprint"] != job.network:
             raise InputError("its network has other weights than that of the command")
+        if code_digest(str(station.network_about["spec"])) != job.code:
+            raise InputError("its network has other code than that of the command")
         if station.head.fingerprint() != job.head:
             raise InputError("it finds another final layer in the network than the command")
         _stations[job.key] = station
@@ -238,7 +243,10 @@ def _missing(folder: Path, first: int, stop: int) -> list[tuple[int, int]]:
 @told
 def add_up(part: PartJob, first: int, stop: int) -> PackedSums:
     """Sums of a range of shards."""
-    sums = part.summing.zeros()
+    summing = part.summing
+    if not torch.cuda.is_available():  # the command's own machine may have a GPU
+        summing = replace(summing, device="cpu")
+    sums = summing.zeros()
     for shard in range(first, stop):
         for block in read_shard(shard_path(part.folder, shard), rows=None):
             sums.add(block)

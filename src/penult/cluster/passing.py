@@ -30,6 +30,7 @@ from penult.progress import Progress
 from penult.runs.parts import Part
 from penult.runs.sums import Summing, Sums, Total
 from penult.text import duration
+from penult.user_code import code_digest
 
 POLL = 0.5  # seconds between two looks at the workers
 MEASURED = 3.0  # seconds over which it is measured how fast they are
@@ -120,6 +121,7 @@ class ClusterFill:
                 Path.cwd(),
                 self.subject.network_about["fingerprint"],
                 self.subject.head.fingerprint(),
+                code_digest(str(self.subject.network_about["spec"])),
                 files,
                 self.subject.how.store,
             )
@@ -157,6 +159,7 @@ class _Work:
     ) -> None:
         self._ray = import_extra("ray", "cluster")
         self._part, self._rows, self._n_shards = part, rows, n_shards
+        self._given = self._ray.put(part)
         self.said: list[str] = []
         self._tally = self._ray.remote(num_cpus=0, max_restarts=-1)(SharedTally).remote()
         # Workers are kept from task to task, so that each loads the network once.
@@ -170,7 +173,7 @@ class _Work:
         self._pending: dict[Any, tuple[int, int] | int] = {}
         self._sums: dict[int, Any] = {}
         for first, stop in self._chunks(resources.n_workers):
-            made = self._make.remote(job, part, first, stop, self._tally)
+            made = self._make.remote(job, self._given, first, stop, self._tally)
             self._pending[made] = (first, stop)
 
     def _samples(self, shards: set[int]) -> int:
@@ -225,7 +228,7 @@ class _Work:
         span = self._part.summing.span
         first, stop = number * span, min((number + 1) * span, self._n_shards)
         if set(range(first, stop)) <= self._there:
-            self._pending[self._add.remote(self._part, first, stop)] = number
+            self._pending[self._add.remote(self._given, first, stop)] = number
 
     def _hear(
         self,

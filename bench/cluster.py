@@ -1,0 +1,269 @@
+"""What a cluster's workers cost and gain: one and two of them against a single process.
+
+Passes CIFAR-10 images (PNG in a zip, decoding included) through ResNet-20 by one process, by one
+worker of Ray and by two, in turn, several times; kills a worker in the middle; compares the bytes
+of the runs; and weighs the sums that cross the network. Then says on paper what ImageNet and a
+hundred million images take.
+
+    python bench/cluster.py ../shared/data --out docs/benchmarks
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pickle
+import platform
+import signal
+import statistics
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from penult.cli.option_groups import ImageOptions, NetworkOptions, PassOptions
+from penult.cli.subject import Subject, open_subject
+from penult.cluster.packed import packed
+from penult.cluster.passing import cluster_fill
+from penult.cluster.session import Place
+from penult.data.source import ImageSource
+from penult.features.collect import network_shards
+from penult.features.shard_folder import ShardFolder
+from penult.features.shards import Block
+from penult.network.head import head_of
+from penult.runs.filling import Fill, fill_here
+from penult.runs.parts import Part
+from penult.runs.sums import Summing
+
+HERE = Path(__file__).parent
+RESNET20 = f"{HERE / 'cifar_resnet.py'}:resnet20"
+OVERHEAD, SCALING = 0.05, 1.8
+BATCH = 256
+
+
+@dataclass
+class Outcome:
+    """Seconds of one pass, processor seconds of all processes, and what it wrote."""
+
+    seconds: float
+    processor: float
+    contents: dict[str, bytes]
+    loads: float
+
+
+def opens(shared: Path, n_samples: int) -> Callable[[], Subject]:
+    weights = str(shared / "checkpoints" / "resnet20-12fca82f.th")
+    options = NetworkOptions(weights=weights), ImageOptions(limit=n_samples), PassOptions(BATCH)
+    data = str(shared / "cifar10" / "train.zip")
+    return partial(open_subject, RESNET20, data, str(shared / "cifar10" / "test.zip"), *options)
+
+
+def filled(fill: Fill, subject: Subject, name: str, folder: Path) -> Outcome:
+    """Pass one part of the images through the network."""
+    images, how = subject.part(name)
+    summing = Summing(subject.head)
+    shards = ShardFolder(folder, subject.head, subject.class_names, how.store, {"a": 1})
+    source = ImageSource(images, subject.transform, how)
+    here = network_shards(subject.network, source, subject.head, how)
+    part = Part({}, images.fingerprint, len(images), here)
+    begun, used = time.perf_counter(), processor()
+    sums = fill(name, part, shards, summing)
+    seconds, used = time.perf_counter() - begun, processor() - used
+    assert sums.evidence is not None
+    sums.evidence.moments.save(folder / "moments.safetensors")
+    found = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    return Outcome(seconds, used, found, os.getloadavg()[0])
+
+
+def processor() -> float:
+    """Processor seconds of this process and all that it has begun and that live."""
+    this, used = psutil.Process(), 0.0
+    for one in (this, *this.children(recursive=True)):
+        times = one.cpu_times()
+        used += times.user + times.system
+    return used
+
+
+def by_workers(
+    open_: Callable[[], Subject], subject: Subject, n_workers: int, kill: float | None = None
+) -> tuple[Outcome, float]:
+    """A pass by workers that are warm, and the seconds until they were; one of them is killed."""
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as held:
+        begun = time.perf_counter()
+        place = Place(n_workers=n_workers, device="cpu")
+        fill = held.enter_context(cluster_fill(place, open_, subject))
+        filled(fill, subject, "eval", Path(folder) / "eval")
+        warm = time.perf_counter() - begun
+        if kill is not None:
+            threading.Timer(kill, kill_one).start()
+        return filled(fill, subject, "train", Path(folder) / "train"), warm
+
+
+def kill_one() -> None:
+    """End one of the workers, in the middle of a shard."""
+    for process in psutil.process_iter(["name", "cmdline"]):
+        line = " ".join(process.info["cmdline"] or [])
+        if "ray::make_shards" in line:
+            os.kill(process.pid, signal.SIGKILL)
+            return
+
+
+def weight_of_sums(n_features: int, n_classes: int) -> tuple[int, int]:
+    """Bytes of one span's sums as they are handed over, and of its features in float32."""
+    generator = torch.Generator().manual_seed(0)
+    head = head_of(torch.randn(n_classes, n_features, generator=generator), torch.zeros(n_classes))
+    summing = Summing(head)
+    sums = summing.zeros()
+    rows = 2048
+    for _ in range(summing.span):
+        z = torch.randn(rows, n_features, generator=generator).relu()
+        labels = torch.randint(0, n_classes, (rows,), generator=generator)
+        sums.add(Block(z, labels, labels, []))
+    return len(pickle.dumps(packed(sums), protocol=5)), 4 * rows * summing.span * n_features
+
+
+def paper(rate: float) -> list[str]:
+    """Hours and bytes of large passes, given what one GPU does."""
+    lines = [
+        "| images | GPUs | hours | float16 features on disk | sums handed over | images read |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    sums, features = weight_of_sums(2048, 1000)
+    for n, what in ((1_281_167, "1.28 million"), (100_000_000, "100 million")):
+        for n_gpus in (1, 8, 64):
+            hours = n / (rate * n_gpus) / 3600
+            on_disk = n * (2048 * 2 + 64) / 1e9
+            crossing = n / (2048 * 8) * sums / 1e9
+            lines.append(
+                f"| {what} | {n_gpus} | {hours:,.2f} | {on_disk:,.1f} GB | {crossing:,.1f} GB | "
+                f"{n * 110e3 / 1e12:,.2f} TB |"
+            )
+    return [
+        *lines,
+        "",
+        f"{sums / 1e6:.1f} MB for every {features / 2e6:.1f} MB of float16 features.",
+    ]
+
+
+def report(found: dict[str, Any], n_samples: int, rate: float) -> str:
+    median = {name: statistics.median(o.seconds for o in found[name]) for name in ("0", "1", "2")}
+    works = [b.processor / a.processor for a, b in zip(found["0"], found["1"], strict=True)]
+    ratios = [b.seconds / a.seconds for a, b in zip(found["0"], found["1"], strict=True)]
+    gains = [a.seconds / b.seconds for a, b in zip(found["1"], found["2"], strict=True)]
+    overhead, scaling = statistics.median(ratios) - 1, statistics.median(gains)
+    loads = [o.loads for name in ("0", "1", "2") for o in found[name]]
+    same = all(
+        o.contents == found["0"][0].contents
+        for name in ("0", "1", "2", "killed")
+        for o in found[name]
+    )
+    lines = [
+        "# Workers of a cluster",
+        "",
+        f"`python bench/cluster.py`, torch {torch.__version__}, Ray {found['ray']}, "
+        f"{platform.machine()}, {os.cpu_count()} cores, one thread for each process. "
+        f"{n_samples:,} CIFAR-10 images, decoded from PNG in a zip, through ResNet-20 in batches "
+        f"of {BATCH}; features and sums as `penult analyze` keeps them. Medians of "
+        f"{len(found['0'])} rounds in turn, workers warm. The load of the machine was "
+        f"{min(loads):.1f} to {max(loads):.1f}: above the number of cores, other work took part of "
+        "the time, and what two workers gain says little.",
+        "",
+        "| the pass by | seconds, median | least … most | processor seconds, Ray's own included |",
+        "| --- | --- | --- | --- |",
+    ]
+    names = {"0": "this process", "1": "one worker", "2": "two workers"}
+    names["killed"] = "two workers, one killed in the middle"
+    for name, what in names.items():
+        seconds = sorted(o.seconds for o in found[name])
+        lines.append(
+            f"| {what} | {statistics.median(seconds):.1f} | {seconds[0]:.1f} … {seconds[-1]:.1f} "
+            f"| {statistics.median(o.processor for o in found[name]):.1f} |"
+        )
+
+    def met(good: bool) -> str:
+        return "met" if good else "**missed**"
+
+    lost = statistics.median(o.seconds for o in found["killed"]) - median["2"]
+    lines += [
+        "",
+        f"- {met(overhead <= OVERHEAD)}: one worker against none, {100 * overhead:+.1f} % "
+        f"(at most {100 * OVERHEAD:.0f} %); of processor time, which other work disturbs less, "
+        f"{100 * (statistics.median(works) - 1):+.1f} %",
+        f"- {met(scaling >= SCALING)}: two workers against one, {scaling:.2f} times as fast "
+        f"(at least {SCALING:g} on two quiet cores)",
+        f"- {met(same)}: shards and moments are the same, byte for byte, in all rounds",
+        f"- a killed worker: {lost:+.1f} s; what it had not written is done again, by a worker "
+        "that loads the network anew",
+        f"- until the workers are warm (Ray begun, torch and the network loaded, "
+        f"{len(found['warm'])} times): {statistics.median(found['warm']):.0f} s",
+        "",
+        "## On paper",
+        "",
+        f"A network of 2,048 features and 1,000 classes, at {rate:,.0f} images a second for each "
+        "GPU (an assumption, of the order of ResNet-50 in half precision with 16 cores that "
+        "decode for each GPU; put in what the command says of yours), images of 110 kB. Nothing "
+        "else crosses the network: each worker reads the weights and its images by itself. "
+        f"64 GPUs ask for {64 * rate * 110e3 / 1e9:.1f} GB/s of images, so that the storage may be "
+        "slower than they are.",
+        "",
+        *paper(rate),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("shared", type=Path)
+    parser.add_argument("--images", type=int, default=8192)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rate", type=float, default=2000.0, help="images a second on one GPU")
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).parent.parent / "docs/benchmarks"
+    )
+    given = parser.parse_args()
+    import ray
+
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    open_ = opens(given.shared.resolve(), given.images)
+    subject = open_()
+    found: dict[str, Any] = {
+        "0": [],
+        "1": [],
+        "2": [],
+        "killed": [],
+        "warm": [],
+        "ray": ray.__version__,
+    }
+    for i in range(given.rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            found["0"].append(filled(fill_here, subject, "train", Path(folder) / "train"))
+        for n in (1, 2):
+            outcome, warm = by_workers(open_, subject, n)
+            found[str(n)].append(outcome)
+            found["warm"].append(warm)
+        half = found["2"][-1].seconds / 2
+        found["killed"].append(by_workers(open_, subject, 2, kill=half)[0])
+        print(
+            i,
+            {n: [round(o.seconds, 1) for o in found[n]] for n in ("0", "1", "2", "killed")},
+            flush=True,
+        )
+    text = report(found, given.images, given.rate)
+    given.out.mkdir(parents=True, exist_ok=True)
+    (given.out / "cluster.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
