@@ -38,10 +38,10 @@ def test_a_worker_compares_what_it_opens_with_the_command(tmp_path: Path) -> Non
     opened(same)
     opened(same)
     assert len(begun) == 1, "a network is loaded once"
-    for change, said in (
-        ({"network": "other"}, "its network has other weights than that of the command"),
-        ({"head": "other"}, "it finds another final layer in the network than the command"),
-        ({"code": "other"}, "its network has other code than that of the command"),
+    for other, said in (
+        (replace(same, network="x"), "its network has other weights than that of the command"),
+        (replace(same, head="x"), "it finds another final layer in the network than the command"),
+        (replace(same, code="x"), "its network has other code than that of the command"),
     ):
         with pytest.raises(InputError, match=said):
-            opened(replace(same, key=said, **change))
+            opened(replace(other, key=said))
