@@ -231,8 +231,8 @@ def test_a_time_limit_keeps_the_path_so_far(monkeypatch: pytest.MonkeyPatch) -> 
     assert [step.k for step in path.steps] == [4]
     assert path.document()["unfinished"] == [1, 2]
     monkeypatch.setattr("penult.heads.pace.time.monotonic", iter(range(0, 10**9, 100)).__next__)
-    with pytest.raises(InputError, match="limit of 50 seconds passed before the first head, k = 4"):
-        fit_path(features, None, Plan((1, 4)), time_limit=50)
+    with pytest.raises(InputError, match="limit of 50 s passed before the first head, k = 4"):
+        fit_path(features, None, Plan((1, 4)), time_limit=49.9999)
     with pytest.raises(InputError, match="time limit must be above 0 seconds, found 0"):
         fit_path(features, None, Plan((1, 4)), time_limit=0)
 

@@ -76,6 +76,7 @@ def fit(
     check_output_folder(out, "the heads")
     n_more = 0 if more is None else more.n_samples
     n_classes = found.require_head().n_classes
+    plan.sizes(n_classes, found.n_features)  # refused before anything is said
     n_folds = affordable_folds(found.n_samples, found.n_features, n_classes, n_more)
     if tolerance is not None:
         judges = found if held_out is None else held_out

@@ -27,6 +27,7 @@ from penult.heads.reading import PassReader, ReadHere
 from penult.heads.sparse_head import SparseHead
 from penult.progress import Progress
 from penult.storage import write_json
+from penult.text import duration
 
 PARTIAL = ".heads-"  # folders of heads that are being written
 
@@ -265,7 +266,7 @@ def fit_path(
     except TimeLimitError:
         if not steps:
             raise NoHeadInTimeError(
-                f"the time limit of {time_limit:g} seconds passed before the first head, k = "
+                f"the time limit of {duration(time_limit or 0)} passed before the first head, k = "
                 f"{ks[-1]}, was done: raise the limit, or ask for fewer features per class"
             ) from None
     except KeyboardInterrupt as interrupt:

@@ -109,6 +109,13 @@ class JointPath:
             self._covariance, self._products[None], pairs[None], least_variance=LEAST_VARIANCE
         )
 
+    def _bare(self, pairs: Tensor) -> Tableau:
+        """The same, but for what the pairs leave open of others: enough to remove some."""
+        bare = Tableau.empty(self._covariance, self._products[None], LEAST_VARIANCE)
+        bare.support = pairs[None]
+        bare.refresh()
+        return bare
+
     def _explained(self, pairs: Tensor) -> float:
         """What a set of pairs explains, as `_tableau` has it."""
         inside = self._covariance[pairs[:, None], pairs]
@@ -119,7 +126,7 @@ class JointPath:
         classes = pairs // self._n_features
         n_left = torch.bincount(classes, minlength=self._n_classes)
         while bool((n_left > sizes).any()):
-            tableau = self._tableau(pairs)
+            tableau = self._bare(pairs)
             coarse = torch.maximum(sizes, (STEP * n_left).long())
             if int((n_left - coarse).max()) > 1:
                 order = tableau.losses()[0].argsort(descending=True, stable=True)
