@@ -205,7 +205,9 @@ def one_seed(pool: dict[str, Tensor], labels: Tensor, cue: str, seed: int) -> di
             told[f"first of {n}"] = searched(plant, n)[0]["first"]
         base = [right(plant.unplanted, part) for part in plant.reported]
         for name, head in mended(plant, listed):
-            changes[name] = [right(head, p) - b for p, b in zip(plant.reported, base, strict=True)]
+            changes[name] = less(plant, head, base)
+            if name == CUE_OFF:
+                changes[HINDSIGHT] = best_bias(plant, head, base)
     return {"told": told, "changes": changes}
 
 
@@ -347,9 +349,11 @@ def back_text(results: dict[str, Any]) -> list[str]:
 
 DIRECTIONS_TEXT = """\
 Cues are looked for in single features and along three principal directions of each class's
-weighted features. With other numbers of directions, `first` is, of as many seeds, {}. More
-directions do not find the second object: the heads hardly use it (the column `used`), and hardly
-any of a class's directions tells images with the object from those without."""
+weighted features. With other numbers of directions, `first` is, of as many seeds:
+{}.
+More directions do not find the second object: the heads hardly use it (the column `used`), and
+hardly any of a class's directions tells images with the object from those without. In networks that
+use it, it is found: [networks](planted_networks.md)."""
 BACK_TEXT = """\
 A refit to new images, in which cue and class do not always go together, leads back, and needs no
 group labels. Switching off does not, whatever is switched off: even the cue's own direction, which

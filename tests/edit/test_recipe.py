@@ -200,6 +200,10 @@ def test_a_sparse_head_is_edited_and_stays_one(
     assert penult("edit", str(run), *pairs[:2], "--out", str(dense)) == 0
     assert penult("edit", str(run), "--recipe", str(dense / "recipe.json"), "-k", "3") == 2
     assert "is for the dense head of this run: leave -k out" in capsys.readouterr().err
+    # A head that reads all features is the dense head.
+    assert penult("fit", str(run), "-k", "7") == 0
+    for given in ([], ["-k", "7"]):
+        assert penult("edit", str(run), "--recipe", str(dense / "recipe.json"), *given) == 0
 
 
 def test_verdicts_are_appended_and_taken_up(

@@ -86,7 +86,8 @@ class EditedRun:
             require_fine_tune(made_for, run, named)
             recipe = replace(recipe, head=None, gives=None)
         recipe, notes = recipe.once()
-        _require_head_of(recipe, run, sparse)
+        if not recipe.is_for(start):
+            _refuse_other_size(recipe, run)
         recipe.require_for(start, setting.class_names)
         edited = apply_recipe(start, recipe, setting)
         notes += _without_effect(start, edited, setting)
@@ -202,22 +203,20 @@ def save_network(run: Run, head: Head, folder: Path, places: Places | None = Non
     return []
 
 
-def _require_head_of(recipe: Recipe, run: Run, sparse: tuple[str, int] | None) -> None:
+def _refuse_other_size(recipe: Recipe, run: Run) -> None:
     """Refuse a recipe that is for another head of the run than the one that is edited; say which.
 
     Raises:
         InputError: with the option that edits that one.
     """
-    if recipe.head is None:
-        return
-    if sparse is not None and recipe.is_for(run.train().require_head()):
+    if recipe.is_for(run.train().require_head()):
         raise InputError("the recipe is for the dense head of this run: leave -k out")
-    for row in run.summary()["path"]:
-        other = (row["select"], int(row["k"]))
-        if other != sparse and recipe.is_for(sparse_start(run, *other)):
+    for row in run.summary()["path"] if recipe.head is not None else ():
+        select, k = row["select"], int(row["k"])
+        if recipe.is_for(sparse_start(run, select, k)):
             raise InputError(
-                f"the recipe is for this run's sparse head of k = {other[1]}: give -k {other[1]} "
-                f"--select {other[0]}"
+                f"the recipe is for this run's sparse head of k = {k}: give -k {k} "
+                f"--select {select}"
             )
 
 
