@@ -103,6 +103,35 @@ def test_a_loader_of_ready_batches_gives_the_same(net: Net) -> None:
         collect(net, DataLoader(data, batch_size=7, shuffle=True))
 
 
+def test_a_pass_over_a_loader_goes_on_only_over_the_same_batches(
+    net: Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penult.data.source.SHARD_ROWS", 14)
+    pixels, labels = images()
+    ready = ((torch.tensor(pixels) / 255 - 0.5) / 0.25)[:, None]
+    how = Pass(batch_size=7)
+
+    def run(values: torch.Tensor, out: str, stop: int | None = None) -> Features:
+        def heard(done: int, total: int) -> None:
+            if stop is not None and done >= stop:
+                raise KeyboardInterrupt
+
+        loader = DataLoader(TensorDataset(values, torch.tensor(labels)), batch_size=7)
+        return collect(net, loader, how=how, out=tmp_path / out, progress=heard)
+
+    whole = run(ready, "whole").arrays()
+    changed = ready.clone()
+    changed[14:21] += 1  # the first batch, by which the data are known, stays what it was
+    with pytest.raises(KeyboardInterrupt):
+        run(ready, "cut", stop=35)
+    with pytest.raises(InputError, match="batch 2 of the DataLoader is not what it was when the p"):
+        run(changed, "cut")
+    again = run(ready, "cut").arrays()
+    assert all(torch.equal(a, b) for a, b in zip(whole, again, strict=True))
+    for path in sorted((tmp_path / "whole").iterdir()):
+        assert path.read_bytes() == (tmp_path / "cut" / path.name).read_bytes()
+
+
 @pytest.mark.parametrize("stop_at", [1, 3, 5, 7])
 def test_an_interrupted_pass_goes_on_to_the_same_bytes(
     net: Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int

@@ -62,6 +62,7 @@ class Batch:
         converted: how many images had to be converted, by kind ("greyscale", "palette",
             "transparent", "CMYK" and so on) or are turned by their EXIF data, see `noted_lines`.
         positions: the samples' places in the data.
+        mark: hash of the samples where only looking at them again tells whether they are the same.
     """
 
     inputs: Inputs
@@ -70,6 +71,7 @@ class Batch:
     faults: list[Fault]
     converted: dict[str, int]
     positions: list[int] = field(default_factory=list)
+    mark: str | None = None
 
     @property
     def images(self) -> Tensor:

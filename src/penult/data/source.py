@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, SequentialSampler
 
 from penult.data.forms import DataOptions
+from penult.data.image import digest_of
 from penult.data.inputs import Inputs, first, on_device
 from penult.data.open import Batch, ImageData, batches, open_data
 from penult.data.tokens import Preparation, TokenTransform, normalised
@@ -155,6 +156,7 @@ class LoaderSource:
     loader: DataLoader[Any]
     how: Pass
     class_names: tuple[str, ...] | None = None
+    marks: Sequence[str | None] = ()  # of the first batch of each shard that a pass left behind
 
     @property
     def multi_label(self) -> bool:
@@ -172,19 +174,30 @@ class LoaderSource:
         digest = hashlib.blake2b(digest_size=16)
         digest.update(f"{type(self.loader.dataset).__qualname__} {self.n_samples}".encode())
         for images, labels in islice(map(self._pair, self.loader), 1):
-            digest.update(images.contiguous().view(torch.uint8).numpy().tobytes())
-            digest.update(labels.numpy().tobytes())
+            digest.update(_mark(images, labels).encode())
         return digest.hexdigest()
 
     def batches(self, start: int, stop: int | None = None) -> Iterator[Batch]:
-        """The loader's batches."""
+        """The loader's batches.
+
+        Raises:
+            InputError: those of shards that are there already are no longer what they were.
+        """
         position = 0
         for number, item in enumerate(islice(self.loader, stop)):
             images, labels = self._pair(item)
             ids = [str(i) for i in range(position, position + len(images))]
             position += len(images)
+            shard, within = divmod(number, self.how.batches_per_shard)
+            mark = None if within else _mark(images, labels)
             if number >= start:
-                yield Batch(images, labels, ids, [], {})
+                yield Batch(images, labels, ids, [], {}, mark=mark)
+            elif mark and shard < len(self.marks) and self.marks[shard] not in (None, mark):
+                raise InputError(
+                    f"batch {number} of the DataLoader is not what it was when the pass began that "
+                    "is to go on: give a loader without shuffling and augmentation, and another "
+                    "out to begin anew"
+                )
 
     def inputs(self, batch: Batch, device: torch.device) -> Inputs:
         """The images as they are."""
@@ -218,6 +231,12 @@ class LoaderSource:
             "expected batches (images, labels) of the DataLoader, labels integers of shape "
             f"(n_samples,), or 0 and 1 of shape (n_samples, n_classes); found {', '.join(found)}"
         )
+
+
+def _mark(images: Tensor, labels: Tensor) -> str:
+    """Hash of a batch."""
+    parts = (tensor.contiguous().view(torch.uint8).numpy().tobytes() for tensor in (images, labels))
+    return digest_of(*parts)
 
 
 def source_of(data: Any, transform: Preparation | None, how: Pass) -> BatchSource:

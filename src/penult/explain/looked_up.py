@@ -32,7 +32,6 @@ from penult.text import is_number, nearest, one_line, some
 
 PARTS = (("eval", "evaluation"), ("train", "data"))
 NAMES_COMPARED = 20_000
-LONGEST_NUMBER = 18
 Label = int | tuple[int, ...] | None
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from penult.data.inputs import Inputs, changed, n_samples_of, one_by_one
 from penult.data.open import Batch
-from penult.data.source import BatchSource, ImageSource, Pass, examples, source_of
+from penult.data.source import BatchSource, ImageSource, LoaderSource, Pass, examples, source_of
 from penult.data.tokens import Preparation
 from penult.data.transform import Transform
 from penult.errors import InputError
@@ -111,7 +111,10 @@ def collect(
             "data": source.fingerprint,
             **how.identity(),
         }
-        ShardFolder(Path(out), head, source.class_names, how.store, identity).fill(shards)
+        folder = ShardFolder(Path(out), head, source.class_names, how.store, identity)
+        if isinstance(source, LoaderSource):
+            source.marks = folder.marks()
+        folder.fill(shards)
         return Features.open(out)
     parts = [block for block, _ in shards(0)]
     n_samples = sum(len(block.labels) for block in parts)

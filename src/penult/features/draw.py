@@ -31,10 +31,10 @@ def stratified(labels: Tensor, fraction: float, seed: int) -> Tensor:
     return ranks(labels, seed) < (torch.bincount(labels) * fraction).ceil()[labels]
 
 
-def spread(labels: Tensor, n: int, seed: int = 0) -> Tensor:
+def spread(labels: Tensor, n: int) -> Tensor:
     """Which samples to look at, (n_samples,) bool: n of them, as many of a class as of another."""
     labels = strata(labels)
-    order, starts = _by_class(labels, seed)
+    order, starts = _by_class(labels, 0)
     rank = torch.arange(len(labels)) - starts[labels[order]]
     keep = torch.zeros(len(labels), dtype=torch.bool)
     keep[order[rank.sort(stable=True).indices[:n]]] = True

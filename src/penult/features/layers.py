@@ -14,7 +14,7 @@ from urllib.parse import quote
 import torch
 from torch import Tensor, nn
 
-from penult.data.source import Pass, examples, source_of
+from penult.data.source import LoaderSource, Pass, examples, source_of
 from penult.data.tokens import Preparation, TokenTransform
 from penult.errors import InputError
 from penult.features.collect import doubts, network_shards, usable_head
@@ -252,6 +252,8 @@ def collect_layers(
         )
         for layer in tap.layers
     }
+    if isinstance(source, LoaderSource):
+        source.marks = next(iter(folders.values())).marks()
     _fill([*folders.values()], tap, network_shards(model, source, head, how, progress, tap))
     return {name: Features.open(shards.folder) for name, shards in folders.items()}
 

@@ -53,12 +53,14 @@ class Faults:
     n_faults: int = 0
     named: list[tuple[str, str]] = field(default_factory=list)
     converted: Counter[str] = field(default_factory=Counter)
+    mark: str | None = None  # of the first batch, see `Batch`
 
     def add(self, other: Faults) -> None:
         """Count another shard's."""
         self.n_faults += other.n_faults
         self.named += other.named[: FAULTS_NAMED - len(self.named)]
         self.converted.update(other.converted)
+        self.mark = self.mark or other.mark
 
     def to_json(self) -> dict[str, Any]:
         """As kept in a shard and in the index."""
@@ -72,13 +74,13 @@ class Faults:
     def of(cls, batch: Batch) -> Faults:
         """Of one batch."""
         named = [(fault.id, fault.reason) for fault in batch.faults]
-        return cls(len(named), named[:FAULTS_NAMED], Counter(batch.converted))
+        return cls(len(named), named[:FAULTS_NAMED], Counter(batch.converted), batch.mark)
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> Faults:
         """From `to_json`."""
         named = [(str(path), str(reason)) for path, reason in found["named"]]
-        return cls(int(found["n_faults"]), named, Counter(found["converted"]))
+        return cls(int(found["n_faults"]), named, Counter(found["converted"]), found.get("mark"))
 
 
 class ShardFolder:
@@ -142,7 +144,8 @@ class ShardFolder:
     def write_at(self, shard: int, block: Block, faults: Faults) -> None:
         """Write one shard, whichever others are there; likewise."""
         block.features = self._stored(block, first=shard == 0)
-        notes = json.dumps(faults.to_json(), ensure_ascii=False)
+        marked = {} if faults.mark is None else {"mark": faults.mark}
+        notes = json.dumps(faults.to_json() | marked, ensure_ascii=False)
         write_shard(self.path(shard), block, {"faults": notes})
         block.features = block.features.float()
 
@@ -208,6 +211,10 @@ class ShardFolder:
         """What was left out of a shard."""
         notes = read_notes(self.path(shard))["faults"]
         return Faults.from_json(json.loads(notes))
+
+    def marks(self) -> list[str | None]:
+        """Of the shards that are there, the hash of the first batch; None where it has none."""
+        return [self.faults_of(shard).mark for shard in range(self.n_shards)]
 
     def keep(self, n_shards: int) -> None:
         """Go on after the first shards; later ones will be written again."""
