@@ -118,7 +118,7 @@ def kill_one() -> None:
 
 
 def weight_of_sums(n_features: int, n_classes: int) -> tuple[int, int]:
-    """Bytes of one span's sums as they are handed over, and of its features in float32."""
+    """Bytes of one span's sums as they are handed over, and the samples of the span."""
     generator = torch.Generator().manual_seed(0)
     head = head_of(torch.randn(n_classes, n_features, generator=generator), torch.zeros(n_classes))
     summing = Summing(head)
@@ -128,7 +128,7 @@ def weight_of_sums(n_features: int, n_classes: int) -> tuple[int, int]:
         z = torch.randn(rows, n_features, generator=generator).relu()
         labels = torch.randint(0, n_classes, (rows,), generator=generator)
         sums.add(Block(z, labels, labels, []))
-    return len(pickle.dumps(packed(sums), protocol=5)), 4 * rows * summing.span * n_features
+    return len(pickle.dumps(packed(sums), protocol=5)), rows * summing.span
 
 
 def paper(rate: float) -> list[str]:
@@ -137,20 +137,22 @@ def paper(rate: float) -> list[str]:
         "| images | GPUs | hours | float16 features on disk | sums handed over | images read |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    sums, features = weight_of_sums(2048, 1000)
+    sums, n_span = weight_of_sums(2048, 1000)
     for n, what in ((1_281_167, "1.28 million"), (100_000_000, "100 million")):
         for n_gpus in (1, 8, 64):
             hours = n / (rate * n_gpus) / 3600
             on_disk = n * (2048 * 2 + 64) / 1e9
-            crossing = n / (2048 * 8) * sums / 1e9
+            crossing = n / n_span * sums / 1e9
             lines.append(
                 f"| {what} | {n_gpus} | {hours:,.2f} | {on_disk:,.1f} GB | {crossing:,.1f} GB | "
                 f"{n * 110e3 / 1e12:,.2f} TB |"
             )
+    share = sums / (n_span * 2048 * 2)
     return [
         *lines,
         "",
-        f"{sums / 1e6:.1f} MB for every {features / 2e6:.1f} MB of float16 features.",
+        f"Sums of {n_span:,} samples take {sums / 1e6:.0f} MB: {share:.1f} times their float16 "
+        "features.",
     ]
 
 

@@ -58,10 +58,16 @@ def test_parts_that_are_added_are_the_whole(link: str) -> None:
     assert parts.calls.document(list("abcd")) == whole.calls.document(list("abcd"))
 
 
-@pytest.mark.parametrize(("n_features", "span"), [(6, 1), (256, 1), (257, 2), (2048, 8)])
-def test_spans_follow_from_the_number_of_features(n_features: int, span: int) -> None:
-    assert Summing(head(n_features)).span == span
-    assert Summing(head(n_features)).calls_alone().span == 1
+@pytest.mark.parametrize(
+    ("n_features", "n_classes", "span"),
+    [(6, 4, 1), (248, 4, 1), (249, 4, 2), (2048, 1000, 16), (768, 21_841, 32)],
+)
+def test_spans_follow_from_the_features_and_classes(
+    n_features: int, n_classes: int, span: int
+) -> None:
+    summing = Summing(head_of(torch.zeros(n_classes, n_features), torch.zeros(n_classes)))
+    assert summing.span == span
+    assert summing.calls_alone().span == 1
 
 
 @pytest.mark.parametrize("n_features", [6, 600])

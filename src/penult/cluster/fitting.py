@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial, reduce
+from functools import cached_property, partial, reduce
 from operator import add
 from typing import Any
 
@@ -134,6 +134,11 @@ class Crew:
     holders: Sequence[Any]
     held: Held
 
+    @cached_property
+    def _handed_over(self) -> Any:
+        """What the workers hold, where all of them can take it."""
+        return self.ray.put(self.held)
+
     def each(self, *tasks: Callable[..., Any]) -> list[Any]:
         """What each segment gives, in order.
 
@@ -144,8 +149,7 @@ class Crew:
             InputError: a worker cannot read its features; names it.
         """
         n, n_holders = len(self.held.segments), len(self.holders)
-        held = self.ray.put(self.held)
-        given = [self.ray.put(task) for task in tasks]
+        held, given = self._handed_over, [self.ray.put(task) for task in tasks]
         asked = {}
         for i, holder in enumerate(self.holders):
             numbers = range(i * n // n_holders, (i + 1) * n // n_holders)

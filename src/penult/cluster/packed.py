@@ -46,7 +46,10 @@ def packed(sums: Sums) -> PackedSums:
         moments=replace(moments, sums=moments.sums[classes]),
         top_counts=TopCounts(tops.tops, none, tops.shares[classes]),
     )
-    return PackedSums(replace(sums, evidence=short), classes, places, flat[places])
+    counts = flat[places]
+    if len(flat) < 2**31:  # and no sample counts twice
+        places, counts = places.int(), counts.int()
+    return PackedSums(replace(sums, evidence=short), classes, places, counts)
 
 
 def unpacked(found: PackedSums, summing: Summing) -> Sums:
@@ -61,7 +64,7 @@ def unpacked(found: PackedSums, summing: Summing) -> Sums:
     sums[found.classes] = moments.sums
     shares[found.classes] = evidence.top_counts.shares
     counts = whole.top_counts.counts
-    counts.view(-1)[found.places] = found.counts
+    counts.view(-1)[found.places.long()] = found.counts.long()
     full = replace(
         evidence,
         weight=whole.weight,

@@ -10,10 +10,11 @@ from penult.network.head import Head
 from penult.runs.calls import Calls, calls_of
 from penult.runs.decisions import Decisions
 
-# Features of a sample up to which each shard is a span of its own. The sums of a span grow with
-# the square of the features and those of a shard only with their number: longer spans keep what
-# has to be handed over below a quarter of the features themselves.
+# Features, twice the classes counted too, for which a span has one shard more. The sums of a span
+# have about features times features and classes numbers, whatever its length: the longer it is, the
+# less is handed over for the same samples. So it is a quarter of their features, and the counts.
 SHORT = 256
+LONGEST = 32  # so that many workers have something to add up
 
 
 @dataclass(eq=False)
@@ -45,8 +46,9 @@ class Sums:
 class Summing:
     """How samples are added up: shard by shard within a span, span by span to the whole.
 
-    Rounding depends on the order in which numbers are added. Spans are fixed by the number of
-    features alone, so that several processes which add up spans get the bytes that one gets.
+    Rounding depends on the order in which numbers are added. Spans are fixed by the numbers of
+    features and classes alone, so that several processes which add up spans get the bytes that one
+    gets.
 
     Attributes:
         head: the dense head.
@@ -65,7 +67,8 @@ class Summing:
     @property
     def span(self) -> int:
         """Shards in one span; the last span may be shorter."""
-        return -(-self.head.n_features // SHORT) if self.evidence else 1
+        width = self.head.n_features + 2 * self.head.n_classes
+        return min(LONGEST, -(-width // SHORT)) if self.evidence else 1
 
     def zeros(self) -> Sums:
         """Sums of no samples."""
