@@ -203,6 +203,10 @@ def test_differences_are_measured_against_the_largest_logit() -> None:
 
 Refused = tuple[tuple[str, ...], str]
 REFUSED: dict[str, Refused] = {
+    "no architecture of transformers": (
+        ("--format", "hf", "-k", "5"),
+        "--format hf is for networks of transformers (hf:NAME), and this one is penult.demo",
+    ),
     "fewer channels in the same architecture": (
         ("--format", "safetensors", "-k", "5", "--drop-unread"),
         "--drop-unread changes the network's structure",
@@ -405,3 +409,54 @@ def test_eight_bits_are_measured(digits: Run, tmp_path: Path) -> None:
     kinds = {one.data_type for one in graph.initializer if len(one.dims) > 1}
     assert kinds == {onnx.TensorProto.INT8}
     assert [path.name for path in out.iterdir() if path.suffix == ".onnx"] == ["network.onnx"]
+
+
+def test_a_shipped_network_is_looked_at_again(
+    exports: Path, digits: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The features of the file are those that its head reads, and its accuracy is the head's."""
+    network, run = str(exports / "onnx" / "network.onnx"), str(tmp_path / "run")
+    data = ("digits:train", "--eval", "digits:test", "--no-fit")
+    assert penult("analyze", network, *data, "--out", run) == 0
+    assert "penult: error" not in capsys.readouterr().err
+    again = Run.open(run)
+    weight = digits.head("curvature", 5).dense_weight().detach()
+    assert torch.allclose(again.train().require_head().weight, weight, atol=1e-4)
+    assert again.summary()["class_names"] == digits.summary()["class_names"]
+    # Opened once more by the run's own word: a file of ONNX runs no code.
+    arguments = ("-k", "5", "--format", "head", "--timed", "1")
+    assert penult("export", run, *arguments, "--out", str(tmp_path / "again")) == 0
+
+
+@pytest.mark.slow
+def test_transformers_loads_the_folder_and_the_card_tells_each_class(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from PIL import Image
+
+    from penult.network.load import import_torchvision
+
+    pytest.importorskip("transformers")
+    import_torchvision()
+    hf: Any = import_extra("transformers", "hf")
+    monkeypatch.chdir(tmp_path)
+    names = dict(enumerate("abc"))
+    sizes = {"image_size": 16, "patch_size": 8, "hidden_size": 16, "intermediate_size": 32}
+    layers = {"num_hidden_layers": 2, "num_attention_heads": 2}
+    config = hf.ViTConfig(**sizes, **layers, num_labels=3, id2label=names)
+    hf.ViTForImageClassification(config).save_pretrained("net")
+    hf.ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained("net")
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 16, 16, 3), dtype=np.uint8)
+    for i, image in enumerate(pixels):
+        place = Path("data") / "abc"[i % 3] / f"{i:02d}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(place)
+    assert penult("analyze", "hf:net", "data", "--out", "run") == 0
+    assert penult("export", "run", "-k", "5", "--format", "hf", "--out", "out") == 0
+    assert of(Path("out"))["proof"]["greatest_difference"] < 1e-5
+    loaded = hf.AutoModelForImageClassification.from_pretrained("out")
+    assert (loaded.classifier.weight != 0).sum(1).max() <= 5
+    card = Path("out/README.md").read_text(encoding="utf-8")
+    assert card.startswith("---\nlibrary_name: transformers")
+    rows = [line for line in card.splitlines() if line.startswith("| ")]
+    assert [row.split("|")[1].strip() for row in rows] == ["of", "---", "all", *"abc"]

@@ -227,7 +227,11 @@ def test_a_wrong_transform_is_kept_as_the_reason(here: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "options", "message"),
     [
-        ("resnet18", {}, "^'resnet18' names no network: expected file.py:factory, .*hf:NAME$"),
+        (
+            "resnet18",
+            {},
+            "^'resnet18' names no network: expected file.py:factory, .*hf:NAME or a file",
+        ),
         ("net.py:nett", {}, "^net.py has no factory 'nett': did you mean net"),
         ("net.py:number", {}, "^net.py:number must return a torch.nn.Module, it returned int$"),
         ("net.py:nobody", {}, "^net.py:nobody must return a torch.nn.Module, it returned NoneType"),

@@ -48,7 +48,7 @@ ModelSpec = Annotated[
     str,
     typer.Argument(
         help="file.py:factory, package.module:factory, torchvision:NAME, timm:NAME or hf:NAME; "
-        "or a features file or folder, then without DATA."
+        "an ONNX file, NETWORK.onnx; or a features file or folder, then without DATA."
     ),
 ]
 DataSpec = Annotated[

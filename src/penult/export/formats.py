@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from penult.errors import InputError
 from penult.export.head_format import check_head, write_head_alone
+from penult.export.huggingface_format import (
+    check_huggingface,
+    require_huggingface,
+    write_huggingface,
+)
 from penult.export.onnx_format import check_onnx, write_onnx
 from penult.export.shipment import ExportFormat
 from penult.export.torch_format import check_torch, write_torch
@@ -19,6 +24,12 @@ FORMATS: dict[str, ExportFormat] = {
         "weights of the original architecture, the head dense with zeros",
         check=check_weights,
         fits=require_place,
+    ),
+    "hf": ExportFormat(
+        write_huggingface,
+        "a folder that transformers loads, with a model card",
+        check=check_huggingface,
+        fits=require_huggingface,
     ),
     "head": ExportFormat(
         write_head_alone,

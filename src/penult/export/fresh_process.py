@@ -20,6 +20,8 @@ import numpy as np
 ROUNDS = 15  # of each batch size, at least
 LONGEST = 2.0  # seconds of rounds for one batch size
 
+KEPT: list[Any] = []  # what must not be collected
+
 Arrays = dict[str, Any]
 Run = Callable[[Arrays], Any]
 
@@ -100,6 +102,8 @@ def head(plan: dict[str, Any]) -> tuple[Run, dict[str, str]]:
 def huggingface(plan: dict[str, Any]) -> tuple[Run, dict[str, str]]:
     """A folder that transformers loads by itself."""
     import torch as runtime
+
+    _allow_torchvision(runtime)
     import transformers
 
     made = getattr(transformers, plan["loader"]).from_pretrained(plan["files"][0]).eval()
@@ -111,6 +115,22 @@ def huggingface(plan: dict[str, Any]) -> tuple[Run, dict[str, str]]:
             return made(**given).logits.numpy()
 
     return run, {"transformers": transformers.__version__, "torch": runtime.__version__}
+
+
+def _allow_torchvision(runtime: Any) -> None:
+    """Let transformers import a torchvision whose operators were built for another torch."""
+    try:
+        importlib.import_module("torchvision")
+    except ModuleNotFoundError:
+        return
+    except RuntimeError:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        for name in ("nms", "qnms"):
+            schema = f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+            library = runtime.library.Library("torchvision", "FRAGMENT")
+            library.define(schema)
+            KEPT.append(library)
 
 
 RUNTIMES = {

@@ -52,6 +52,15 @@ def require_place(shipped: ShippedHead, run: Run) -> None:
         )
 
 
+def put_head(shipment: Shipment) -> None:
+    """Write the head's weights into the network's own layer."""
+    assert shipment.network is not None
+    # The weights of a tuned network hold the tuned head already.
+    new, tuned = shipment.shipped.head, shipment.shipped.tuned
+    kept = tuned is not None and not tuned.document["head_only"]
+    write_head(shipment.network, new if kept else shipment.run.train().require_head(), new)
+
+
 def write_weights(shipment: Shipment, folder: Path) -> Written:
     """Write `network.safetensors`.
 
@@ -64,11 +73,8 @@ def write_weights(shipment: Shipment, folder: Path) -> Written:
     inputs, options = shipment.inputs, shipment.options
     with shipment.whole(None) as network:
         program = trace(network, inputs, options.batch_size, shipment.most_tokens)
+    put_head(shipment)
     assert shipment.network is not None
-    # The weights of a tuned network hold the tuned head already.
-    new, tuned = shipment.shipped.head, shipment.shipped.tuned
-    kept = tuned is not None and not tuned.document["head_only"]
-    write_head(shipment.network, new if kept else shipment.run.train().require_head(), new)
     write_tensors(folder / NAME, shipment.network.state_dict(), {"format": "pt"})
     architecture = folder / "architecture.pt2"  # removed once it has served the proof
     save_program(program, architecture)

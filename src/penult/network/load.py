@@ -23,6 +23,7 @@ from penult.errors import InputError
 from penult.extras import import_torchvision, with_torchvision
 from penult.network.checkpoint import read_checkpoint
 from penult.network.libraries import LIBRARIES, Built, Request, adapted, weights_in_options
+from penult.network.onnx_file import ENDING, OnnxNetwork
 from penult.network.state import load_weights
 from penult.network.text_inputs import token_transform
 from penult.network.wrappers import in_single_precision, unwrapped
@@ -77,11 +78,12 @@ def load_model(
     """Load the network that `spec` names, with its weights.
 
     Args:
-        spec: `file.py:factory`, `package.module:factory`, `torchvision:NAME`, `timm:NAME` or
-            `hf:NAME` (`hf:FOLDER` for a local one). A factory is called with `options` and returns
-            a `torch.nn.Module`; the attribute `penult_transform` of that module, a dict with the
-            fields of `Transform`, says how its inputs are made. For texts the factory returns
-            (module, tokenizer), or a module with the attribute `penult_tokenizer`.
+        spec: `file.py:factory`, `package.module:factory`, `torchvision:NAME`, `timm:NAME`,
+            `hf:NAME` (`hf:FOLDER` for a local one), or an ONNX file, `NETWORK.onnx`. A factory is
+            called with `options` and returns a `torch.nn.Module`; the attribute `penult_transform`
+            of that module, a dict with the fields of `Transform`, says how its inputs are made. For
+            texts the factory returns (module, tokenizer), or a module with the attribute
+            `penult_tokenizer`.
         weights: a checkpoint file; the name of a library's weights (`IMAGENET1K_V1`, `DEFAULT`, a
             tag of timm's); "random" for the weights that the network is built with, drawn with a
             fixed seed; None for the pretrained ones of the library, or of the factory.
@@ -93,11 +95,13 @@ def load_model(
     Raises:
         InputError: anything of this is not there, fails or does not fit; always in one line.
     """
+    if spec.endswith(ENDING):
+        return _load_onnx(spec, weights, options)
     library, colon, name = spec.partition(":")
     if not colon:
         raise InputError(
             f"{spec!r} names no network: expected file.py:factory, package.module:factory, "
-            "torchvision:NAME, timm:NAME or hf:NAME"
+            "torchvision:NAME, timm:NAME, hf:NAME or a file that ends in .onnx"
         )
     given = {key: _literal(text) for key, text in options.items()}
     if library in LIBRARIES:
@@ -143,6 +147,23 @@ def load_model(
         transform=transform,
         transform_problem=problem,
         class_names=built.class_names,
+    )
+
+
+def _load_onnx(spec: str, weights: str | Path | None, options: Mapping[str, object]) -> LoadedModel:
+    """The network of an ONNX file, which holds its own weights."""
+    if weights is not None or options:
+        option = "--weights" if weights is not None else "--set"
+        raise InputError(f"{spec} holds a whole network: expected no {option}")
+    model = OnnxNetwork(Path(spec))
+    problem = f"{spec} does not say how its inputs are made"
+    return LoadedModel(
+        model=model,
+        spec=spec,
+        fingerprint=fingerprint(model),
+        transform=model.about.transform,
+        transform_problem="" if model.about.transform is not None else problem,
+        class_names=model.about.class_names,
     )
 
 

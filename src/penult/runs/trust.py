@@ -3,7 +3,8 @@
 A run folder is data, and may come from anybody. The rule: of what a run names, penult runs only
 
 1. networks of well-known libraries (`torchvision:NAME`, `timm:NAME`, `hf:NAME` on the hub, with
-   plain options), data sets of the Hugging Face hub (`hf:NAME`), and its own demo;
+   plain options), ONNX files (their operations are onnxruntime's own), data sets of the Hugging
+   Face hub (`hf:NAME`), and its own demo;
 2. a function of a Python file that this user has named in a penult command on this computer, with
    the same options, where neither the file nor what it imports from its folder has changed since;
    likewise `hf:FOLDER` with the same settings and tokenizer in the folder, of which none is code;
@@ -121,6 +122,9 @@ def require_trusted(
 def _well_known(spec: str, options: Sequence[str]) -> bool:
     library, _, name = spec.partition(":")
     if spec in OWN:
+        return not options
+    # A graph of onnxruntime's own operations runs no other code.
+    if spec.endswith(".onnx") and ":" not in spec:
         return not options
     if library not in _NAMES or not _NAMES[library].fullmatch(name):
         return False
