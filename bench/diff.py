@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from penult.diff.compare import compare
-from penult.diff.gate import Rule, judged
+from penult.diff.compare import compare_sides
+from penult.diff.gate import Rule, judge_rules
 from penult.diff.side import Side
 from penult.features.features import Features
 from penult.runs.analyze import Options, analyze_features
@@ -62,7 +62,7 @@ def planted(data: Path, folder: Path) -> list[str]:
         j = int(torch.randint(64, (1,), generator=draw))
         plain = Probe(z, labels)
         old = plain.run(folder / f"old-{seed}", test)
-        again = compare(old, Probe(z, labels).run(folder / f"again-{seed}", test))
+        again = compare_sides(old, Probe(z, labels).run(folder / f"again-{seed}", test))
         quiet = not again["flips"]["n_changed"] and not again["evidence"]["classes"]
         named.setdefault("the same network twice: no finding at all", []).append(quiet)
         for part in RELABELLED:
@@ -70,7 +70,7 @@ def planted(data: Path, folder: Path) -> list[str]:
             moved = labels.clone()
             moved[own[torch.rand(len(own), generator=draw) < part]] = d
             new = Probe(z, moved).run(folder / f"relabelled-{seed}-{part}", test)
-            found = compare(old, new)
+            found = compare_sides(old, new)
             first = found["classes"][0]["class"] == str(c)
             what = f"{100 * part:.0f} % of a class's training images relabelled"
             named.setdefault(f"{what}: the class is first", []).append(first)
@@ -84,16 +84,15 @@ def planted(data: Path, folder: Path) -> list[str]:
         before = Probe(cue, labels).run(folder / f"before-{seed}", test, cue_test)
         cue[labels == c, j] = size
         cue_test[test.labels() == c, j] = size
-        found = compare(before, Probe(cue, labels).run(folder / f"cue-{seed}", test, cue_test))
-        (row, *_) = [row for row in found["evidence"]["classes"] if row["class"] == str(c)] or [
-            None
-        ]
-        first = row is not None and row["features"][0]["new"] == j
+        with_cue = Probe(cue, labels).run(folder / f"cue-{seed}", test, cue_test)
+        found = compare_sides(before, with_cue)
+        changed = [row for row in found["evidence"]["classes"] if row["class"] == str(c)]
+        first = bool(changed) and changed[0]["features"][0]["new"] == j
         named.setdefault("a shortcut planted in a class: its feature came first", []).append(first)
         order = torch.randperm(64, generator=draw)
         permuted = Probe(z[:, order], labels, plain.weight[:, order], plain.bias)
         new = permuted.run(folder / f"permuted-{seed}", test, test.arrays()[0][:, order])
-        partner = torch.tensor(compare(old, new)["matched"]["partner"])
+        partner = torch.tensor(compare_sides(old, new)["matched"]["partner"])
         right = bool((order[partner] == torch.arange(64)).all())
         named.setdefault("features in another order: all found again", []).append(right)
     lines = ["## Planted changes", ""]
@@ -152,7 +151,7 @@ def real(data: Path, folder: Path) -> list[str]:
             parts = [Features.open(data / f"{name}_{part}.safetensors") for part in (train, "eval")]
             analyze_features(parts[0], parts[1], folder / name, Options(fit=False))
             sides.append(Side.read(str(folder / name)))
-        lines.append(_row(first, second, compare(sides[0], sides[1])))
+        lines.append(_row(first, second, compare_sides(sides[0], sides[1])))
     return [*lines, ""]
 
 
@@ -194,7 +193,7 @@ def gate(data: Path, folder: Path) -> list[str]:
         for _ in range(DRAWS):
             rows = [_drawn(draw, n, loss, str(c)) for c in range(classes)]
             found = {"overall": rows[0], "classes": rows}
-            counted[judged([Rule.read(rule)], found)[0]["verdict"]] += 1
+            counted[judge_rules([Rule.read(rule)], found)[0]["verdict"]] += 1
         cells = " | ".join(f"{100 * value / DRAWS:.1f}" for value in counted.values())
         each = f"{n:,}" if classes == 1 else f"{classes} × {n:,}"
         lines.append(f"| `{rule}` | {each} | {100 * loss:g} | {cells} |")
@@ -230,7 +229,7 @@ def scale(data: Path, folder: Path) -> list[str]:
     times = []
     for _ in range(2):
         start = time.perf_counter()
-        found = compare(Side.read(sides[0]), Side.read(sides[1]))
+        found = compare_sides(Side.read(sides[0]), Side.read(sides[1]))
         times.append(time.perf_counter() - start)
     return [
         "## Time",

@@ -21,6 +21,7 @@ ROOMS = {
     "explain": "Explanations",
     "edit": "Edits",
     "report": "Reports",
+    "diff": "Comparisons of networks",
     "export": "Exports",
     "errors": "Errors",
 }

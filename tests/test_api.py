@@ -74,4 +74,6 @@ def test_names_that_the_documents_use_are_public(repository: Path) -> None:
 def test_the_page_of_the_interface_is_current(repository: Path) -> None:
     made = runpy.run_path(str(repository / "docs" / "api.py"))["document"]()
     kept = (repository / "docs" / "api.md").read_text(encoding="utf-8")
+    left = [name for name in penult.__all__ if f"\n### {name}\n" not in made]
+    assert left == [], "public names of a room that docs/api.py does not list"
     assert kept == made, "run `make docs`"

@@ -6,6 +6,10 @@ from penult.data.forms import DataOptions as DataOptions
 from penult.data.open import open_data as open_data
 from penult.data.source import Pass as Pass
 from penult.data.transform import Transform as Transform
+from penult.diff.compare import compare_sides as compare_sides
+from penult.diff.gate import Rule as Rule
+from penult.diff.gate import judge_rules as judge_rules
+from penult.diff.side import Side as Side
 from penult.edit.edit import Edit as Edit
 from penult.edit.edited_run import EditedRun as EditedRun
 from penult.edit.recipe import Recipe as Recipe

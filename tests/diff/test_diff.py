@@ -14,9 +14,9 @@ from torch import Tensor
 
 from command import penult
 from penult.diff.alignment import Alignment
-from penult.diff.compare import compare
+from penult.diff.compare import compare_sides
 from penult.diff.flips import SideReading
-from penult.diff.gate import Rule, judged
+from penult.diff.gate import Rule, judge_rules
 from penult.diff.shared import Shared
 from penult.diff.side import Side
 from penult.diff.text import markdown
@@ -62,7 +62,7 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def document(old: Path | str, new: Path | str) -> dict[str, Any]:
-    return compare(Side.read(str(old)), Side.read(str(new)))
+    return compare_sides(Side.read(str(old)), Side.read(str(new)))
 
 
 def test_the_same_twice_gives_no_finding(old: Path, tmp_path: Path) -> None:
@@ -268,7 +268,7 @@ def test_a_shortcut_that_was_judged_and_is_back_is_told(old: Path, tmp_path: Pat
     (row,) = found["evidence"]["returned"]
     assert (row["feature"], row["class"], row["note"]) == (4, "dog", "the watermark")
     assert "Features judged shortcuts are back: 4 of dog" in found["verdict"]
-    assert judged([Rule.read("shortcut.returned")], found)[0]["verdict"] == "fails"
+    assert judge_rules([Rule.read("shortcut.returned")], found)[0]["verdict"] == "fails"
     assert document(mended, mended)["evidence"]["returned"] == []
 
 
@@ -341,7 +341,7 @@ def test_names_give_markdown_and_xml_no_orders(tmp_path: Path) -> None:
     broken[0] *= 0.1
     first = run_of(tmp_path / "a", z, labels, weight, names)
     found = document(first, run_of(tmp_path / "b", z, labels, broken, names))
-    found["gate"] = judged([Rule.read("class.any < -2")], found)
+    found["gate"] = judge_rules([Rule.read("class.any < -2")], found)
     text = markdown(found)
     assert "<script>" not in text
     assert "\n# e" not in text
@@ -355,7 +355,7 @@ def test_a_rule_says_so_when_samples_cannot_tell() -> None:
         "flips": {"negative": {"n_samples": 3, "rate": 0.075}},
     }
     rules = ["accuracy < -2", "accuracy < -50", "accuracy < 60", "negative_flips > 10%"]
-    verdicts = [row["verdict"] for row in judged([Rule.read(rule) for rule in rules], found)]
+    verdicts = [row["verdict"] for row in judge_rules([Rule.read(rule) for rule in rules], found)]
     assert verdicts == [
         "not enough samples to tell",
         "passes",
@@ -373,7 +373,7 @@ def test_the_gate_errs_as_rarely_as_it_says() -> None:
         for _ in range(400):
             lost, won = draw.multinomial(n, [0.02 + loss, 0.02, 0.96 - loss])[:2]
             counts = {"n_samples": n, "lost": int(lost), "won": int(won), "loss": (lost - won) / n}
-            verdict = judged([rule], {"overall": counts})[0]["verdict"]
+            verdict = judge_rules([rule], {"overall": counts})[0]["verdict"]
             wrong[at] += (verdict == "fails") if at == 0 else (verdict != "fails")
     assert wrong[0] <= 0.05 * 400 + 3 * (400 * 0.05 * 0.95) ** 0.5
     assert wrong[1] <= 0.05 * 400 + 3 * (400 * 0.05 * 0.95) ** 0.5

@@ -13,8 +13,8 @@ from penult.cli.diff_pages import diff_page
 from penult.cli.output import print_json
 from penult.cli.pages import print_page
 from penult.cli.spread import option, spread
-from penult.diff.compare import compare
-from penult.diff.gate import Rule, check_rules, judged, read_gate
+from penult.diff.compare import compare_sides
+from penult.diff.gate import Rule, check_rules, judge_rules, read_gate
 from penult.diff.side import Side
 from penult.diff.text import fails, junit, markdown
 from penult.errors import InputError
@@ -72,8 +72,8 @@ def diff(
     sides = Side.read(old), Side.read(new)
     _check(rules, *sides)
     with progress_bars("reading both runs") as heard:
-        document = compare(*sides, heard)
-    document["gate"] = judged(rules, document)
+        document = compare_sides(*sides, heard)
+    document["gate"] = judge_rules(rules, document)
     document["strict"] = strict
     _write(markdown_file, markdown(document))
     _write(junit_file, junit(document, strict))

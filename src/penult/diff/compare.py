@@ -27,7 +27,7 @@ SURE = 0.05  # of a p value, corrected for the number of looks
 BINS = 15  # of confidence, for the calibration error
 
 
-def compare(
+def compare_sides(
     old: Side, new: Side, progress: Callable[[str], Progress] | None = None
 ) -> dict[str, Any]:
     """What changed from one side to the other, on the samples that both were judged on.

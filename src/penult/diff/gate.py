@@ -123,7 +123,7 @@ def check_rules(
             raise InputError(f"rule {rule.text!r}: {_unknown('group', name, known)}")
 
 
-def judged(rules: Sequence[Rule], document: Mapping[str, Any]) -> list[dict[str, Any]]:
+def judge_rules(rules: Sequence[Rule], document: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What each rule says of a comparison.
 
     A rule fails only where the whole 95 % interval of what it is about lies beyond its limit, and
@@ -133,7 +133,7 @@ def judged(rules: Sequence[Rule], document: Mapping[str, Any]) -> list[dict[str,
 
     Args:
         rules: that were checked, see `check_rules`.
-        document: from `penult.diff.compare`.
+        document: from `penult.diff.compare.compare_sides`.
 
     Returns:
         For each rule its text, the verdict, the value with its interval, and whose it is.
