@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -10,6 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from command import penult
@@ -24,6 +26,7 @@ from penult.errors import InputError
 from penult.features.features import Features, save_features
 from penult.intervals import holm, paired_interval
 from penult.runs.analyze import Options, analyze_features
+from small_run import NET, images_for
 
 N, D, C = 600, 12, 4
 NAMES = ("cat", "dog", "fox", "owl")
@@ -173,6 +176,35 @@ def test_samples_are_matched_by_name_and_the_rest_counted(old: Path, tmp_path: P
     found = document(old, other)["samples"]
     assert (found["n_samples"], found["only_old"], found["only_new"]) == (N - 105, 105, 5)
     assert document(old, other)["flips"]["n_changed"] == 0
+
+
+def test_renamed_images_are_matched_by_their_pixels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Other names on the new side, one picture there twice, one changed, one under its name."""
+    folder = images_for(NET, tmp_path, monkeypatch)
+    for i, file in enumerate(sorted((folder / "data").rglob("*.png"))):
+        new = file.parent if i == 0 else file.parent / f"moved-{i:02d}.png"
+        place = folder / "renamed" / new.relative_to(folder / "data")
+        place = place / file.name if i == 0 else place
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, place)
+        if i == 5:
+            shutil.copy(file, place.with_stem("twice"))
+        if i == 7:
+            Image.fromarray(np.zeros((12, 12, 3), dtype=np.uint8)).save(place)
+    arguments = ["analyze", "net.py:net", "renamed", "--weights", "random", "--no-fit"]
+    assert penult(*arguments, "--out", "new") == 0
+    capsys.readouterr()
+    assert penult("diff", "run", "new", "--json") == 0
+    found = json.loads(capsys.readouterr().out)["samples"]
+    assert found["n_samples"] == 28
+    assert found["renamed"] == 27
+    assert (found["only_old"], found["only_new"]) == (2, 3)
+    shutil.rmtree("data")
+    assert penult("diff", "run", "new", "--json") == 0, "one sample still has its name"
+    found = json.loads(capsys.readouterr().out)["samples"]
+    assert (found["n_samples"], found["renamed"]) == (1, 0)
 
 
 def test_classes_are_matched_by_name(old: Path, tmp_path: Path) -> None:

@@ -140,6 +140,8 @@ def _matched(found: Mapping[str, Any]) -> str:
 
 def _samples(found: Mapping[str, Any]) -> list[str]:
     said = [f"Compared on {found['n_samples']:,} samples that both have"]
+    if found["renamed"]:
+        said.append(f"{found['renamed']:,} of them have other names: the same by their content")
     for key, text in (("only_old", "only the first"), ("only_new", "only the second")):
         if found[key]:
             said.append(f"{found[key]:,} samples are in {text} and left out")

@@ -46,7 +46,7 @@ def compare_sides(
     Raises:
         InputError: no sample or class in common; multi-label data.
     """
-    shared = Shared.of(old, new)
+    shared = Shared.of(old, new, progress("samples by content") if progress else None)
     heard = progress("features") if progress else lambda done, total: None
     matched = Alignment.of(old, new, shared)
     n_classes = len(shared.class_names)

@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from penult.diff.content import by_content
 from penult.diff.side import Side
 from penult.errors import InputError
+from penult.progress import Progress
 from penult.text import one_line, some
 
 
@@ -29,6 +31,7 @@ class Shared:
         only_old, only_new: samples that one side alone has.
         left_out: samples of classes that one side does not know, by class.
         relabelled: samples whose label is another on the two sides.
+        renamed: samples that have other names on the two sides and the same content.
     """
 
     old_rows: Tensor
@@ -44,10 +47,15 @@ class Shared:
     only_new: int
     left_out: dict[str, int]
     relabelled: int
+    renamed: int
 
     @classmethod
-    def of(cls, old: Side, new: Side) -> Shared:
-        """Match the samples of two sides.
+    def of(cls, old: Side, new: Side, progress: Progress | None = None) -> Shared:
+        """Match the samples of two sides: by their names, and what is left by its content.
+
+        Args:
+            old, new: the sides.
+            progress: called with (images read, images in all) where contents are compared.
 
         Raises:
             InputError: no sample, or no class, that both have.
@@ -56,11 +64,19 @@ class Shared:
         _require_names(old, first, new, second)
         place = {name: row for row, name in enumerate(first)}
         pairs = [(place[name], row) for row, name in enumerate(second) if name in place]
+        taken = [{pair[side] for pair in pairs} for side in (0, 1)]
+        left = [
+            [row for row in range(len(ids)) if row not in rows]
+            for ids, rows in zip((first, second), taken, strict=True)
+        ]
+        renamed = by_content(old, new, (left[0], left[1]), progress)
+        pairs += renamed
         if not pairs:
             raise InputError(
                 f"{old.name} and {new.name} share no sample: the first is called "
                 f"{one_line(first[0], 60)} in the one and {one_line(second[0], 60)} in the other; "
-                "expected two runs with the same evaluation samples under the same names"
+                "expected two runs with the same evaluation samples, under the same names or "
+                "with the same pixels"
             )
         pairs.sort()
         rows = torch.tensor(pairs)
@@ -100,6 +116,7 @@ class Shared:
             len(second) - len(pairs),
             {union[c]: n for c, n in sorted(lacking.items())},
             int((labels != old_labels).sum()),
+            len(renamed),
         )
 
     @property
@@ -125,6 +142,7 @@ class Shared:
             "only_old": self.only_old,
             "only_new": self.only_new,
             "relabelled": self.relabelled,
+            "renamed": self.renamed,
             "left_out": self.left_out,
             "classes_only_old": [name for name in names if name not in set(known)],
             "classes_only_new": [name for name in known if name not in set(names)],
