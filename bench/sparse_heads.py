@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.ticker import LogLocator
 
 from peers import OURS, Row, ways
 from penult.features.features import Features
@@ -340,6 +341,7 @@ def plot(found: dict[str, Any], path: Path) -> None:
         axis.set(title=name, xlabel="k, features per class", xscale="log", yscale="log")
         axis.set_xticks(KS, [str(k) for k in KS])
         axis.minorticks_off()
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.yaxis.set_major_formatter(plain)
         axis.grid(alpha=0.3)
     if names:
