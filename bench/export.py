@@ -15,6 +15,7 @@ import platform
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -162,13 +163,12 @@ def heads() -> list[dict[str, Any]]:
     return rows
 
 
-def subjects(shared: Path) -> list[Callable[[], Subject]]:
+def subjects(shared: Path) -> dict[str, Callable[[], Subject]]:
     models = import_torchvision().models
     timm = import_extra("timm", "vision")
-    found: list[Callable[[], Subject]] = [
-        lambda name=name: real(shared, name)  # type: ignore[misc]
-        for name in ("resnet20", "resnet56", "mobilenet_v2")
-    ]
+    found: dict[str, Callable[[], Subject]] = {
+        name: partial(real, shared, name) for name in ("resnet20", "resnet56", "mobilenet_v2")
+    }
     random_ones: dict[str, Callable[[], nn.Module]] = {
         "ResNet-50": models.resnet50,
         "ConvNeXt-tiny": models.convnext_tiny,
@@ -176,8 +176,7 @@ def subjects(shared: Path) -> list[Callable[[], Subject]]:
         "EfficientNet-B0": models.efficientnet_b0,
         "MobileNetV3-small": models.mobilenet_v3_small,
     }
-    found += [lambda n=n, b=b: random(n, b) for n, b in random_ones.items()]  # type: ignore[misc]
-    return found
+    return {**found, **{name: partial(random, name, build) for name, build in random_ones.items()}}
 
 
 def less(before: float, after: float) -> str:
@@ -257,10 +256,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("shared", type=Path, help="folder with imagenet/ and checkpoints/")
     parser.add_argument("--out", type=Path, default=HERE.parent / "docs" / "benchmarks")
+    parser.add_argument("--network", action="append", help="one of them; by default all")
     arguments = parser.parse_args()
     forms = heads()
     rows = []
-    for make in subjects(arguments.shared):
+    known = subjects(arguments.shared)
+    for make in [known[name] for name in arguments.network or known]:
         with tempfile.TemporaryDirectory() as name:
             rows.append(measured(make(), Path(name)))
         print(rows[-1], flush=True)
