@@ -14,6 +14,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 import platform
 import statistics
 import tarfile
@@ -123,7 +124,8 @@ def report(name: str, rows: dict[str, dict[str, Any]], n_samples: int, rounds: i
         f"Target: at most {100 * LIMIT:.0f} %.",
         "",
         f"`python bench/data_forms.py ../shared/data`, torch {torch.__version__}, "
-        f"{platform.machine()}, {torch.get_num_threads()} threads.",
+        f"{platform.machine()}, {torch.get_num_threads()} threads, {os.cpu_count()} cores with a "
+        f"load of {os.getloadavg()[0]:.1f}.",
         "",
         "| form | opening, s | bare loop, s | whole pass, s | over the bare loop | features |",
         "| --- | --- | --- | --- | --- | --- |",

@@ -77,7 +77,9 @@ def classes_table(
     names = list(only) or seen_first(classes, counts, place)[:SHOWN]
     table = Table(box=None, pad_edge=False)
     table.add_column("class", overflow="fold", max_width=40)
-    for name in ("analysed", "judged", "right (%)", "balanced (%)", "average precision (%)"):
+    own = summary["judge"].get("own_labels", False)  # of which the network is always right
+    columns = ("analysed", "judged", "right (%)", "balanced (%)", "average precision (%)")
+    for name in columns[:1] if own else columns:
         table.add_column(name, justify="right")
     table.add_column("features")
     for name in names:
@@ -86,8 +88,8 @@ def classes_table(
         rated = [shown(dense[key][c]) if key in dense else "" for key in _BY_CLASS]
         positive = f"{dense['n_positive'][c]:,}" if "n_positive" in dense else ""
         kept = " ".join(f"{feature:>4}" for feature in classes[name])
-        counted = f"{counts[c]:,}", positive, percent(n_right)
-        table.add_row(Text(one_line(name)), *counted, *rated, Text(kept))
+        judged = () if own else (positive, percent(n_right), *rated)
+        table.add_row(Text(one_line(name)), f"{counts[c]:,}", *judged, Text(kept))
     title = f"Features that decide each class ({score}, k = {k}; the most influential first)"
     page: list[RenderableType] = [Text(title, style="bold"), table]
     left = len(classes) - len(names)
