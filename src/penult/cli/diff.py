@@ -19,13 +19,16 @@ from penult.diff.side import Side
 from penult.diff.text import fails, junit, markdown
 from penult.errors import InputError
 from penult.runs.groups import evaluated_part, groups_of
-from penult.storage import check_writable, write_atomically
+from penult.runs.outputs import check_output_file
+from penult.storage import write_atomically
 
+MARKDOWN = (".md", ".markdown", ".txt", "")  # the summary files of build servers have no ending
+JUNIT = (".xml",)
 FAILED = 3  # exit status where a rule fails; nothing else uses it
 
 SIDE = "A run, or RUN@dense, RUN@k5 (its sparse head), RUN@recipe.json (its edited head)."
 Old = Annotated[str, typer.Argument(help=f"Before. {SIDE}", show_default=False)]
-New = Annotated[str, typer.Argument(help="Now, likewise.", show_default=False)]
+New = Annotated[str, typer.Argument(help="Now, in the same forms.", show_default=False)]
 FailIf = Annotated[
     list[str] | None,
     option(
@@ -64,12 +67,13 @@ def diff(
         rules, strict = [*more, *rules], strict or file_strict
     if strict and not rules:
         raise InputError("--strict is about rules: give them with --fail-if or --gate")
-    for file in (markdown_file, junit_file):
-        if file is not None:
-            if file.is_dir():
-                raise InputError(f"{file} is a folder: expected the name of a file")
-            check_writable(file)
+    _check_distinct(gate, markdown_file, junit_file)
     sides = Side.read(old), Side.read(new)
+    for side in sides:
+        if markdown_file is not None:
+            check_output_file(markdown_file, side.run, "Markdown file", MARKDOWN)
+        if junit_file is not None:
+            check_output_file(junit_file, side.run, "JUnit file", JUNIT)
     _check(rules, *sides)
     with progress_bars("reading both runs") as heard:
         document = compare_sides(*sides, heard)
@@ -83,6 +87,17 @@ def diff(
         print_page(diff_page(document))
     if any(fails(row, strict) for row in document["gate"]):
         raise typer.Exit(FAILED)
+
+
+def _check_distinct(*files: Path | None) -> None:
+    """Refuse the same file for two of --gate, --markdown and --junit."""
+    named: dict[Path, Path] = {}
+    for file in files:
+        if file is not None and named.setdefault(file.resolve(), file) is not file:
+            raise InputError(
+                f"{file} is given twice: expected another file for each of --gate, --markdown and "
+                "--junit"
+            )
 
 
 def _check(rules: list[Rule], old: Side, new: Side) -> None:

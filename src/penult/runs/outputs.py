@@ -22,7 +22,7 @@ def check_output_file(path: Path, run: Run, what: str, endings: Sequence[str] = 
         path: as the user names it.
         run: what the result is of.
         what: is written, for messages.
-        endings: that its name may have.
+        endings: that its name may have; "" for a name without one.
 
     Raises:
         InputError: a folder, another ending, a place that a run needs for itself, a file of the
@@ -32,8 +32,9 @@ def check_output_file(path: Path, run: Run, what: str, endings: Sequence[str] = 
     if path.is_dir():
         raise InputError(f"{path} is a folder: expected the name of a {what}")
     if path.suffix.lower() not in endings:
-        first = ", ".join(endings[:-1])
-        raise InputError(f"{path}: expected a name that ends in {first} or {endings[-1]}")
+        *others, last = (ending for ending in endings if ending)
+        named = f"{', '.join(others)} or {last}" if others else last
+        raise InputError(f"{path}: expected a name that ends in {named}")
     inside = _within_run(path.parent)
     if inside is not None and _room(*inside) not in (None, *OPEN_ROOMS):
         _refuse_room(path, *inside)
