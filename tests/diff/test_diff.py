@@ -21,7 +21,7 @@ from penult.diff.flips import SideReading
 from penult.diff.gate import Rule, judge_rules
 from penult.diff.shared import Shared
 from penult.diff.side import Side
-from penult.diff.text import markdown
+from penult.diff.text import markdown, ruled
 from penult.errors import InputError
 from penult.features.features import Features, save_features
 from penult.intervals import holm, paired_interval
@@ -106,7 +106,7 @@ def test_a_broken_class_is_named_first(seed: int, tmp_path: Path) -> None:
     found = document(first, run_of(tmp_path / "b", z, labels, broken))
     assert found["classes"][0]["class"] == NAMES[c]
     assert found["classes"][0]["sure"]
-    assert f"Surely worse: {NAMES[c]}" in found["verdict"]
+    assert f"With 95 % confidence worse: {NAMES[c]}" in found["verdict"]
     naive = ((z @ weight.T).argmax(1) == labels) & ((z @ broken.T).argmax(1) != labels)
     assert found["flips"]["negative"]["n_samples"] == int(naive.sum())
 
@@ -347,8 +347,21 @@ def test_the_command_exits_with_3_where_a_rule_fails(
         (("--fail-if", "negative_flips > 300%"), "expected a rate from 0 to 100 %, found 300"),
         (("--strict",), "--strict is about rules"),
         (("--gate", "gate.toml"), "gate.toml: unknown key 'fail'; expected fail_if, strict"),
-        (("--gate", "none.toml"), "none.toml cannot be read as TOML"),
-        (("--markdown", "."), ". is a folder: expected the name of a file"),
+        (("--gate", "none.toml"), "none.toml is no file: expected a file of rules"),
+        (("--gate", "."), ". is no file: expected a file of rules"),
+        (("--gate", "empty.toml"), "empty.toml holds no rule"),
+        (("--fail-if", "accuracy < -1e9"), "after the number, found 'e9' at position 14"),
+        (("--fail-if", "class.any < −2 points"), "found 'points' at position 16"),
+        (("--fail-if", "accuracy < -0,5"), "found ',5' at position 14"),
+        (("--fail-if", "accuracy < nan"), "expected a number at position 12, found 'nan'"),
+        (("--fail-if", "accuracy < " + "9" * 400), "from -100 to 100 points, found 9999"),
+        (("--fail-if", "class.cat < -101"), "from -100 to 100 points, found -101"),
+        (("--fail-if", "shortcut.returned > 1"), "shortcut.returned takes no limit"),
+        (("--markdown", "notes", "--junit", "./notes"), "is given twice"),
+        (("--gate", "good.toml", "--markdown", "good.toml"), "is given twice"),
+        (("--markdown", "run.json"), "expected a name that ends in .md, .markdown or .txt"),
+        (("--junit", "junit.md"), "expected a name that ends in .xml"),
+        (("--markdown", "."), ". is a folder: expected the name of a Markdown file"),
     ],
 )
 def test_bad_rules_are_one_line(
@@ -361,9 +374,41 @@ def test_bad_rules_are_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("gate.toml").write_text("fail = 3\n")
+    Path("empty.toml").touch()
+    Path("good.toml").write_text('fail_if = ["accuracy < -1"]\n')
     assert penult("diff", str(old), str(old), *arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
+
+
+def test_files_beside_it_replace_nothing_of_a_run(
+    old: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {file: file.read_bytes() for file in old.rglob("*") if file.is_file()}
+    for name in ("run.json", "verdicts.jsonl", "features/eval/index.json", "features/summary.md"):
+        assert penult("diff", str(old), str(old), "--markdown", str(old / name)) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
+    assert penult("diff", str(old), f"{old}@") == 2
+    assert "names nothing after the @: expected RUN" in capsys.readouterr().err
+    assert {file: file.read_bytes() for file in old.rglob("*") if file.is_file()} == before
+    assert penult("diff", str(old), str(old), "--markdown", str(old / "summary.md")) == 0
+    assert (old / "summary.md").read_text(encoding="utf-8").startswith("### ")
+    (old / "summary.md").unlink()
+
+
+def test_numbers_of_rules_are_read_as_people_write_them() -> None:
+    for text in (".5", "0.5", "+0.50", "0.5%"):
+        assert Rule.read(f"negative_flips > {text}").limit == pytest.approx(0.005)
+    for text in ("-2", "−2", "-2.", "-2.0"):
+        assert Rule.read(f"class.a < b < {text}") == Rule(
+            f"class.a < b < {text}", "class.a < b", "<", -0.02
+        )
+
+
+def test_no_change_has_no_sign() -> None:
+    found = {"overall": {"n_samples": 40, "lost": 1, "won": 1, "loss": 0.0}}
+    (row,) = judge_rules([Rule.read("accuracy < -90")], found)
+    assert ruled(row).startswith("passes: all samples +0.00 points (-")
 
 
 def test_names_give_markdown_and_xml_no_orders(tmp_path: Path) -> None:

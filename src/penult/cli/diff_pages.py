@@ -56,13 +56,15 @@ def _changes(title: str, rows: Sequence[Mapping[str, Any]], name: str) -> list[R
             percent(row["before"]),
             percent(row["after"]),
             change(row),
-            "surely" if row["sure"] else "",
+            "changed" if row["sure"] else "",
             style=worse if row["sure"] else "",
         )
     left = len(changed) - ROWS_SHOWN
     more = [Text(f"… and {left:,} more: --json", style="dim")] if left > 0 else []
     n_sure = sum(row["sure"] for row in rows)
-    said = f"{title}: {n_sure} of {len(rows)} surely changed, with a correction for so many looks"
+    said = (
+        f"{title}: {n_sure} of {len(rows)} changed, with 95 % confidence for all of them together"
+    )
     return [Text(said, style="bold"), table, *more]
 
 
@@ -73,7 +75,7 @@ def _flips(title: str, found: Mapping[str, Any]) -> list[RenderableType]:
     if not found["samples"]:
         return page
     table = Table(box=None, pad_edge=False)
-    for heading in ("sample", "before", "after", "by features"):
+    for heading in ("sample", "before", "after", "by features (change of the right class's lead)"):
         table.add_column(heading, overflow="fold")
     for row in found["samples"][:FLIPS_SHOWN]:
         parts = [

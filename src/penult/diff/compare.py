@@ -85,13 +85,13 @@ def verdict(found: Mapping[str, Any]) -> str:
     elif high < 0:
         said = f"Better: {points}, {ends}."
     else:
-        said = f"No sure change of the accuracy: {points}, {ends}."
+        said = f"The accuracy may be the same: {points}, {ends}."
     for sign, word in ((1, "worse"), (-1, "better")):
         rows = [row for row in found["classes"] if row["sure"] and sign * row["loss"] > 0]
         if rows:
             names = ", ".join(row["class"] for row in rows[:3])
             more = f" and {len(rows) - 3} more" if len(rows) > 3 else ""
-            said += f" Surely {word}: {names}{more}."
+            said += f" With 95 % confidence {word}: {names}{more}."
     broken, mended = flipped["negative"]["n_samples"], flipped["positive"]["n_samples"]
     said += (
         f" {broken:,} samples that were right are wrong now, {mended:,} that were wrong are right."

@@ -18,7 +18,9 @@ RATES = ("negative_flips", "positive_flips")
 MEASURES = ("accuracy", "class.NAME", "class.any", "group.ATTRIBUTE=VALUE", "group.any", *RATES)
 RETURNED = "shortcut.returned"
 FAILS, PASSES, UNKNOWN = "fails", "passes", "not enough samples to tell"
-_RULE = re.compile(r"(?P<what>.+?)\s*(?P<sign><|>)\s*(?P<limit>[-+−]?\d+(\.\d+)?)\s*(?P<unit>%?)")
+_RULE = re.compile(
+    r"(?P<what>.+?)\s*(?P<sign><|>)\s*(?P<limit>[-+−]?(\d+(\.\d*)?|\.\d+))\s*(?P<unit>%?)"
+)
 _MOST_BYTES = 1 << 20
 
 
@@ -55,9 +57,14 @@ class Rule:
         what, sign = found["what"].strip(), found["sign"]
         limit = float(found["limit"].replace("−", "-")) / 100
         _check_name(text, what)
+        if what not in RATES and not -1 <= limit <= 1:
+            raise InputError(
+                f"rule {text!r}: expected a change of accuracy from -100 to 100 points, "
+                f"found {found['limit'][:20]}"
+            )
         if what in RATES and not 0 <= limit <= 1:
             raise InputError(
-                f"rule {text!r}: expected a rate from 0 to 100 %, found {found['limit']}"
+                f"rule {text!r}: expected a rate from 0 to 100 %, found {found['limit'][:20]}"
             )
         if what not in RATES and found["unit"]:
             raise InputError(
@@ -78,10 +85,12 @@ def read_gate(path: Path) -> tuple[list[Rule], bool]:
     Raises:
         InputError: no TOML, another key, a rule that cannot be read.
     """
+    if not path.is_file():
+        raise InputError(f"{path} is no file: expected a file of rules, such as penult-gate.toml")
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise InputError(f"{path} is larger than 1 MiB: no file of rules")
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
+        found = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as TOML: {described(error)}") from error
     unknown = [name for name in found if name not in ("fail_if", "strict")]
@@ -92,6 +101,10 @@ def read_gate(path: Path) -> tuple[list[Rule], bool]:
         raise InputError(f"{path}: expected a list of texts under `fail_if`")
     if type(strict) is not bool:
         raise InputError(f"{path}: expected true or false under `strict`, found {strict!r}")
+    if not rules:
+        raise InputError(
+            f'{path} holds no rule: expected for example fail_if = ["accuracy < -0.5"]'
+        )
     return [Rule.read(rule) for rule in rules], strict
 
 
@@ -206,6 +219,8 @@ def _check_name(text: str, what: str) -> None:
         return
     if kind == "group" and (name == "any" or "=" in name):
         return
+    if what == RETURNED:
+        raise InputError(f"rule {text!r}: {RETURNED} takes no limit: write it alone")
     near = nearest(what, ("accuracy", "class.any", "group.any", *RATES, RETURNED))
     hint = (
         f"did you mean {some(near)}?" if near else f"there are {', '.join((*MEASURES, RETURNED))}"
@@ -225,6 +240,12 @@ def _where(text: str) -> str:
     place = sign.end() + len(rest) - len(rest.lstrip()) + 1
     if not text[: sign.start()].strip():
         return "expected what the rule is about at position 1, such as accuracy"
+    number = re.match(r"[-+−]?[\d.]+\s*%?\s*", text[place - 1 :])
+    if number is not None and place - 1 + number.end() < len(text):
+        end = place + number.end()
+        return (
+            f"expected nothing after the number, found {text[end - 1 :][:20]!r} at position {end}"
+        )
     found = text[place - 1 :][:20]
     return (
         f"expected a number at position {place}, found {found!r}"

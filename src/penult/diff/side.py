@@ -124,6 +124,8 @@ class Side:
 def _split(text: str) -> tuple[str, str, str]:
     """A run and what of it is meant, at the last `@` before which there is a folder."""
     places = [i for i, letter in enumerate(text) if letter == "@" and Path(text[:i]).is_dir()]
+    if places and not text[places[-1] + 1 :]:
+        raise InputError(f"{text} names nothing after the @: {EXPECTED}")
     if not places:
         named = text.partition("@")[0] or text
         raise InputError(f"{named} is no run folder: {EXPECTED}")

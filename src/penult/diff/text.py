@@ -12,6 +12,7 @@ from penult.text import one_line, percent
 
 ROWS = 10
 FLIPS = {"negative": "Right before, wrong now", "positive": "Wrong before, right now"}
+SURE = "changed, with 95 % confidence"
 MARKS = {FAILS: "❌", PASSES: "✅"}
 
 
@@ -76,8 +77,8 @@ def ruled(row: Mapping[str, Any]) -> str:
     low, high = (100 * end for end in row["interval"])
     value = 100 * row["value"]
     rate = row["what"].endswith("_flips")
-    number = f"{value:.2f} %" if rate else f"{value:+.2f} points"
-    ends = f"{low:.2f} to {high:.2f}" if rate else f"{low:+.2f} to {high:+.2f}"
+    number = f"{value:.2f} %" if rate else f"{value:+z.2f} points"
+    ends = f"{low:.2f} to {high:.2f}" if rate else f"{low:+z.2f} to {high:+z.2f}"
     more = f" and {len(whose) - 1} more" if len(whose) > 1 and row["verdict"] == FAILS else ""
     return f"{row['verdict']}: {one_line(whose[0], 40)} {number} ({ends}){more}"
 
@@ -86,14 +87,18 @@ def _table(title: str, rows: Sequence[Mapping[str, Any]], name: str) -> list[str
     changed = [row for row in rows if row["lost"] or row["won"]]
     if not changed:
         return [f"**{_plain(title)}**: no sample is won or lost.", ""]
-    lines = [f"**{_plain(title)}**", "", f"| {name} | samples | before | after | change | |"]
+    lines = [
+        f"**{_plain(title)}**",
+        "",
+        f"| {name} | samples | before | after | 95 % interval of the change, in points | |",
+    ]
     lines.append("| --- | --: | --: | --: | --: | --- |")
     for row in changed[:ROWS]:
         low, high = (-100 * end for end in reversed(row["interval"]))
-        sure = "surely" if row["sure"] else ""
+        sure = SURE if row["sure"] else ""
         lines.append(
             f"| {_plain(row[name])} | {row['n_samples']:,} | {percent(row['before'])} % | "
-            f"{percent(row['after'])} % | {low:+.2f} to {high:+.2f} | {sure} |"
+            f"{percent(row['after'])} % | {low:+z.2f} to {high:+z.2f} | {sure} |"
         )
     more = len(changed) - ROWS
     return [*lines, *(["", f"… and {more:,} more"] if more > 0 else []), ""]
