@@ -215,17 +215,18 @@ def scale(data: Path, folder: Path) -> list[str]:
     weight = torch.randn(classes, d, generator=draw) / d**0.5
     names = [f"c{c}" for c in range(classes)]
     sides = []
+    z = (4 * weight[labels] + torch.randn(n, d, generator=draw)).relu()
     for i in range(2):
-        z = (4 * weight[labels] + torch.randn(n, d, generator=draw)).relu()
-        if i:
+        if i:  # a network with the same features in another order, somewhat changed
             order = torch.randperm(d, generator=draw)
-            z, weight = z[:, order], weight[:, order]
+            z = z[:, order] + 0.3 * torch.randn(n, d, generator=draw)
+            weight = weight[:, order]
         features = Features.of(z, labels, weight, None, names)
         few = features.subset(torch.arange(n) % 10 == 0)
         # Whole for the evaluation; a tenth is analysed, which this does not time.
         analyze_features(few, features, folder / str(i), Options(fit=False))
         sides.append(str(folder / str(i)))
-        del z, features, few
+        del features, few
     times = []
     for _ in range(2):
         start = time.perf_counter()
