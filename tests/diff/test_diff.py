@@ -344,6 +344,7 @@ def test_the_command_exits_with_3_where_a_rule_fails(
         (("--fail-if", "class.cta < -1"), "no class is called 'cta': did you mean cat?"),
         (("--fail-if", "group.light=nigth < -1"), "did you mean light=night"),
         (("--fail-if", "accuracy < -1%"), "expected points of accuracy without %"),
+        (("--fail-if", "negative_flips > 0.01"), "with its sign: `negative_flips > 1%`"),
         (("--fail-if", "negative_flips > 300%"), "expected a rate from 0 to 100 %, found 300"),
         (("--strict",), "--strict is about rules"),
         (("--gate", "gate.toml"), "gate.toml: unknown key 'fail'; expected fail_if, strict"),
@@ -397,7 +398,7 @@ def test_files_beside_it_replace_nothing_of_a_run(
 
 
 def test_numbers_of_rules_are_read_as_people_write_them() -> None:
-    for text in (".5", "0.5", "+0.50", "0.5%"):
+    for text in (".5 %", "0.5%", "+0.50%", "0.5 %"):
         assert Rule.read(f"negative_flips > {text}").limit == pytest.approx(0.005)
     for text in ("-2", "−2", "-2.", "-2.0"):
         assert Rule.read(f"class.a < b < {text}") == Rule(

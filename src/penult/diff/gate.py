@@ -66,6 +66,10 @@ class Rule:
             raise InputError(
                 f"rule {text!r}: expected a rate from 0 to 100 %, found {found['limit'][:20]}"
             )
+        if what in RATES and not found["unit"]:
+            raise InputError(
+                f"rule {text!r}: expected a rate in percent, with its sign: `{what} {sign} 1%`"
+            )
         if what not in RATES and found["unit"]:
             raise InputError(
                 f"rule {text!r}: expected points of accuracy without %, as in `{what} < -0.5`"
