@@ -7,7 +7,7 @@ import json
 import re
 import shutil
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +24,11 @@ from penult.errors import InputError
 from penult.explain.choice import choose_head
 from penult.explain.decision import SHOWN
 from penult.explain.explanation import Explanation
-from penult.explain.gallery import CHANGED, MISSING, THERE, PictureOptions, Wish, take_pictures
+from penult.explain.gallery import CHANGED, MISSING, THERE, PictureOptions, Wish
 from penult.explain.overlay import ABOVE, BELOW, overlay, standing_out
 from penult.explain.page import explanation_page
 from penult.explain.survey import ShownSample
+from penult.explain.taking import take_pictures
 from penult.explain.terms import terms_of
 from penult.explain.thumbnails import coarser
 from penult.explain.wording import remarks, signed, summary
@@ -310,8 +311,32 @@ def test_the_gallery_has_maps_of_the_stored_values_and_is_found_again(folder: Pa
     assert again.pictures == made.pictures
     assert torch.equal(again.map(wishes[0].key, 1), made.map(wishes[0].key, 1))  # type: ignore[arg-type]
     other = take_pictures(run, wishes[1:])
-    assert other.count(MISSING) == 9
-    assert other.kind is None
+    assert other.count(THERE) == 9, "pictures that the run has are taken again"
+    assert other.kind == "mean"
+
+
+def test_only_pictures_that_the_run_lacks_are_taken(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The report of an edit shows a few images more than the run's own."""
+    run = Run.open("run")
+    wishes = wishes_of(run)
+    taken: list[int] = []
+    few, more = wishes[:6], [*wishes[8:], *wishes[2:6], replace(wishes[0], side=5)]
+    more[2] = replace(more[2], values={**more[2].values, 0: few[2].values[1]})
+    options = PictureOptions(progress=lambda done, total: taken.append(total))
+    take_pictures(run, few, options)
+    monkeypatch.setattr("penult.explain.taking.TOLERANCE", 1e9)  # of the value made up above
+    made = take_pictures(run, more, options)
+    assert sorted(set(taken)) == [4, 6], "two new ones, one with another map, one of another size"
+    assert [*made.pictures] == [wish.key for wish in more]
+    alone = take_pictures(run, more, PictureOptions(overwrite=True))
+    assert alone.pictures == made.pictures
+    assert alone.mapped() == made.mapped()
+    for key, j in alone.mapped():
+        assert torch.equal(alone.map(key, j), made.map(key, j))  # type: ignore[arg-type]
+    shutil.rmtree(folder / "data")
+    assert take_pictures(run, few[2:]).count(THERE) == 4
 
 
 def test_images_that_vanished_or_changed_are_told_apart(folder: Path) -> None:

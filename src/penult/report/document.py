@@ -12,9 +12,10 @@ from torch import Tensor
 
 from penult.data.image import noted_lines
 from penult.explain.choice import HeadChoice
-from penult.explain.gallery import CHANGED, MISSING, Gallery, PictureOptions, take_pictures
+from penult.explain.gallery import CHANGED, MISSING, Gallery, PictureOptions
 from penult.explain.reasons import Box, reason_sizes
 from penult.explain.survey import Distributions, kept_of
+from penult.explain.taking import take_pictures
 from penult.features.draw import spread
 from penult.heads.judge import Judge
 from penult.heads.sparse_head import SparseHead
