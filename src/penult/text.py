@@ -35,6 +35,12 @@ def some(names: Sequence[str], limit: int = 5) -> str:
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
 
 
+def number_of(n: int, things: str) -> str:
+    """How many there are of what is named in the plural: `1 sample`, `2,000 samples`."""
+    one = things[:-2] if things.endswith("sses") else things.removesuffix("s")
+    return f"{n:,} {one if n == 1 else things}"
+
+
 def described(error: BaseException) -> str:
     """Kind of an error and what it says, cut where it goes on for long."""
     message = " ".join(str(error).split())

@@ -12,7 +12,7 @@ from rich.text import Text
 from penult.cli.edit_pages import change
 from penult.diff.gate import FAILS, PASSES
 from penult.diff.text import FLIPS, change_of, feature_name, ruled
-from penult.text import one_line, percent
+from penult.text import number_of, one_line, percent
 
 ROWS_SHOWN = 8
 FLIPS_SHOWN = 5
@@ -70,7 +70,8 @@ def _changes(title: str, rows: Sequence[Mapping[str, Any]], name: str) -> list[R
 
 def _flips(title: str, found: Mapping[str, Any]) -> list[RenderableType]:
     low, high = (percent(end) for end in found["interval"])
-    said = f"{title}: {found['n_samples']:,} samples, {percent(found['rate'])} % ({low} to {high})"
+    n = number_of(found["n_samples"], "samples")
+    said = f"{title}: {n}, {percent(found['rate'])} % ({low} to {high})"
     page: list[RenderableType] = [Text(said, style="bold")]
     if not found["samples"]:
         return page
@@ -95,7 +96,10 @@ def _evidence(found: Mapping[str, Any]) -> list[RenderableType]:
     classes = found["classes"]
     if not classes:
         return [Text("Evidence: every class rests on the same features as before", style="bold")]
-    said = f"Evidence: {found['n_classes']} classes rest on other features, or on others more"
+    rest = (
+        f"{number_of(found['n_classes'], 'classes')} rest{'s' if found['n_classes'] == 1 else ''}"
+    )
+    said = f"Evidence: {rest} on other features, or on others more"
     table = Table(box=None, pad_edge=False)
     table.add_column("class")
     table.add_column("changed by", justify="right")

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from penult.cli.group_pages import NAME
 from penult.cli.multi_label_pages import decisions_changed, decisions_overall, is_multi_label
-from penult.text import one_line, percent
+from penult.text import number_of, one_line, percent
 
 ROWS_SHOWN = 8
 FLIPS_SHOWN = 5
@@ -119,7 +119,7 @@ def _flips(flips: Mapping[str, Any], what: str) -> list[RenderableType]:
         ("wrong_to_right", "Wrong before, right now"),
     ):
         found = flips[kind]
-        page.append(Text(f"{title}: {found['n_samples']:,} {what}", style="bold"))
+        page.append(Text(f"{title}: {number_of(found['n_samples'], what)}", style="bold"))
         if not found["samples"]:
             continue
         table = Table(box=None, pad_edge=False)

@@ -17,6 +17,7 @@ from penult.errors import InputError
 from penult.heads.bounded_head import bounded, simplest
 from penult.network.head import Head
 from penult.storage import read_json, write_atomically
+from penult.text import number_of
 
 FORMAT = "penult-recipe/1"
 MOST_BYTES = 1 << 26
@@ -104,8 +105,8 @@ class Recipe:
         """
         if n < 0 or n > len(self.edits):
             raise InputError(
-                f"the recipe has {len(self.edits)} edits, {n} cannot be undone: expected at most "
-                f"{len(self.edits)}"
+                f"the recipe has {number_of(len(self.edits), 'edits')}, {n} cannot be undone: "
+                f"expected at most {len(self.edits)}"
             )
         return replace(self, edits=self.edits[: len(self.edits) - n], gives=None)
 
@@ -243,8 +244,8 @@ class Edited:
         """
         if n < 0 or n > len(self.edits):
             raise InputError(
-                f"{len(self.edits)} edits were made, {n} cannot be undone: expected at most "
-                f"{len(self.edits)}"
+                f"{number_of(len(self.edits), 'edits')} made, {n} cannot be undone: expected at "
+                f"most {len(self.edits)}"
             )
         head = self.head
         for inverse in reversed(self.inverses[len(self.edits) - n :]):
