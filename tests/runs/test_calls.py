@@ -56,6 +56,7 @@ def test_a_run_says_what_its_accuracies_were_measured_on(tmp_path: Path) -> None
         "kind": EVALUATION,
         "n_samples": 36,
         "n_folds": 0,
+        "own_labels": False,
         "warning": None,
     }
     for summary, n in ((alone, 160), (judged, 36)):

@@ -45,7 +45,7 @@ function suspectsView() {
     title: "Suspects",
     content: [
       el("div", { class: "heading" }, el("h1", { tabindex: "-1" }, "Suspects"),
-        el("p", null, `Features that may be shortcuts: their weight for a class is too large for the ${count(found.n_samples)} ${found.part === "eval" ? "evaluation" : "analysed"} images${known(found.n_compared) ? `, and more so than for the ${count(found.n_compared)} images of the training` : ""}. ${rows.length ? `${count(found.n_pairs)} pairs of a class and a feature were looked at. ${surely} ` : ""}Only a person can say whether a feature sees ${theSubject()}: look at the ${things()} of the first ones.`),
+        el("p", null, `Features that may be shortcuts: their weight for a class is too large for the ${count(found.n_samples)} ${found.part === "eval" ? "evaluation" : "analysed"} ${things()}${known(found.n_compared) ? `, and more so than for the ${count(found.n_compared)} ${things()} of the training` : ""}. ${rows.length ? `${count(found.n_pairs)} pairs of a class and a feature were looked at. ${surely} ` : ""}Only a person can say whether a feature sees ${theSubject()}: look at the ${things()} of the first ones.`),
         found.notes.map((note) => el("p", { class: "note" }, `${note[0].toUpperCase()}${note.slice(1)}.`))),
       found.pooled ? pooledSection(found, rows.length > 0) : null,
       rows.length ? [found.pooled ? el("h2", { class: "apart" }, "Single pairs") : null, table("suspects", columns, rows, matches, "Filter by class or feature")] : null,
