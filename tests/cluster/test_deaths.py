@@ -29,11 +29,19 @@ def until(there: Callable[[], bool], what: str) -> None:
 
 
 def begin(work: Path, *more: str) -> subprocess.Popen[str]:
-    """The command with workers on this machine, at work on its first shards."""
+    """The command with workers on this machine, at work on its first shards.
+
+    It hears an interrupt also where the tests themselves run in the background, and hear none.
+    """
     (work / "slowly").touch()
     command = [sys.executable, "-m", "penult", *arguments("two", *more, "--cluster")]
     process = subprocess.Popen(
-        command, cwd=work, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        cwd=work,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     until((work / "begun").exists, "the pass")
     return process
@@ -60,10 +68,11 @@ def test_the_command_that_ends_early_goes_on_with_what_is_written(
     send = os.killpg if how is signal.SIGINT else os.kill
     ended(process, lambda: send(process.pid, how))
     assert process.stderr is not None
+    with process.stderr:
+        said = process.stderr.read()
     if how is signal.SIGINT:
         assert process.returncode == 130
-        assert "penult: interrupted: repeat the command to resume it" in process.stderr.read()
-    process.stderr.close()
+        assert "penult: interrupted: repeat the command to resume it" in said
     (work / "slowly").unlink()
     kept = {path.name: path.stat().st_mtime_ns for path in train.glob("shard-*")}
     assert 0 < len(kept) < 5
