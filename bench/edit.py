@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 from collections.abc import Callable
 from functools import cached_property, partial
@@ -62,8 +63,7 @@ def main() -> None:
         "float32, logits in a memory map.",
         "Seconds by the clock and of the processor (all threads); medians of five, warm, but for "
         "what is done once.",
-        "The machine (two cores) was shared with many other programs: a free one is about as fast "
-        "as the processor seconds say.",
+        f"Load of the machine at the end: {os.getloadavg()[0]:.1f}, of {os.cpu_count()} cores.",
         "",
         "| what | seconds | processor seconds |",
         "| --- | --- | --- |",

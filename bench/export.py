@@ -258,6 +258,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE.parent / "docs" / "benchmarks")
     parser.add_argument("--network", action="append", help="one of them; by default all")
     arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
     forms = heads()
     rows = []
     known = subjects(arguments.shared)
