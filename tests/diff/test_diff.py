@@ -144,6 +144,22 @@ def test_what_moved_a_flip_adds_up_to_the_change_of_the_lead(old: Path, tmp_path
     torch.testing.assert_close(moved, expected[:, 0], rtol=1e-9, atol=1e-9)
 
 
+def test_the_features_of_a_flip_are_those_that_changed_the_lead_most(
+    old: Path, tmp_path: Path
+) -> None:
+    z, labels, weight = made()
+    other = weight + 0.5 * torch.randn(C, D, generator=torch.Generator().manual_seed(6))
+    flips = document(old, run_of(tmp_path / "b", z, labels, other))["flips"]
+    assert flips["negative"]["samples"]
+    centred = z.double() - z.double().mean(0)
+    for row in flips["negative"]["samples"]:
+        i, right, wrong = row["row_new"], NAMES.index(row["label"]), NAMES.index(row["after"])
+        leads = [(w[right] - w[wrong]).double() * centred[i] for w in (weight, other)]
+        changed = (leads[1] - leads[0]).abs()
+        expected = changed.argsort(descending=True)[:3].tolist()
+        assert [part["new"] for part in row["features"]] == expected, row["id"]
+
+
 def test_a_capped_head_is_told_with_what_its_bounds_take(old: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "edit"
     assert penult("edit", str(old), "--cap", "3:dog", "--off", "1", "--out", str(recipe)) == 0
