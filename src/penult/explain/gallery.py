@@ -197,6 +197,7 @@ class PictureOptions:
         sources: where network and images are now, if not where the run found them.
         device: where the network runs.
         overwrite: take the pictures again although the run has them.
+        keep: put them into the run's `examples` folder in place of those that lie there.
         progress: called with (images done, images in all).
     """
 
@@ -205,6 +206,7 @@ class PictureOptions:
     sources: Places | None = None
     device: torch.device | str = "cpu"
     overwrite: bool = False
+    keep: bool = True
     progress: Progress | None = None
 
     def __post_init__(self) -> None:

@@ -52,9 +52,9 @@ def take_pictures(
 ) -> Gallery:
     """Load images of a run once more, and run its network on them for the heat maps.
 
-    They are kept in the run's `examples` folder where that can be written; the same wishes find
-    them there. Images that are gone are noted as missing. A network that is gone leaves the
-    pictures without maps.
+    They are kept in the run's `examples` folder where that can be written and they are to be kept;
+    the same wishes find them there. Images that are gone are noted as missing. A network that is
+    gone leaves the pictures without maps.
 
     Args:
         run: made from images; one made from features gives an empty gallery.
@@ -79,6 +79,8 @@ def take_pictures(
         said = f"{n:,} images are gone: the pictures that the run has are kept"
         warnings.warn(said, stacklevel=2)
         return found
+    if not options.keep:
+        return made
     try:
         with run.writing():
             made.save(run.examples_folder, identity)

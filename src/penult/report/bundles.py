@@ -79,6 +79,11 @@ def bundles(
         "mistake": reasons,
         "image": images,
     }
+    yield from chunked(parts)
+
+
+def chunked(parts: Mapping[str, Sequence[Any]]) -> Iterator[tuple[str, Markup]]:
+    """Lists of details in bundles of so many as `CHUNKS` says, for `item` of the scripts."""
     for name, items in parts.items():
         size = CHUNKS[name]
         for number, start in enumerate(range(0, len(items), size)):

@@ -6,23 +6,6 @@ const scrolled = new Map();
 let current = null;
 let ready = document.readyState !== "loading";
 
-const VIEWS = {
-  classes: classesView,
-  class: (argument) => classView(classNumber(argument)),
-  features: (argument) => featuresView(argument),
-  feature: (argument) => featureView(Number(argument)),
-  mistakes: (argument) => {
-    const label = classNumber(argument);
-    return argument && label === null ? noClass() : mistakesView(label);
-  },
-  mistake: (argument) => mistakeView(Number(argument)),
-  groups: groupsView,
-  suspects: suspectsView,
-  suspect: (argument) => suspectView(Number(argument)),
-  edits: editsView,
-  edit: (argument) => editView(Number(argument)),
-};
-
 // What an address calls a class: its number, or its name where that is no number of a class.
 function classNumber(text) {
   const { classes } = about();
@@ -33,8 +16,6 @@ function classNumber(text) {
   const found = classes.findIndex((row) => row.name === name);
   return found < 0 ? null : found;
 }
-
-const TABS = { class: "classes", feature: "features", mistake: "mistakes", suspect: "suspects", edit: "edits" };
 
 function hashRoute() {
   try { return location.hash.slice(1); } catch { return ""; }
@@ -235,7 +216,7 @@ document.getElementById("keys").addEventListener("click", showKeys);
 // Values of the curve's points, on pointing and on focus
 
 const tip = document.querySelector("[data-tip-box]");
-for (const kind of ["mouseover", "focusin"]) {
+for (const kind of tip ? ["mouseover", "focusin"] : []) {
   document.getElementById("summary-view").addEventListener(kind, (event) => {
     const at = event.target.closest("[data-tip]");
     tip.textContent = at ? at.dataset.tip : "";

@@ -12,10 +12,7 @@ from markupsafe import Markup
 from penult.report.bundles import bundles, legible
 from penult.report.figures import curve, matrix, reason_bars, worst_classes
 
-SCRIPTS = (
-    *("dom.js", "shots.js", "lists.js", "details.js"),
-    *("groups.js", "suspects.js", "edits.js", "page.js"),
-)
+PARTS = ("dom.js", "shots.js", "lists.js", "details.js", "groups.js", "suspects.js", "edits.js")
 _HERE = Path(__file__).parent
 
 
@@ -39,14 +36,38 @@ def render(
     Raises:
         ValueError: a NaN or an infinity among the numbers.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # slow to import
-
     document = legible(document)
     for row in document["classes"]:
         row["name"] = row["name"].strip() or "(no name)"  # or there would be nothing to click on
     images = [legible(image) for image in images]
+    return fill(
+        "page.html.j2",
+        [_HERE / "views.js"],
+        d=document,
+        start=document.get("start") or "summary",
+        curves=[curve(document, 720, 350), curve(document, 330, 300, labelled=False)],
+        glance=any(image["src"] for image in images),
+        matrix=matrix(document, class_details),
+        worst=worst_classes(document),
+        reasons=reason_bars(document),
+        warnings=feature_warnings(document),
+        bundles=bundles(document, class_details, feature_details, images),
+    )
+
+
+def fill(template: str, views: Sequence[Path], folder: Path = _HERE, **values: Any) -> str:
+    """A page made from a template that extends `shell.html.j2`.
+
+    Args:
+        template: its name.
+        views: scripts that define its `VIEWS` and `TABS`, see `views.js`.
+        folder: where the template lies.
+        values: what it shows: `d` the document, `start` the first route, `bundles` the data.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # slow to import
+
     environment = Environment(
-        loader=FileSystemLoader(_HERE),
+        loader=FileSystemLoader([folder, _HERE]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -61,18 +82,9 @@ def render(
         "size": size,
         "number": number,
     }
-    return environment.get_template("page.html.j2").render(
-        d=document,
-        start=document.get("start") or "summary",
-        style=_source("page.css"),
-        scripts=[_source(name) for name in SCRIPTS],
-        curves=[curve(document, 720, 350), curve(document, 330, 300, labelled=False)],
-        glance=any(image["src"] for image in images),
-        matrix=matrix(document, class_details),
-        worst=worst_classes(document),
-        reasons=reason_bars(document),
-        warnings=feature_warnings(document),
-        bundles=bundles(document, class_details, feature_details, images),
+    scripts = [*(_HERE / name for name in PARTS), *views, _HERE / "page.js"]
+    return environment.get_template(template).render(
+        style=_source(_HERE / "page.css"), scripts=[_source(path) for path in scripts], **values
     )
 
 
@@ -133,5 +145,5 @@ def number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3g}".replace("-", "\u2212")
 
 
-def _source(name: str) -> Markup:
-    return Markup((_HERE / name).read_text(encoding="utf-8"))
+def _source(path: Path) -> Markup:
+    return Markup(path.read_text(encoding="utf-8"))

@@ -68,7 +68,7 @@ function picture(index, map, name) {
   shown.addEventListener("load", pixelate);
   shown.src = image.src;
   frame.append(shown);
-  const grid = about().pictures.grid;
+  const grid = image.grid || about().pictures.grid;
   if (map && grid) {
     const canvas = el("canvas", { class: "map", "aria-hidden": "true" });
     drawMap(canvas, map, grid);
@@ -112,7 +112,7 @@ function openViewer(views, place) {
         el("dl", { class: "facts" },
           image && known(image.class) && fact(isMultiLabel() ? "Labels" : "Label", calledLinks(image.class)),
           image && known(image.predicted) && fact("The network says", calledLinks(image.predicted)),
-          known(view.value) && fact(["Feature ", featureLink(view.feature)], number(view.value))),
+          known(view.value) && fact(view.named || ["Feature ", featureLink(view.feature)], number(view.value))),
         el("div", { class: "row" }, step(-1, `Previous ${thing()}`, "←"), step(1, `Next ${thing()}`, "→"),
           el("button", { type: "button", class: "tool close", onclick: () => dialog.close() }, "Close"))));
     dialog.onkeydown = (event) => {
