@@ -33,7 +33,8 @@ function classView(c) {
       el("dl", { class: "numbers" },
         el("div", { class: hasSparse() ? null : "chosen" }, el("dt", null, "Network (dense head)"), el("dd", null, percent(row.dense)), el("dd", { class: "note" }, isMultiLabel() ? `of the decisions on it right; never giving it: ${percent(row.always_no)}` : `of its ${things()} right`)),
         hasSparse() && el("div", { class: "chosen" }, el("dt", null, "Sparse head"), el("dd", null, percent(row.sparse)), el("dd", { class: "note" }, known(difference) ? `${points(difference)} points` : "not known")),
-        el("div", null, el("dt", null, capital(things())), el("dd", null, count(row.n_eval)), el("dd", { class: "note" }, `${isMultiLabel() ? "have it, " : ""}evaluated; ${count(row.n_samples)} analysed`)),
+        live?.classNow(c),
+        el("div", null, el("dt", null, capital(things())), el("dd", null, count(row.n_eval)), el("dd", { class: "note" }, `${isMultiLabel() ? "have it, " : ""}evaluated; ${count(row.n_samples)} analysed`), live?.classImages(c)),
         isMultiLabel() ? oneAgainstRest(c, row) : [el("div", null, el("dt", null, "Sufficient reason"), el("dd", null, short(row.reason)), el("dd", { class: "note" }, known(row.reason) ? "features guarantee a prediction, median" : "not computed")),
         el("div", null, el("dt", null, "Most often taken for"), el("dd", { class: "name" }, classLink(row.confused)),
           el("dd", { class: "note" }, mistakesLink(c, "Its mistakes")))]),
@@ -84,6 +85,7 @@ function classTraits(c, detail) {
           fact("Moves the logit by", signed(trait.influence)),
           fact("Weight", signed(trait.weight)),
           trait.kept && fact("In the sparse head", known(trait.sparse_share) ? `${whole(trait.sparse_share)}, weight ` : "weight ", signed(trait.sparse_weight))),
+        live?.switches(trait.feature, c, trait),
         el("div", { class: "means" },
           el("span", null, "in the class"), bar(Math.abs(trait.mean) / reach, "own", ""), el("span", { class: "n" }, number(trait.mean)),
           el("span", null, "elsewhere"), bar(Math.abs(trait.elsewhere) / reach, "", ""), el("span", { class: "n" }, number(trait.elsewhere)))),
@@ -118,7 +120,7 @@ function confusion(c, rival, scale) {
     featureLink(f.feature), diverging(f.moves, scale, `moves ${signed(f.moves)}`), el("span", { class: "n" }, signed(f.moves))]));
   const [n] = rival.to;
   return el("section", { class: "rival" },
-    el("h3", null, classLink(rival.class)),
+    el("h3", null, classLink(rival.class), live?.pairImages(c, rival)),
     el("table", { class: "plain" },
       el("thead", null, el("tr", null, el("td"), el("th", { scope: "col", class: "n" }, "network"), hasSparse() && el("th", { scope: "col", class: "n" }, "sparse head"))),
       el("tbody", null,
@@ -175,7 +177,8 @@ function featureDetail(j, detail) {
     el("span", { class: "who" }, classLink(r.class)), diverging(r.weight, weights, `weight ${signed(r.weight)}`),
     el("span", { class: "n" }, signed(r.weight)), el("span", { class: "n note" }, known(r.share) ? whole(r.share) : "")];
   return [
-    detail.shots.length ? el("section", { class: "featured" }, heading("Where it is strongest", `The ${things()} of the whole data set with the largest values.`), mapKey(), strip(detail.shots, j, null)) : null,
+    detail.shots.length ? el("section", { class: "featured" }, heading("Where it is strongest", [`The ${things()} of the whole data set with the largest values.`, live?.featureImages(j)]), mapKey(), strip(detail.shots, j, null)) : null,
+    live?.featureSwitches(j, detail),
     el("div", { class: "pair" },
       el("section", null, heading("What it moves in the network", "The classes that it moves most: its weight, and its share of the class's evidence."),
         el("div", { class: "ledger named" }, detail.network.map(weightRow))),
@@ -230,8 +233,8 @@ function mistakeView(index) {
   const reasons = item("mistake", index) || [];
   const image = item("image", row.image);
   const scale = largestOf(reasons.flatMap((r) => [r.gap, r.rest, r.bias, ...r.features.map((f) => f[2])]));
-  const large = el("div", { class: "large" }, picture(row.image, null, row.id));
-  const show = (map) => large.replaceChildren(picture(row.image, map, row.id));
+  const large = el("div", { class: "large" }, picture(row.image, null, row.id, 640));
+  const show = (map) => map && large.replaceChildren(picture(row.image, map, row.id, 640));
   const verdict = (said) => el("span", { class: said === row.label ? "verdict right" : "verdict wrong" }, classLink(said), said === row.label ? " right" : " wrong");
   return {
     title: `Mistake ${index}: ${className(row.label)}`,
@@ -242,6 +245,7 @@ function mistakeView(index) {
         el("aside", null, large,
           el("p", { class: "id" }, el("bdi", null, image ? image.id : row.id)),
           el("dl", { class: "facts" }, fact("Label", classLink(row.label)), isMultiLabel() && image && fact("All its labels", calledLinks(image.class)), fact("Network", verdict(row.dense)), hasSparse() && fact("Sparse head", verdict(row.sparse))),
+          live?.imageLinks(image),
           about().pictures.maps ? el("p", { class: "note" }, `Point at a feature to see its map on the ${thing()}.`) : null, mapKey()),
         reasons.map((reason) => reasonPanel(row, reason, scale, show))),
     ],
@@ -251,12 +255,16 @@ function mistakeView(index) {
 function reasonPanel(row, reason, scale, show) {
   const line = (name, value, kind, extra) => el("div", { class: `line ${kind || ""}`, ...extra }, name,
     diverging(value, scale, signed(value)), el("span", { class: "n" }, signed(value)));
+  const views = reason.features.map(([feature, value, , map]) => ({ index: row.image, feature, value, map }));
+  const mapped = (view) => view.map || live?.canMap(view);
+  const terms = el("div", null, reason.features.map(([j, value, contribution], place) => line(
+    el("span", { class: "term" }, mapped(views[place]) ? picture(row.image, views[place].map) : null, featureLink(j), el("span", { class: "note" }, `= ${number(value)}`)),
+    contribution, mapped(views[place]) ? "with-map" : "", mapped(views[place]) ? { onmouseenter: () => show(views[place].map), onfocusin: () => show(views[place].map) } : {})));
+  live?.mapLater(terms, views.filter(mapped));
   return el("section", { class: `reason ${reason.head}` },
     el("h2", null, reason.head === "dense" ? "Network: " : "Sparse head: ", el("span", null, "why ", classLink(reason.for), " rather than ", classLink(reason.against))),
     el("div", { class: "sum" },
-      reason.features.map(([j, value, contribution, map]) => line(
-        el("span", { class: "term" }, map ? picture(row.image, map) : null, featureLink(j), el("span", { class: "note" }, `= ${number(value)}`)),
-        contribution, map ? "with-map" : "", map ? { onmouseenter: () => show(map), onfocusin: () => show(map) } : {})),
+      terms,
       line(el("span", { class: "term" }, "all other features"), reason.rest, "other"),
       line(el("span", { class: "term" }, "bias"), reason.bias, "other"),
       line(el("span", { class: "term" }, "together"), reason.gap, "total")));

@@ -2,6 +2,9 @@
 
 const parsed = new Map();
 
+// What the app adds to the page: it loads parts and takes edits. A report is only read: null.
+let live = null;
+
 function bundle(id) {
   if (!parsed.has(id)) {
     const element = document.getElementById(id);

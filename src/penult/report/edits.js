@@ -5,12 +5,13 @@ const headName = (head) => (head === "dense" ? "the network's own head" : `the s
 function editsView() {
   const found = bundle("data-edits") || [];
   const mends = bundle("data-mends") || [];
-  if (!found.length && !mends.length) return missing("No edits", "No edited head is kept in this run: penult edit RUN --out RUN/edited/NAME keeps one.");
+  if (!found.length && !mends.length && !live) return missing("No edits", "No edited head is kept in this run: penult edit RUN --out RUN/edited/NAME keeps one.");
   return {
     title: "Edits",
     content: [
       el("div", { class: "heading" }, el("h1", { tabindex: "-1" }, "Edits"),
         el("p", null, `Heads that a person has changed, measured on the same ${things()} before and after. The effect is exact: the logits are a sum over the features.`)),
+      live?.nowCard(),
       found.length ? el("div", { class: "rivals" }, found.map((effect, index) => el("a", { class: "card", href: `#edit/${index}` },
         el("span", { class: "card-name" }, el("bdi", null, effect.name)),
         el("span", { class: "said" }, `${percent(effect.overall.before)} → ${percent(effect.overall.after)}`, el("span", { class: "as" }, `${plural(effect.edits.length, "edit", "edits")} of ${headName(effect.head)}; ${changed(effect.overall.loss)} points (${changedBetween(effect.overall.interval)})`))))) : null,
@@ -40,32 +41,42 @@ function mendsSection(found) {
         el("td", { class: "n" }, count(Math.round(row.features)))))))));
 }
 
-function editView(index) {
+// argument: the number of an edit, or "now", the one that is being made in the app.
+function editView(argument) {
+  if (live && argument === "now") return live.nowView();
+  const index = Number(argument);
   const found = bundle("data-edits") || [];
   const effect = found[index];
   if (!effect) return missing("No such edit", found.length ? `The edits have the numbers 0 to ${count(found.length - 1)}.` : "No edited head is kept in this run.");
-  const { overall } = effect;
-  const low = Math.min(...effect.classes.flatMap((row) => [row.before, row.after]), 1);
   return {
     title: `Edit: ${effect.name}`,
     content: [
       top("edit", index, numbered(found.length), (to) => found[to].name, [el("span", null, "Edit"), el("span", null, headName(effect.head))], el("bdi", null, effect.name)),
-      effect.notes.length ? el("div", { class: "warnings", role: "note" }, effect.notes.map((note) => el("p", null, note))) : null,
-      el("dl", { class: "numbers" },
-        el("div", null, el("dt", null, "Before"), el("dd", null, percent(overall.before)), el("dd", { class: "note" }, isMultiLabel() ? `of the decisions on ${count(overall.n_samples)} ${things()} right` : `of ${count(overall.n_samples)} ${things()} right`)),
-        el("div", { class: "chosen" }, el("dt", null, "After"), el("dd", null, percent(overall.after)), el("dd", { class: "note" }, `between ${interval(overall.after_interval)}`)),
-        el("div", null, el("dt", null, "Change"), el("dd", null, changed(overall.loss), el("small", null, " points")), el("dd", { class: "note" }, `${changedBetween(overall.interval)} with 95 % confidence`)),
-        isMultiLabel() && overall.mean_average_precision && el("div", null, el("dt", null, "Mean average precision"), el("dd", null, overall.mean_average_precision.map(percent).join(" → ")), el("dd", { class: "note" }, "over the classes")),
-        el("div", null, el("dt", null, "Lost"), el("dd", null, count(overall.lost)), el("dd", { class: "note" }, "right before, wrong now")),
-        el("div", null, el("dt", null, "Won"), el("dd", null, count(overall.won)), el("dd", { class: "note" }, "wrong before, right now"))),
-      el("section", null, heading(plural(effect.edits.length, "edit", "edits"), effect.n_bounds ? `The head is no linear layer any more: it has ${plural(effect.n_bounds, "bound", "bounds")}, beyond which a feature counts no further.` : null),
-        el("ol", { class: "steps" }, effect.edits.map((edit) => el("li", null, el("b", null, edit.described), edit.reason ? el("span", { class: "note" }, " ", el("bdi", null, edit.reason)) : null)))),
-      el("section", null, heading("By class", effect.n_changed ? `${plural(effect.n_changed, "class wins or loses", "classes win or lose")} ${isMultiLabel() ? "decisions" : things()}; ${count(effect.n_classes - effect.n_changed)} stay as they were.` : `No class wins or loses ${isMultiLabel() ? "a decision" : aThing()}.`),
-        effect.classes.length ? changes(effect.classes, [["Class", (row) => classLink(row.class)]], low) : null),
-      effect.groups.map(editGroups),
-      [["right_to_wrong", "Right before, wrong now"], ["wrong_to_right", "Wrong before, right now"], ...(isMultiLabel() ? [] : [["wrong_to_wrong", "Wrong before and now, in another way"]])].map(([kind, title]) => flipsSection(effect.flips[kind], title)),
+      effectContent(effect),
     ],
   };
+}
+
+// Before and after of one edit: overall, by class and group, and what flips.
+function effectContent(effect) {
+  const { overall } = effect;
+  const low = Math.min(...effect.classes.flatMap((row) => [row.before, row.after]), 1);
+  return [
+    effect.notes.length ? el("div", { class: "warnings", role: "note" }, effect.notes.map((note) => el("p", null, note))) : null,
+    el("dl", { class: "numbers" },
+      el("div", null, el("dt", null, "Before"), el("dd", null, percent(overall.before)), el("dd", { class: "note" }, isMultiLabel() ? `of the decisions on ${count(overall.n_samples)} ${things()} right` : `of ${count(overall.n_samples)} ${things()} right`)),
+      el("div", { class: "chosen" }, el("dt", null, "After"), el("dd", null, percent(overall.after)), el("dd", { class: "note" }, `between ${interval(overall.after_interval)}`)),
+      el("div", null, el("dt", null, "Change"), el("dd", null, changed(overall.loss), el("small", null, " points")), el("dd", { class: "note" }, `${changedBetween(overall.interval)} with 95 % confidence`)),
+      isMultiLabel() && overall.mean_average_precision && el("div", null, el("dt", null, "Mean average precision"), el("dd", null, overall.mean_average_precision.map(percent).join(" → ")), el("dd", { class: "note" }, "over the classes")),
+      el("div", null, el("dt", null, "Lost"), el("dd", null, count(overall.lost)), el("dd", { class: "note" }, "right before, wrong now")),
+      el("div", null, el("dt", null, "Won"), el("dd", null, count(overall.won)), el("dd", { class: "note" }, "wrong before, right now"))),
+    el("section", null, heading(plural(effect.edits.length, "edit", "edits"), effect.n_bounds ? `The head is no linear layer any more: it has ${plural(effect.n_bounds, "bound", "bounds")}, beyond which a feature counts no further.` : null),
+      el("ol", { class: "steps" }, effect.edits.map((edit) => el("li", null, el("b", null, edit.described), edit.reason ? el("span", { class: "note" }, " ", el("bdi", null, edit.reason)) : null)))),
+    el("section", null, heading("By class", effect.n_changed ? `${plural(effect.n_changed, "class wins or loses", "classes win or lose")} ${isMultiLabel() ? "decisions" : things()}; ${count(effect.n_classes - effect.n_changed)} stay as they were.` : `No class wins or loses ${isMultiLabel() ? "a decision" : aThing()}.`),
+      effect.classes.length ? changes(effect.classes, [["Class", (row) => classLink(row.class)]], low) : null),
+    effect.groups.map(editGroups),
+    [["right_to_wrong", "Right before, wrong now"], ["wrong_to_right", "Wrong before, right now"], ...(isMultiLabel() ? [] : [["wrong_to_wrong", "Wrong before and now, in another way"]])].map(([kind, title]) => flipsSection(effect.flips[kind], title)),
+  ];
 }
 
 function changes(rows, first, low) {
@@ -117,9 +128,15 @@ function flipsSection(found, title) {
   return el("section", null,
     heading(title, `${isMultiLabel() ? plural(found.n_samples, "decision", "decisions") : plural(found.n_samples, "image", things())}${left > 0 ? `, of which ${count(found.samples.length)} are shown` : ""}. Under each stand the features that changed the call most, by how much each moved the new class above the old one; the heat map is that of the first.`),
     mapKey(),
-    el("div", { class: "cases flips" }, found.samples.map((flip, place) => el("figure", { class: "case" },
-      known(flip.image) ? el("button", { type: "button", class: "bare", title: flip.id, onclick: () => openViewer(views, place) }, picture(flip.image, flip.map, flip.id)) : picture(null, null, flip.id),
-      el("figcaption", { class: "said" }, el("bdi", { title: className(flip.label) }, className(flip.label)),
-        el("span", { class: "as" }, "called ", classLink(flip.before), " → ", classLink(flip.after)),
-        el("span", { class: "moved-by" }, flip.features.map((one) => el("span", null, featureLink(one.feature), ` ${signed(one.change)}`))))))));
+    flipped(found.samples, views));
+}
+
+function flipped(samples, views) {
+  const holder = el("div", { class: "cases flips" }, samples.map((flip, place) => el("figure", { class: "case" },
+    known(flip.image) ? el("button", { type: "button", class: "bare", title: flip.id, onclick: () => openViewer(views, place) }, picture(flip.image, flip.map, flip.id)) : picture(null, null, flip.id),
+    el("figcaption", { class: "said" }, el("bdi", { title: className(flip.label) }, className(flip.label)),
+      el("span", { class: "as" }, "called ", classLink(flip.before), " → ", classLink(flip.after)),
+      el("span", { class: "moved-by" }, flip.features.map((one) => el("span", null, featureLink(one.feature), ` ${signed(one.change)}`)))))));
+  live?.mapLater(holder, views);
+  return holder;
 }

@@ -108,7 +108,7 @@ function classesView() {
   const pictured = about().pictures.n_images > about().pictures.n_missing;
   const columns = [
     { title: "No.", value: (r) => r.place, cell: (r) => count(r.c), kind: "n", hint: `the number of the class; classes with ${things()} come first` },
-    pictured && { title: "", cell: (r) => thumbs(item("class", r.c)?.features[0]?.own, 1), kind: "thumbs" },
+    pictured && { title: "", cell: (r) => thumbsOf("class", r.c, (detail) => detail.features[0]?.own, 1), kind: "thumbs" },
     { title: "Class", value: (r) => r.low, cell: (r) => classLink(r.c), kind: "who" },
     { title: "Samples", value: (r) => r.n_samples, cell: (r) => count(r.n_samples), kind: "n", down: true, hint: `${things()} of the class that were analysed` },
     { title: "Network", value: (r) => r.dense, cell: (r) => percent(r.dense), kind: "n", hint: isMultiLabel() ? `decisions on the class, on all ${things()}, that the network (dense head) has right` : `${things()} of the class that the network (dense head) gets right` },
@@ -121,6 +121,7 @@ function classesView() {
     isMultiLabel() && { title: "Missed", value: (r) => r.missed, cell: (r) => mistakesLink(r.c, count(r.missed)) || count(r.missed), kind: "n", down: true, hint: `${things()} that have the class and to which the network does not give it` },
     isMultiLabel() && { title: "False", value: (r) => r.false, cell: (r) => count(r.false), kind: "n", down: true, hint: `${things()} without the class to which the network gives it` },
     { title: "Features", value: (r) => r.features.length, cell: (r) => someFeatures(r.features, r.kept), hint: sparse ? "those that move the class most in the network first; green: kept by the sparse head" : "those that move the class most in the network first", down: true },
+    live && { title: "After edits", value: (r) => live.after(r.c), cell: (r) => live.afterCell(r.c), kind: "n", hint: `${isMultiLabel() ? "decisions on the class" : `${things()} of the class`} that are right with the edits below` },
     !isMultiLabel() && { title: "Most often taken for", value: (r) => (known(r.confused) ? className(r.confused).toLowerCase() : null), cell: (r) => classLink(r.confused), kind: "who" },
     !isMultiLabel() && { title: "Reason", value: (r) => r.reason, cell: (r) => short(r.reason), kind: "n", hint: `features that guarantee a prediction of the network (a sufficient reason), median of its ${things()}` },
   ].filter(Boolean);
@@ -142,8 +143,15 @@ function thumbs(shots, most) {
   return el("span", { class: "row-thumbs" }, (shots || []).slice(0, most).map(([index, , map]) => picture(index, most > 1 ? map : null)));
 }
 
+// Of a class or a feature whose details the app may have to load, once they are in sight.
+function thumbsOf(kind, index, shots, most) {
+  const make = (detail) => thumbs(detail && shots(detail), most);
+  return live?.later(kind, index, make, most) ?? make(item(kind, index));
+}
+
 function featureMarks(feature) {
   const marks = [];
+  if (live) marks.push(live.marks(feature.j));
   if (feature.dead) marks.push(el("span", { class: "mark" }, "dead"));
   if (feature.flat && !feature.dead) marks.push(el("span", { class: "mark" }, "flat"));
   if (known(feature.twin)) marks.push(el("span", { class: "mark" }, "twin of ", featureLink(feature.twin)));
@@ -160,7 +168,7 @@ function featuresView(preset) {
   const classes = (n, none) => (n ? plural(n, "class", "classes") : none);
   const columns = [
     { title: "Feature", value: (r) => r.j, cell: (r) => keptLink(r.j, r.readers > 0), kind: "first" },
-    about().pictures.n_images > about().pictures.n_missing && { title: "Strongest on", cell: (r) => thumbs(item("feature", r.j)?.shots, 4), kind: "thumbs" },
+    about().pictures.n_images > about().pictures.n_missing && { title: "Strongest on", cell: (r) => thumbsOf("feature", r.j, (detail) => detail.shots, 4), kind: "thumbs" },
     { title: "Evidence in the network", value: (r) => r.evidence, kind: "n wide", down: true, hint: "its part of what moves a class in the network, mean over the classes",
       cell: (r) => [known(r.evidence) ? bar(r.evidence / largest, "own", "") : null, el("span", { class: "aligned" }, percent(r.evidence))] },
     { title: "Decides", value: (r) => r.deciding, cell: (r) => classes(r.deciding, "–"), kind: "n", down: true, hint: "classes of the network that it moves more than most other features do" },

@@ -17,14 +17,17 @@ function classNumber(text) {
   return found < 0 ? null : found;
 }
 
+// The route of the address; in the app a state may stand behind it: class/3!{"edits":…}.
 function hashRoute() {
-  try { return location.hash.slice(1); } catch { return ""; }
+  try { return location.hash.slice(1).replace(/!%7B.*$/, ""); } catch { return ""; }
 }
+
+const address = (route) => `#${route}${live?.suffix() ?? ""}`;
 
 // A route and its argument: the name of a class may hold slashes.
 function parts(route) {
-  const [name, ...rest] = route.split("/");
-  return [name, rest.length ? rest.join("/") : undefined];
+  const at = route.search(/[/?]/);
+  return at < 0 ? [route, undefined] : [route.slice(0, at), route.slice(at + 1)];
 }
 
 function show(route, { focus = true, scroll = 0 } = {}) {
@@ -32,11 +35,18 @@ function show(route, { focus = true, scroll = 0 } = {}) {
   if (name !== "summary" && name !== "guide" && !VIEWS[name]) { show("summary", { focus, scroll }); return; }
   if (current) scrolled.set(current, scrollY);
   current = route;
+  if (VIEWS[name] && !ready) { root.dataset.view = "other"; return; } // the bundles are still on their way; shown again when they are there
+  const loading = live?.prepare(name, argument);
+  if (!loading) draw(route, { focus, scroll });
+  else loading.then((loaded) => loaded && draw(route, { focus, scroll }));
+}
+
+function draw(route, { focus, scroll }) {
+  const [name, argument] = parts(route);
   root.dataset.view = name === "summary" || name === "guide" ? name : "other";
   let title = name === "guide" ? "How to read this page" : "";
   beforePrint = null;
   if (VIEWS[name]) {
-    if (!ready) return; // the bundles are still on their way; shown again when they are there
     const view = VIEWS[name](argument);
     title = view.title;
     other.replaceChildren();
@@ -58,13 +68,13 @@ const visible = () => (root.dataset.view === "other" ? other : document.getEleme
 
 // The view has changed what it shows: its address follows, without a step back to the old one.
 function readdress(route) {
-  try { history.replaceState(null, "", `#${route}`); } catch { /* no address to change */ }
+  try { history.replaceState(null, "", address(route)); } catch { /* no address to change */ }
   current = route;
 }
 
 function go(route) {
   // Pushed and shown by hand: in a srcdoc frame a link to "#x" would load the page around it.
-  try { history.pushState(null, "", `#${route}`); } catch { /* no address to change */ }
+  try { history.pushState(null, "", address(route)); } catch { /* no address to change */ }
   show(route);
 }
 
@@ -79,6 +89,7 @@ document.addEventListener("click", (event) => {
 
 addEventListener("popstate", () => {
   const route = hashRoute() || root.dataset.start;
+  live?.returned();
   if (route !== current) show(route, { scroll: scrolled.get(route) || 0 });
 });
 addEventListener("beforeprint", () => beforePrint && beforePrint());
@@ -243,9 +254,10 @@ function cardNumber(trait, hidden) {
   return el("small", null, number, hidden > 0 && el("span", { class: "more", title: plural(hidden, "more feature", "more features") }, ` +${hidden}`));
 }
 
-function glance() {
+async function glance() {
   const cards = document.querySelector("[data-cards]");
   if (!cards) return;
+  await live?.need(classOrder().slice(0, GLANCED).map((c) => ["class", c]));
   const seen = (trait) => trait.own.length && item("image", trait.own[0][0])?.src;
   const shown = classOrder().slice(0, 100).filter((c) => item("class", c)?.features.some(seen)).slice(0, GLANCED);
   if (!shown.length) { cards.parentElement.hidden = true; return; }
@@ -269,5 +281,9 @@ function begin() {
   later(glance);
 }
 
-show(hashRoute() || root.dataset.start, { focus: false });
-if (ready) begin(); else document.addEventListener("DOMContentLoaded", begin);
+// Once all scripts have run: the app's stand behind this one.
+queueMicrotask(() => {
+  live?.start();
+  show(hashRoute() || root.dataset.start, { focus: false });
+  if (ready) begin(); else document.addEventListener("DOMContentLoaded", begin);
+});

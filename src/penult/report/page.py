@@ -84,7 +84,10 @@ def fill(template: str, views: Sequence[Path], folder: Path = _HERE, **values: A
     }
     scripts = [*(_HERE / name for name in PARTS), *views, _HERE / "page.js"]
     return environment.get_template(template).render(
-        style=_source(_HERE / "page.css"), scripts=[_source(path) for path in scripts], **values
+        style=_source(_HERE / "page.css"),
+        first=_source(_HERE / "first.js"),
+        scripts=[_source(path) for path in scripts],
+        **values,
     )
 
 

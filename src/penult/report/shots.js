@@ -50,7 +50,8 @@ function tint(data, at, value) {
 }
 
 // The image with its map, or a placeholder that names what is missing: the image, or `name`.
-function picture(index, map, name) {
+// side: pixels in which the app may show it larger than in lists.
+function picture(index, map, name, side) {
   const image = item("image", index);
   const frame = el("span", { class: "frame" });
   if (image?.text) {
@@ -66,15 +67,20 @@ function picture(index, map, name) {
   const shown = el("img", { alt: describe(image), decoding: "async", draggable: "false" });
   const pixelate = () => shown.classList.toggle("pixelated", Math.max(shown.naturalWidth, shown.naturalHeight) <= 40);
   shown.addEventListener("load", pixelate);
+  if (!image.src.startsWith("data:")) shown.loading = "lazy";
   shown.src = image.src;
   frame.append(shown);
-  const grid = image.grid || about().pictures.grid;
-  if (map && grid) {
-    const canvas = el("canvas", { class: "map", "aria-hidden": "true" });
-    drawMap(canvas, map, grid);
-    frame.append(canvas);
-  }
+  if (side) live?.enlarge(shown, image, side);
+  if (map && gridOf(image)) overlay(frame, map, gridOf(image));
   return frame;
+}
+
+const gridOf = (image) => image.grid || about().pictures.grid;
+
+function overlay(frame, map, grid) {
+  const canvas = el("canvas", { class: "map", "aria-hidden": "true" });
+  drawMap(canvas, map, grid);
+  frame.append(canvas);
 }
 
 function describe(image) {
@@ -85,7 +91,7 @@ function describe(image) {
 function strip(shots, feature, own) {
   if (!shots.length) return el("p", { class: "empty" }, `No ${things()}.`);
   const views = shots.map(([index, value, map]) => ({ index, map, feature, value }));
-  return el("div", { class: "strip", style: { "--n": Math.max(shots.length, 4) } }, views.map((view, place) => {
+  const holder = el("div", { class: "strip", style: { "--n": Math.max(shots.length, 4) } }, views.map((view, place) => {
     const image = item("image", view.index);
     const title = image ? `${describe(image)} · feature ${feature}: ${number(view.value)}` : "";
     const other = image && known(image.class) && !isCalled(image.class, own);
@@ -94,6 +100,8 @@ function strip(shots, feature, own) {
       el("figcaption", null, el("b", null, number(view.value)),
         other && el("bdi", { title: calledName(image.class) }, calledName(image.class))));
   }));
+  live?.mapLater(holder, views);
+  return holder;
 }
 
 function openViewer(views, place) {
@@ -105,14 +113,17 @@ function openViewer(views, place) {
     const step = (by, label, glyph) => el("button", {
       type: "button", class: "tool", "aria-label": label, onclick: () => show(at + by),
     }, el("span", { class: "glyph" }, glyph));
+    const large = picture(view.index, view.map, null, 640);
+    if (!view.map) live?.mapLater(large, [view]);
     dialog.replaceChildren(
-      picture(view.index, view.map),
+      large,
       el("div", { class: "facts-of" },
         el("p", { class: "id" }, el("bdi", null, image?.id || `no ${thing()}`)),
         el("dl", { class: "facts" },
           image && known(image.class) && fact(isMultiLabel() ? "Labels" : "Label", calledLinks(image.class)),
           image && known(image.predicted) && fact("The network says", calledLinks(image.predicted)),
           known(view.value) && fact(view.named || ["Feature ", featureLink(view.feature)], number(view.value))),
+        live?.imageLinks(image),
         el("div", { class: "row" }, step(-1, `Previous ${thing()}`, "←"), step(1, `Next ${thing()}`, "→"),
           el("button", { type: "button", class: "tool close", onclick: () => dialog.close() }, "Close"))));
     dialog.onkeydown = (event) => {

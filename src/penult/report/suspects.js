@@ -21,7 +21,7 @@ const gapText = (gap) => (gap ? [points(gap.value), el("span", { class: "note be
 
 function suspectsView() {
   const found = bundle("data-suspects");
-  if (!found) return missing("No suspects", "Nobody has looked for shortcuts in this run yet: penult shortcuts RUN does.");
+  if (!found) return live?.noSuspects() ?? missing("No suspects", "Nobody has looked for shortcuts in this run yet: penult shortcuts RUN does.");
   const rows = found.pairs.map((row, place) => ({ ...row, place }));
   const grouped = rows.some((row) => row.carries.length);
   const columns = [
@@ -48,6 +48,7 @@ function suspectsView() {
         el("p", null, `Features that may be shortcuts: their weight for a class is too large for the ${count(found.n_samples)} ${found.part === "eval" ? "evaluation" : "analysed"} ${things()}${known(found.n_compared) ? `, and more so than for the ${count(found.n_compared)} ${things()} of the training` : ""}. ${rows.length ? `${count(found.n_pairs)} pairs of a class and a feature were looked at. ${surely} ` : ""}Only a person can say whether a feature sees ${theSubject()}: look at the ${things()} of the first ones.`),
         found.notes.map((note) => el("p", { class: "note" }, `${note[0].toUpperCase()}${note.slice(1)}.`))),
       found.pooled ? pooledSection(found, rows.length > 0) : null,
+      live?.workLine(found),
       rows.length ? [found.pooled ? el("h2", { class: "apart" }, "Single pairs") : null, table("suspects", columns, rows, matches, "Filter by class or feature")] : null,
     ],
   };
@@ -56,7 +57,7 @@ function suspectsView() {
 // Features tested over all classes that have too few images each.
 function pooledSection(found) {
   const { pooled } = found;
-  const pictures = (j) => thumbs(item("feature", j)?.shots, 4);
+  const pictures = (j) => thumbsOf("feature", j, (detail) => detail.shots, 4);
   const said = !known(found.n_compared) ? "" : pooled.n_suspects
     ? `${plural(pooled.n_suspects, "feature is a suspect", "features are suspects")}: at most ${suspectRate(found)} of them are expected to be there by chance.`
     : `For none is the evidence enough to be called a suspect with at most ${suspectRate(found)} by chance.`;
@@ -127,7 +128,7 @@ function suspectView(index) {
         said ? [el("p", null, verdictMark(j, row.class), said.note ? el("bdi", null, said.note) : null),
           el("p", { class: "note" }, [said.who, said.when].filter(Boolean).join(", "))]
           : el("p", { class: "note" }, j === null ? "Verdicts are given of single features." : "Nobody has said what this feature is to the class."),
-        j === null ? null : [
+        j === null ? null : live?.judge(row, index) ?? [
           el("p", null, "In the folder that holds the run, say what you see with one of ", ["core", "shortcut", "label noise", "unsure"].map((kind, i) => [i ? ", " : "", el("b", null, kind)]), ":"),
           el("pre", null, `penult verdict ${quoted(about().about.run)} ${quoted(`${j}:${className(row.class)}`)} shortcut`),
           el("p", { class: "note" }, "and see at once what happens without it: ", el("code", null, `penult edit ${quoted(about().about.run)} --off ${quoted(`${j}:${className(row.class)}`)}`))],

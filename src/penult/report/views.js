@@ -14,7 +14,7 @@ const VIEWS = {
   suspects: suspectsView,
   suspect: (argument) => suspectView(Number(argument)),
   edits: editsView,
-  edit: (argument) => editView(Number(argument)),
+  edit: editView,
 };
 
 const TABS = { class: "classes", feature: "features", mistake: "mistakes", suspect: "suspects", edit: "edits" };
