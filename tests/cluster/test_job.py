@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from penult.cluster.handover import SharedFolder
 from penult.cluster.job import _missing, files_of, require_unchanged
 from penult.errors import InputError
 from penult.features.shard_folder import shard_path
@@ -49,5 +50,5 @@ def test_a_file_that_grows_or_goes_is_named(tmp_path: Path) -> None:
 def test_what_is_left_of_some_shards(tmp_path: Path) -> None:
     for shard in (1, 2, 5):
         shard_path(tmp_path, shard).touch()
-    assert _missing(tmp_path, 0, 8) == [(0, 1), (3, 5), (6, 8)]
-    assert _missing(tmp_path, 1, 3) == []
+    assert _missing(SharedFolder(tmp_path), 0, 8) == [(0, 1), (3, 5), (6, 8)]
+    assert _missing(SharedFolder(tmp_path), 1, 3) == []

@@ -122,6 +122,7 @@ def analyze(
     time_limit: given.TimeLimit = None,
     seed: given.Seed = 0,
     cluster: given.Cluster = None,
+    exchange: given.Exchange = None,
     overwrite: given.Overwrite = False,
     as_json: given.AsJson = False,
     network: NetworkOptions,
@@ -145,8 +146,9 @@ def analyze(
         network.refuse(reason)
         images.refuse(reason)
         passing.refuse(reason, but=["device"])
-        if cluster is not None:
-            raise InputError(f"--cluster {reason}, which need no pass")
+        for given_, name in ((cluster, "--cluster"), (exchange, "--exchange")):
+            if given_ is not None:
+                raise InputError(f"{name} {reason}, which need no pass")
         if grouped.group_columns is not None:
             raise InputError(f"--group-columns {reason}: give --groups FILE")
         held_out_features = Features.open(eval_) if eval_ is not None else None
@@ -161,7 +163,7 @@ def analyze(
         _print_run(run, as_json)
         return
     opens = partial(open_subject, model, data, eval_, network, images, passing, also)
-    place = place_of(cluster, passing.device)
+    place = place_of(cluster, passing.device, exchange)
     subject = opens()
     tables += grouped.of_data(subject.images, subject.held_out)
     if tables:

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 from penult.cli.console import Begin, tell
 from penult.cli.subject import Subject
 from penult.cluster.fitting import cluster_reader
 from penult.cluster.passing import cluster_fill
 from penult.cluster.session import Place, check_place
+from penult.errors import InputError
 from penult.heads.reading import PassReader
 from penult.runs.filling import Fill
 
 
-def place_of(address: str | None, device: str = "cpu") -> Place | None:
+def place_of(address: str | None, device: str = "cpu", exchange: str | None = None) -> Place | None:
     """Where the workers of `--cluster` are; None without it.
 
     Raises:
         InputError: they cannot be reached, see `check_place`.
     """
     if address is None:
+        if exchange is not None:
+            raise InputError("--exchange is for the workers of a cluster: give --cluster too")
         return None
-    place = Place(address, device=device)
+    if exchange is not None and "://" not in exchange:
+        exchange = str(Path(exchange).absolute())
+    place = Place(address, device=device, exchange=exchange)
     check_place(place)
     return place
 

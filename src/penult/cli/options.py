@@ -88,6 +88,14 @@ Cluster = Annotated[
         "--cluster",
     ),
 ]
+Exchange = Annotated[
+    str | None,
+    option(
+        "Address of object storage, such as s3://bucket/folder, or of a folder, through which the "
+        "workers of --cluster hand over their files where they do not see --out.",
+        "--exchange",
+    ),
+]
 ClusterFit = Annotated[
     str | None,
     option(

@@ -16,16 +16,16 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
+from penult.cluster.handover import Handover
 from penult.cluster.packed import PackedSums, packed
 from penult.data.source import ImageSource, Pass
 from penult.data.tar_images import is_pattern, shard_paths
 from penult.data.tokens import Preparation
 from penult.errors import InputError
 from penult.features.collect import network_shards
-from penult.features.shard_folder import ShardFolder, shard_path
-from penult.features.shards import read_shard
+from penult.features.shard_folder import ShardFolder
 from penult.network.head import Head
-from penult.runs.sums import Summing
+from penult.runs.sums import Summing, Sums
 from penult.user_code import code_digest
 
 T = TypeVar("T")
@@ -90,14 +90,14 @@ class PartJob:
 
     Attributes:
         name: "train", "eval" or "also".
-        folder: of its shards.
+        place: where its shards are handed over.
         fingerprint: of its data.
         n_samples: in all.
         summing: how its samples are added up.
     """
 
     name: str
-    folder: Path
+    place: Handover
     fingerprint: str
     n_samples: int
     summing: Summing
@@ -193,18 +193,13 @@ def told(task: Callable[..., T]) -> Callable[..., T]:
 @told
 def make_shards(job: PassJob, part: PartJob, first: int, stop: int, tally: Any) -> Made:
     """Write those of a range of shards that are not there yet."""
-    if not (part.folder / "index.json").is_file():
-        raise InputError(
-            f"it does not see {part.folder}: --out must lie where all workers see it, such as on "
-            "a file system that the machines share"
-        )
+    part.place.require_seen()
     require_unchanged(job.files)
     station = opened(job)
     images, how = station.part(part.name)
     if images is None or images.fingerprint != part.fingerprint:
         raise InputError(f"its data of {part.name} are not those of the command")
     source = ImageSource(images, station.transform, how)
-    folder = ShardFolder(part.folder, station.head, None, job.store, {})
     rows = how.batch_size * how.batches_per_shard
     heard = 0.0
 
@@ -215,11 +210,13 @@ def make_shards(job: PassJob, part: PartJob, first: int, stop: int, tally: Any) 
             heard = time.monotonic()
 
     shards = network_shards(station.network, source, station.head, how, progress)
-    with warnings.catch_warnings(record=True) as caught:
+    with warnings.catch_warnings(record=True) as caught, part.place.writing() as written:
         warnings.simplefilter("always", UserWarning)
-        for start, end in _missing(part.folder, first, stop):
+        folder = ShardFolder(written, station.head, None, job.store, {})
+        for start, end in _missing(part.place, first, stop):
             for shard, (block, faults) in enumerate(shards(start, end), start):
                 folder.write_at(shard, block, faults)
+                part.place.written(written, shard)
     require_unchanged(job.files)
     done = min(rows * stop, part.n_samples) - rows * first
     tally.tell.remote(part.name, first, done, _memory())
@@ -227,11 +224,11 @@ def make_shards(job: PassJob, part: PartJob, first: int, stop: int, tally: Any) 
     return Made(first, stop, said)
 
 
-def _missing(folder: Path, first: int, stop: int) -> list[tuple[int, int]]:
+def _missing(place: Handover, first: int, stop: int) -> list[tuple[int, int]]:
     """Ranges of shards that are not there."""
     found: list[tuple[int, int]] = []
     for shard in range(first, stop):
-        if shard_path(folder, shard).exists():
+        if place.has(shard):
             continue
         if found and found[-1][1] == shard:
             found[-1] = (found[-1][0], shard + 1)
@@ -246,11 +243,15 @@ def add_up(part: PartJob, first: int, stop: int) -> PackedSums:
     summing = part.summing
     if not torch.cuda.is_available():  # the command's own machine may have a GPU
         summing = replace(summing, device="cpu")
+    return packed(sums_of(part.place, summing, first, stop))
+
+
+def sums_of(place: Handover, summing: Summing, first: int, stop: int) -> Sums:
+    """Sums of a range of shards, in their order."""
     sums = summing.zeros()
     for shard in range(first, stop):
-        for block in read_shard(shard_path(part.folder, shard), rows=None):
-            sums.add(block)
-    return packed(sums)
+        sums.add(place.block(shard))
+    return sums
 
 
 def _memory() -> int:

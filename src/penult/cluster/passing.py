@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import secrets
+import socket
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from penult.cluster.exchange import Exchange
+from penult.cluster.handover import Fetching, Handover, SharedFolder, StoredShards
 from penult.cluster.job import (
     Made,
     Opened,
@@ -19,13 +24,14 @@ from penult.cluster.job import (
     add_up,
     files_of,
     make_shards,
+    sums_of,
 )
 from penult.cluster.packed import unpacked
 from penult.cluster.session import Place, Resources, connected
 from penult.cluster.tally import SharedTally
 from penult.errors import InputError
 from penult.extras import import_extra
-from penult.features.shard_folder import ShardFolder, shard_path
+from penult.features.shard_folder import ShardFolder
 from penult.progress import Progress
 from penult.runs.parts import Part
 from penult.runs.sums import Summing, Sums, Total
@@ -84,27 +90,36 @@ class ClusterFill:
         rows = how.batch_size * how.batches_per_shard
         n_shards = -(-part.n_samples // rows)
         resources = self._begin()
-        given = PartJob(name, shards.folder.resolve(), images.fingerprint, part.n_samples, summing)
-        work = _Work(self._job, given, n_shards, rows, resources)
+        place = self._handover(name, shards)
+        given = PartJob(name, place, images.fingerprint, part.n_samples, summing)
+        work = _Work(self._job, given, shards, n_shards, rows, resources)
         total = Total(summing)
         heard = self.progress(name) if self.progress else lambda done, total: None
         try:
             for sums in work.spans(heard, self._tell if self.say else None):
                 total.add_span(sums)
+            work.fetched()
         finally:
             work.cancel()
         for text in work.said:
             warnings.warn(text, stacklevel=2)
-        for shard in range(n_shards):
-            if not shards.path(shard).exists():
-                raise InputError(
-                    f"{shards.path(shard)} was written by a worker and is not seen here: --out "
-                    "must lie where all workers and this process see it"
-                )
         shards.keep(n_shards)
         if not complete:
             shards.finish()
+        place.end()
         return total.sums
+
+    def _handover(self, name: str, shards: ShardFolder) -> Handover:
+        """Where workers leave the shards of a part."""
+        folder = shards.folder.resolve()
+        if self.place.exchange is None:
+            return SharedFolder(folder)
+        # The same for the same command, which then goes on with what it finds there.
+        whose = json.dumps([socket.gethostname(), str(folder), shards.identity], sort_keys=True)
+        key = hashlib.blake2b(whose.encode(), digest_size=8).hexdigest()
+        place = StoredShards(Exchange(self.place.exchange).inside(f"penult-{key}"))
+        place.begin()
+        return place
 
     def _begin(self) -> Resources:
         """Start or join Ray, once."""
@@ -149,13 +164,20 @@ class _Work:
     Args:
         job: what all tasks have in common, held by Ray.
         part: what is passed through the network.
+        shards: the run's own folder of them.
         n_shards: in all.
         rows: samples of a shard.
         resources: of a worker.
     """
 
     def __init__(
-        self, job: Any, part: PartJob, n_shards: int, rows: int, resources: Resources
+        self,
+        job: Any,
+        part: PartJob,
+        shards: ShardFolder,
+        n_shards: int,
+        rows: int,
+        resources: Resources,
     ) -> None:
         self._ray = import_extra("ray", "cluster")
         self._part, self._rows, self._n_shards = part, rows, n_shards
@@ -166,9 +188,12 @@ class _Work:
         again = {"max_retries": RETRIES, "max_calls": 0, **resources.options}
         self._make = self._ray.remote(**again)(make_shards)
         self._add = self._ray.remote(**again)(add_up)
-        self._there = {
-            shard for shard in range(n_shards) if shard_path(part.folder, shard).exists()
-        }
+        self._own = SharedFolder(shards.folder)
+        own = self._own.found(n_shards)
+        self._handed = part.place.found(n_shards)
+        self._there = own | self._handed
+        self._fetching = Fetching(part.place, shards.folder)
+        self._fetching.begin(self._handed - own)
         self._n_found = self._samples(self._there)
         self._pending: dict[Any, tuple[int, int] | int] = {}
         self._sums: dict[int, Any] = {}
@@ -207,8 +232,28 @@ class _Work:
                     self._take(reference)
                 self._hear(heard, tell, pace)
             while merged in self._sums:
-                yield unpacked(self._result(self._sums.pop(merged)), self._part.summing)
+                yield self._sums_of(merged)
                 merged += 1
+
+    def _sums_of(self, number: int) -> Sums:
+        """Those of a span, added up by a worker or, where it cannot read the shards, here."""
+        reference = self._sums.pop(number)
+        if reference is not None:
+            return unpacked(self._result(reference), self._part.summing)
+        shards = self._shards_of(number)
+        self._fetching.wait(shards)
+        return sums_of(
+            self._own, replace(self._part.summing, device="cpu"), shards.start, shards.stop
+        )
+
+    def _shards_of(self, number: int) -> range:
+        """The shards of a span."""
+        span = self._part.summing.span
+        return range(number * span, min((number + 1) * span, self._n_shards))
+
+    def fetched(self) -> None:
+        """Until the run's folder has all shards."""
+        self._fetching.wait(range(self._n_shards))
 
     def _take(self, reference: Any) -> None:
         """Note what a task has done."""
@@ -218,17 +263,21 @@ class _Work:
             return
         made: Made = self._result(reference, task)
         self.said += [text for text in made.said if text not in self.said]
-        self._there |= set(range(*task))
+        new = set(range(*task))
+        self._fetching.begin(new - self._handed)
+        self._handed |= new
+        self._there |= new
         span = self._part.summing.span
         for number in range(task[0] // span, (task[1] - 1) // span + 1):
             self._sum_if_there(number)
 
     def _sum_if_there(self, number: int) -> None:
         """Have a span added up whose shards are all there."""
-        span = self._part.summing.span
-        first, stop = number * span, min((number + 1) * span, self._n_shards)
-        if set(range(first, stop)) <= self._there:
-            self._pending[self._add.remote(self._given, first, stop)] = number
+        shards = self._shards_of(number)
+        if self._handed.issuperset(shards):
+            self._pending[self._add.remote(self._given, shards.start, shards.stop)] = number
+        elif self._there.issuperset(shards):  # some lie in the run's folder alone
+            self._sums[number] = None
 
     def _hear(
         self,
@@ -269,6 +318,7 @@ class _Work:
         for reference in self._pending:
             self._ray.cancel(reference, force=True)
         self._pending.clear()
+        self._fetching.end()
         self._ray.kill(self._tally)
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from penult.cluster.exchange import Exchange
 from penult.errors import InputError
 from penult.extras import import_extra
 from penult.text import one_line
@@ -42,11 +43,14 @@ class Place:
             HOST:PORT.
         n_workers: how many there are at most; where None, one for each GPU or CPU core.
         device: "cpu" to leave GPUs alone.
+        exchange: address of storage through which workers and the command hand files over, see
+            `Exchange`; None where they share a file system.
     """
 
     address: str = LOCAL
     n_workers: int | None = None
     device: str = "auto"
+    exchange: str | None = None
 
     @property
     def local(self) -> bool:
@@ -59,7 +63,7 @@ def check_place(place: Place) -> None:
 
     Raises:
         InputError: Ray is not installed; no such address; nobody answers there within 10 seconds; a
-            worker cannot be given the device that is asked for.
+            worker cannot be given the device that is asked for; the exchange cannot be used.
     """
     import_extra("ray", "cluster")
     if ":" in place.device:
@@ -67,6 +71,8 @@ def check_place(place: Place) -> None:
             f"--device {place.device} is one device, and each worker of a cluster gets its own: "
             f"give --device {place.device.split(':')[0]}"
         )
+    if place.exchange is not None:
+        Exchange(place.exchange).check()
     if place.local or place.address == "auto":
         return
     if not _ADDRESS.fullmatch(place.address):

@@ -111,7 +111,7 @@ class ShardFolder:
         self._link = head.link
         self._names = list(class_names or map(str, range(head.n_classes)))
         self._store = store
-        self._identity = dict(identity)
+        self.identity = dict(identity)
         self._sizes: list[int] = []
 
     def fill(self, source: ShardsFrom, on_block: OnBlock | None = None) -> None:
@@ -184,9 +184,9 @@ class ShardFolder:
         index = self.folder / "index.json"
         if index.exists():
             found = read_json(index, FORMAT)
-            if found["identity"] != self._identity:
+            if found["identity"] != self.identity:
                 remedy = "choose another folder, or delete this one"
-                raise InputError(difference(self.folder, found["identity"], self._identity, remedy))
+                raise InputError(difference(self.folder, found["identity"], self.identity, remedy))
             listed = [self.folder / shard["file"] for shard in found["shards"]]
             return bool(found["complete"]) and all(path.exists() for path in listed)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -247,7 +247,7 @@ class ShardFolder:
                     for i, size in enumerate(self._sizes)
                 ],
                 "faults": self.faults.to_json(),
-                "identity": self._identity,
+                "identity": self.identity,
             },
         )
 
