@@ -68,13 +68,18 @@ const visible = () => (root.dataset.view === "other" ? other : document.getEleme
 
 // The view has changed what it shows: its address follows, without a step back to the old one.
 function readdress(route) {
-  try { history.replaceState(null, "", address(route)); } catch { /* no address to change */ }
+  keepAddress(route);
   current = route;
+}
+
+// Entries that this page made are marked: another is an address that a person gave.
+function keepAddress(route) {
+  try { history.replaceState({ visited: true }, "", address(route)); } catch { /* no address to change */ }
 }
 
 function go(route) {
   // Pushed and shown by hand: in a srcdoc frame a link to "#x" would load the page around it.
-  try { history.pushState(null, "", address(route)); } catch { /* no address to change */ }
+  try { history.pushState({ visited: true }, "", address(route)); } catch { /* no address to change */ }
   show(route);
 }
 

@@ -1,0 +1,143 @@
+// The server: questions and answers, progress of long ones, and whether it is still there.
+
+const POLL = 3000;
+const QUIET = 150; // milliseconds before a wait is spoken of
+let signature = null; // of the run as this page knows it
+
+class Refused extends Error {
+  constructor(text, status) {
+    super(text);
+    this.status = status;
+  }
+}
+
+const cancelled = (error) => error.name === "AbortError";
+
+// body: an object, sent as JSON, or a file. progress: called with {name, done, all} of long work.
+async function ask(path, { body, signal, progress } = {}) {
+  const options = { signal, credentials: "same-origin", cache: body === undefined ? "default" : "no-store" };
+  if (body instanceof Blob) Object.assign(options, { method: "POST", body, headers: { "Content-Type": body.type || "image/png" } });
+  else if (body !== undefined) Object.assign(options, { method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json" } });
+  let answer;
+  try {
+    answer = await fetch(path, options);
+  } catch (error) {
+    if (!cancelled(error)) lost();
+    throw error;
+  }
+  regained(answer);
+  if (answer.headers.get("content-type")?.startsWith("text/event-stream")) return streamed(answer, progress);
+  const found = await answer.json().catch(() => ({}));
+  if (!answer.ok) throw refused(found.error, answer.status);
+  return found;
+}
+
+function refused(text, status) {
+  if (status === 401) banner("stranger", text || "The server was started anew: open the address that it prints.");
+  return new Refused(text || `The server answers ${status}.`, status);
+}
+
+// The result of long work, whose progress comes first.
+async function streamed(answer, progress) {
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) throw new Refused("The server ended before it had an answer.", 0);
+    text += value.replaceAll("\r", "");
+    let end;
+    while ((end = text.indexOf("\n\n")) >= 0) {
+      const [event, data] = eventOf(text.slice(0, end));
+      text = text.slice(end + 2);
+      if (event === "progress") progress?.(data);
+      else if (event === "error") throw new Refused(data.error, 0);
+      else if (event === "result") return data;
+    }
+  }
+}
+
+function eventOf(block) {
+  let event = "message";
+  let data = "";
+  for (const line of block.split("\n")) {
+    if (line.startsWith("event:")) event = line.slice(6).trim();
+    else if (line.startsWith("data:")) data += line.slice(5);
+  }
+  return [event, data ? JSON.parse(data) : null];
+}
+
+// Banners: what a person has to know whatever they look at.
+
+const banners = new Map();
+
+function banner(kind, ...content) {
+  const node = el("div", { class: "banner", role: "alert" }, content);
+  banners.get(kind)?.remove();
+  banners.set(kind, node);
+  document.getElementById("main").prepend(node);
+}
+
+function unbanner(kind) {
+  banners.get(kind)?.remove();
+  banners.delete(kind);
+}
+
+function lost() {
+  if (!banners.has("gone")) banner("gone", "The server does not answer. What you see stays, and goes on as soon as the server is there again: penult app ", el("bdi", null, about().live.run));
+}
+
+const whenBack = [];
+
+function regained(answer) {
+  const back = banners.has("gone");
+  unbanner("gone");
+  if (answer.ok) unbanner("stranger");
+  const found = answer.headers.get("x-penult-run");
+  if (found && signature && found !== signature) {
+    banner("changed", "The run has changed on disk: what stands here is of its former state. ",
+      el("button", { type: "button", class: "tool", onclick: () => location.reload() }, "Read it anew"));
+  }
+  signature ||= found;
+  if (back) for (const call of whenBack) call();
+}
+
+// Whether the server is there, and what others said meanwhile.
+async function watchServer() {
+  for (;;) {
+    await new Promise((resolve) => setTimeout(resolve, POLL));
+    if (document.hidden) continue;
+    try { takeVerdicts((await ask("api/alive")).verdicts); } catch { /* the banner says so */ }
+  }
+}
+
+// A line that says how far long work has come, with a button that ends it.
+function progressLine(name, controller) {
+  const text = el("span", null, `${name}…`);
+  const ring = progressRing();
+  const node = el("p", { class: "working", role: "status" }, ring.node, text,
+    controller && el("button", { type: "button", class: "tool", onclick: () => controller.abort() }, "Cancel"));
+  return { node, progress: ({ name: what, done, all }) => {
+    text.textContent = all ? `${capital(what)}: ${count(done)} of ${count(all)}` : `${capital(what)}…`;
+    ring.set(all ? done / all : null);
+  } };
+}
+
+function progressRing() {
+  const arc = svg("circle", { cx: 10, cy: 10, r: 8, pathLength: 100, class: "arc" });
+  const node = svg("svg", { viewBox: "0 0 20 20", class: "ring-of turning", "aria-hidden": "true" }, svg("circle", { cx: 10, cy: 10, r: 8 }), arc);
+  const set = (part) => {
+    node.classList.toggle("turning", !known(part));
+    arc.style.strokeDasharray = `${known(part) ? 100 * part : 25} 100`;
+  };
+  set(null);
+  return { node, set };
+}
+
+// "Reading…" in a place that stays empty for longer than one notices; the wait's end takes it away.
+function waiting(holder) {
+  const line = el("p", { class: "wait", role: "status" }, "Reading…");
+  const timer = setTimeout(() => holder.replaceChildren(line), QUIET);
+  return () => { clearTimeout(timer); line.remove(); };
+}
+
+const failed = (error) => el("p", { class: "empty failed", role: "alert" }, error.message || "The server does not answer.");
