@@ -70,7 +70,7 @@ function dockNumbers() {
   const { overall } = found;
   return [
     el("b", null, percent(overall.before), " → ", percent(overall.after)),
-    el("span", { class: overall.loss > 0 ? "neg" : "pos" }, ` ${changed(overall.loss)}`),
+    el("span", { class: overall.loss > 0 ? "loss" : "gain" }, ` ${changed(overall.loss)}`),
     el("span", { class: "note" }, ` (${changedBetween(overall.interval)} points), ${edits}`),
     el("span", { class: "note dock-worst" }, worstNow(found)),
   ];

@@ -85,7 +85,7 @@ function take(found, why = "") {
   shown = found;
   refollow();
   // Lists are drawn anew; all else follows by itself.
-  const [name] = parts(current);
+  const [name] = parts(current || "");
   if (name === "classes" || name === "features") draw(current, { focus: false, scroll: scrollY });
 }
 
@@ -116,7 +116,7 @@ function afterCell(c) {
   const row = rowOf(c);
   const value = after(c);
   if (!known(value)) return el("span", { class: "nothing" }, "–");
-  return row ? [el("span", { class: row.loss > 0 ? "neg aligned" : "pos aligned" }, `${changed(row.loss)} `), percent(value)] : percent(value);
+  return [row && el("span", { class: row.loss > 0 ? "loss" : "gain" }, changed(row.loss), " "), el("span", { class: "aligned" }, percent(value))];
 }
 
 const weightNow = (c, j) => shown?.answer.changed.find(([d, i]) => d === c && i === j) ?? null;

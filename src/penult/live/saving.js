@@ -2,7 +2,7 @@
 
 function dialogOf(kind, title, ...content) {
   const dialog = el("dialog", { class: `form-dialog ${kind}`, "aria-label": title }, el("h2", null, title), content,
-    el("div", { class: "row end" }, el("button", { type: "button", class: "tool", onclick: () => dialog.close() }, "Close")));
+    el("div", { class: "row closing" }, el("button", { type: "button", class: "tool", onclick: () => dialog.close() }, "Close")));
   dialog.addEventListener("close", () => dialog.remove());
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
   document.body.append(dialog);
