@@ -33,12 +33,16 @@ def test_workers_make_the_same_bytes_as_one_process(
 
 @pytest.mark.slow
 def test_a_worker_that_is_killed_costs_no_more_than_its_shards(
-    work: Path, two_workers: str
+    work: Path, two_workers: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert analyze("one") == 0
     (work / "die.order").touch()
+    capsys.readouterr()
     assert analyze("two", "--cluster", two_workers) == 0
     assert not (work / "die.order").exists(), "a worker has killed itself"
+    printed = capsys.readouterr()
+    assert printed.err.count("died: another takes over what it was at") == 1
+    assert "raylet" not in printed.out + printed.err
     assert contents(work / "one") == contents(work / "two")
 
 

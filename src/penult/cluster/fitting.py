@@ -52,7 +52,7 @@ def cluster_reader(
         place: where the workers are; see `check_place`.
         say: hears what the workers hold.
     """
-    with connected(place) as resources:
+    with connected(place, say) as resources:
         yield ClusterReader(resources, _memory(place, resources), say)
 
 

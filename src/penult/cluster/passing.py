@@ -124,7 +124,7 @@ class ClusterFill:
     def _begin(self) -> Resources:
         """Start or join Ray, once."""
         if self._resources is None:
-            self._resources = self.held.enter_context(connected(self.place))
+            self._resources = self.held.enter_context(connected(self.place, self.say))
             files: dict[str, tuple[int, int]] = {}
             for name in ("train", "eval", "also"):
                 images, _ = self.subject.part(name)

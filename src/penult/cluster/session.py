@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from penult.cluster.deaths import put_into_words
 from penult.cluster.exchange import Exchange
 from penult.errors import InputError
 from penult.extras import import_extra
@@ -101,8 +102,12 @@ def _unreachable(address: str, reason: str) -> InputError:
 
 
 @contextmanager
-def connected(place: Place) -> Iterator[Resources]:
+def connected(place: Place, say: Callable[[str], None] | None = None) -> Iterator[Resources]:
     """Hold Ray's processes, or a connection to them, and end all that was begun there.
+
+    Args:
+        place: where they are.
+        say: hears of workers and machines that die meanwhile.
 
     Yields:
         what one worker takes, and how many there are.
@@ -114,8 +119,11 @@ def connected(place: Place) -> Iterator[Resources]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Else a task that a GPU is not asked for loses sight of all of them, and Ray warns of it.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if place.local:  # else other programs would go before the workers, as never before the command
+        os.environ.setdefault("RAY_worker_niceness", "0")
     scratch: str | None = None
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    held = ExitStack()
     try:
         if place.local:
             n_gpus = 0 if place.device == "cpu" else torch.cuda.device_count()
@@ -135,11 +143,13 @@ def connected(place: Place) -> Iterator[Resources]:
             except (ConnectionError, RuntimeError) as error:
                 raise _unreachable(place.address, one_line(str(error), 200)) from error
         check_versions(ray)
+        held.enter_context(put_into_words(say))
         yield Resources.of(ray.cluster_resources(), place)
     finally:
         # An interrupt while Ray ends must not leave its processes behind.
         with contextlib.suppress(KeyboardInterrupt):
             ray.shutdown()
+        held.close()
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
 
