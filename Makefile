@@ -6,8 +6,11 @@ export OMP_NUM_THREADS ?= 1
 
 .PHONY: demo test test-slow lint docs clean
 
+demo: export OMP_NUM_THREADS = $(shell nproc)
 demo: .venv/ready
-	OMP_NUM_THREADS=$$(nproc) .venv/bin/penult demo --out penult-demo
+	.venv/bin/penult demo --out penult-demo
+	.venv/bin/penult demo --seed 1 --out penult-demo-2 > /dev/null
+	.venv/bin/penult diff penult-demo penult-demo-2 --report penult-demo/diff.html
 
 test: .venv/ready-dev
 	$(RUN) -m pytest -n auto --dist loadfile
@@ -24,7 +27,7 @@ docs: .venv/ready-dev
 	$(RUN) docs/api.py
 
 clean:
-	rm -rf .venv penult-demo build
+	rm -rf .venv penult-demo penult-demo-2 build
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

@@ -48,6 +48,7 @@ class DigitsCNN(nn.Module):
 def demo(
     out: str | Path,
     *,
+    seed: int = 0,
     overwrite: bool = False,
     progress: Callable[[str], Progress] | None = None,
 ) -> Run:
@@ -55,13 +56,14 @@ def demo(
 
     Args:
         out: the run folder; the network's weights are kept there as `network.safetensors`.
+        seed: of the training; another one gives another network of the same kind.
         overwrite: replace a run of something else.
         progress: called with "training", "train" or "eval"; gives the function that hears of the
             progress.
     """
     data, held_out = open_data("digits:train"), open_data("digits:test")
     source = ImageSource(data, TRANSFORM, Pass())
-    network = _trained(source, progress("training") if progress else None)
+    network = _trained(source, seed, progress("training") if progress else None)
     head = usable_head(network, source)
     run = analyze_network(
         network,
@@ -105,13 +107,13 @@ def _block(n_in: int, n_out: int) -> nn.Sequential:
     )
 
 
-def _trained(source: ImageSource, heard: Progress | None) -> DigitsCNN:
-    """The network after training: the same weights every time on one machine."""
+def _trained(source: ImageSource, seed: int, heard: Progress | None) -> DigitsCNN:
+    """The network after training: of one seed the same weights every time on one machine."""
     batches = list(source.batches(0))
     images = torch.cat([TRANSFORM.normalise(batch.images) for batch in batches])
     labels = torch.cat([batch.labels for batch in batches])
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         network = DigitsCNN()
         n_steps = EPOCHS * -(-len(images) // BATCH_SIZE)
         optimiser = torch.optim.AdamW(network.parameters(), lr=0.01)

@@ -29,6 +29,11 @@ def counted(name: str) -> list[tuple[int, int, str]]:
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part]
 
 
+def unbroken(text: str) -> str:
+    """Text in which no line ends between a number and its percent sign."""
+    return re.sub(r"(?<=\d) (?=%)", "\u00a0", text)
+
+
 def some(names: Sequence[str], limit: int = 5) -> str:
     """Name the first few of a long list: `a, b, c and 17 more`."""
     shown = ", ".join(names[:limit])

@@ -93,13 +93,14 @@ def _common(
 @spread
 def demo(
     out: given.Out = Path("penult-demo"),
+    seed: given.TrainSeed = 0,
     overwrite: given.Overwrite = False,
     as_json: given.AsJson = False,
 ) -> None:
     """Train a small network on handwritten digits, analyse it and report: offline, in a minute."""
     _check_run_folder(out)
     with progress_bars() as heard:
-        run = run_demo(out, overwrite=overwrite, progress=heard)
+        run = run_demo(out, seed=seed, overwrite=overwrite, progress=heard)
         page = Report.of(run, pictures=PictureOptions(progress=heard("images")))
         written = _report_kept(run, page)
     _print_run(run, as_json)

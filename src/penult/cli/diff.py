@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import typer
 
 from penult.cli import options as given
-from penult.cli.console import progress_bars
+from penult.cli.console import begun_when_heard, progress_bars
 from penult.cli.diff_pages import diff_page
 from penult.cli.output import print_json
 from penult.cli.pages import print_page
-from penult.cli.spread import option, spread
-from penult.diff.compare import compare_sides
+from penult.cli.spread import OptionGroup, option, spread
+from penult.cli.values import device_of
+from penult.diff.compare import TwoSides
 from penult.diff.gate import Rule, check_rules, judge_rules, read_gate
+from penult.diff.page import diff_html
 from penult.diff.side import Side
 from penult.diff.text import fails, junit, markdown
 from penult.errors import InputError
+from penult.explain.gallery import PictureOptions
+from penult.progress import Progress
 from penult.runs.groups import evaluated_part, groups_of
 from penult.runs.outputs import check_output_file
+from penult.runs.reopen import Places
 from penult.storage import write_atomically
 
 MARKDOWN = (".md", ".markdown", ".txt", "")  # the summary files of build servers have no ending
@@ -46,6 +52,44 @@ MarkdownFile = Annotated[
 JUnitFile = Annotated[Path | None, option("Also write the rules' outcome as JUnit XML.", "--junit")]
 
 
+@dataclass(frozen=True)
+class DiffPageOptions(OptionGroup):
+    """The page of a comparison, and what its pictures take."""
+
+    title: ClassVar[str] = "The page"
+
+    page: Annotated[
+        Path | None,
+        option(
+            "Also write one HTML page in the style of the report: the images that flip, and the "
+            "old and the new evidence side by side.",
+            "--report",
+        ),
+    ] = None
+    no_maps: Annotated[
+        bool, option("Leave out the heat maps, for which both networks have to run.", "--no-maps")
+    ] = False
+    trust_run: Annotated[
+        bool,
+        option(
+            "Run whatever code the runs name for their networks and data. Give it only for runs "
+            "whose makers you trust.",
+            "--trust-run",
+        ),
+    ] = False
+    device: given.Device = "auto"
+
+    def pictures(self, progress: Progress) -> PictureOptions:
+        """How the pictures are taken; the runs stay as they are."""
+        return PictureOptions(
+            maps=not self.no_maps,
+            sources=Places(trust_run=self.trust_run),
+            device=device_of(self.device),
+            keep=False,
+            progress=progress,
+        )
+
+
 @spread
 def diff(
     old: Old,
@@ -56,6 +100,8 @@ def diff(
     markdown_file: MarkdownFile = None,
     junit_file: JUnitFile = None,
     as_json: given.AsJson = False,
+    *,
+    paged: DiffPageOptions,
 ) -> None:
     """Tell what changed between two networks or heads, and whether that may ship.
 
@@ -67,36 +113,46 @@ def diff(
         rules, strict = [*more, *rules], strict or file_strict
     if strict and not rules:
         raise InputError("--strict is about rules: give them with --fail-if or --gate")
-    _check_distinct(gate, markdown_file, junit_file)
+    if paged.page is None:
+        paged.refuse("is about the page: give it with --report PAGE")
+    _check_distinct(gate, markdown_file, junit_file, paged.page)
     sides = Side.read(old), Side.read(new)
     for side in sides:
         if markdown_file is not None:
             check_output_file(markdown_file, side.run, "Markdown file", MARKDOWN)
         if junit_file is not None:
             check_output_file(junit_file, side.run, "JUnit file", JUNIT)
+        if paged.page is not None:
+            check_output_file(paged.page, side.run, "page")
     _check(rules, *sides)
     with progress_bars("reading both runs") as heard:
-        document = compare_sides(*sides, heard)
-    document["gate"] = judge_rules(rules, document)
-    document["strict"] = strict
+        compared = TwoSides.of(*sides, heard)
+        document = compared.document
+        document["gate"] = judge_rules(rules, document)
+        document["strict"] = strict
+        if paged.page is not None:
+            taken = begun_when_heard(heard, "images", "writing the page")
+            _write(paged.page, diff_html(compared, paged.pictures(taken)))
     _write(markdown_file, markdown(document))
     _write(junit_file, junit(document, strict))
     if as_json:
         print_json(document)
     else:
         print_page(diff_page(document))
+        if paged.page is not None:
+            print(f"\nReport: {paged.page}")
     if any(fails(row, strict) for row in document["gate"]):
         raise typer.Exit(FAILED)
 
 
 def _check_distinct(*files: Path | None) -> None:
-    """Refuse the same file for two of --gate, --markdown and --junit."""
+    """Refuse the same file for two of --gate, --markdown, --junit and --report."""
     named: dict[Path, Path] = {}
     for file in files:
         if file is not None and named.setdefault(file.resolve(), file) is not file:
             raise InputError(
-                f"{file} is given twice: expected another file for each of --gate, --markdown and "
-                "--junit"
+                f"{file} is given twice: expected another file for each of --gate, --markdown, "
+                "--junit and --report"
             )
 
 

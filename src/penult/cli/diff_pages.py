@@ -11,8 +11,17 @@ from rich.text import Text
 
 from penult.cli.edit_pages import change
 from penult.diff.gate import FAILS, PASSES
-from penult.diff.text import FLIPS, change_of, feature_name, ruled
-from penult.text import number_of, one_line, percent
+from penult.diff.text import (
+    FLIPS,
+    change_of,
+    evidence_said,
+    feature_name,
+    matched_said,
+    ruled,
+    samples_said,
+    suspects_said,
+)
+from penult.text import number_of, one_line, percent, unbroken
 
 ROWS_SHOWN = 8
 FLIPS_SHOWN = 5
@@ -23,7 +32,10 @@ COLOURS = {FAILS: "red", PASSES: "green"}
 def diff_page(document: Mapping[str, Any]) -> RenderableType:
     """The verdict, the rules, accuracies, flips, evidence, and how samples and features match."""
     old, new = (one_line(document[side]["name"], 60) for side in ("old", "new"))
-    lines: list[RenderableType] = [Text(f"{old} → {new}", style="bold"), Text(document["verdict"])]
+    lines: list[RenderableType] = [
+        Text(f"{old} → {new}", style="bold"),
+        Text(unbroken(document["verdict"])),
+    ]
     if document.get("gate"):
         lines.append(Text())
         for row in document["gate"]:
@@ -34,9 +46,11 @@ def diff_page(document: Mapping[str, Any]) -> RenderableType:
         lines += [Text(), *_changes(f"By {one_line(attribute, NAME)}", rows, "value")]
     for kind, title in FLIPS.items():
         lines += [Text(), *_flips(title, document["flips"][kind])]
-    lines += [Text(), *_evidence(document["evidence"])]
-    lines += [Text(), *_probabilities(document), Text(_matched(document["matched"]))]
-    lines += [Text(text, style="dim") for text in _samples(document["samples"])]
+    lines += [Text(), *_evidence(document)]
+    first, *more = suspects_said(document["suspects"])
+    lines += [Text(), Text(first, style="bold"), *map(Text, more)]
+    lines += [Text(), *_probabilities(document), Text(matched_said(document["matched"]))]
+    lines += [Text(text, style="dim") for text in samples_said(document["samples"])]
     return Group(*lines)
 
 
@@ -92,24 +106,23 @@ def _flips(title: str, found: Mapping[str, Any]) -> list[RenderableType]:
     return page
 
 
-def _evidence(found: Mapping[str, Any]) -> list[RenderableType]:
+def _evidence(document: Mapping[str, Any]) -> list[RenderableType]:
+    found, said = document["evidence"], Text(evidence_said(document), style="bold")
     classes = found["classes"]
     if not classes:
-        return [Text("Evidence: every class rests on the same features as before", style="bold")]
-    rest = (
-        f"{number_of(found['n_classes'], 'classes')} rest{'s' if found['n_classes'] == 1 else ''}"
-    )
-    said = f"Evidence: {rest} on other features, or on others more"
+        return [said]
     table = Table(box=None, pad_edge=False)
     table.add_column("class")
     table.add_column("changed by", justify="right")
     table.add_column("features (share of the class's evidence before → now)", overflow="fold")
     for row in classes[:ROWS_SHOWN]:
         features = "; ".join(map(change_of, row["features"]))
-        table.add_row(Text(one_line(row["class"], NAME)), f"{100 * row['changed']:.0f} %", features)
+        table.add_row(
+            Text(one_line(row["class"], NAME)), f"{100 * row['changed']:.0f}\u00a0%", features
+        )
     left = found["n_classes"] - ROWS_SHOWN
     more = [Text(f"… and {left:,} more: --json", style="dim")] if left > 0 else []
-    return [Text(said, style="bold"), table, *more]
+    return [said, table, *more]
 
 
 def _probabilities(document: Mapping[str, Any]) -> list[RenderableType]:
@@ -130,34 +143,3 @@ def _probabilities(document: Mapping[str, Any]) -> list[RenderableType]:
     kl = "" if found["kl"] is None else f"; mean divergence of the probabilities {found['kl']:.4f}"
     said = f"The same class for {percent(agreement)} % of the samples{kl}"
     return [Text(said, style="bold"), table]
-
-
-def _matched(found: Mapping[str, Any]) -> str:
-    n, matched = found["n_features"], found["n_matched"]
-    alike = f"all features together are alike by {found['cka']:.2f} (linear CKA, at most 1)"
-    if found["how"] == "number":
-        how = "Features are matched by their numbers"
-    else:
-        how = "Features are matched by the assignment with the largest correlations"
-    if not matched:
-        return f"No feature of the one network is one of the other: {alike}"
-    return f"{how}: {matched:,} of {n:,} correlate by 0.5 or more; {alike}"
-
-
-def _samples(found: Mapping[str, Any]) -> list[str]:
-    said = [f"Compared on {found['n_samples']:,} samples that both have"]
-    if found["renamed"]:
-        said.append(f"{found['renamed']:,} of them have other names: the same by their content")
-    for key, text in (("only_old", "only the first"), ("only_new", "only the second")):
-        if found[key]:
-            said.append(f"{found[key]:,} samples are in {text} and left out")
-    if found["left_out"]:
-        n = sum(found["left_out"].values())
-        said.append(f"{n:,} samples are of classes that only one has, and left out")
-    for key, text in (("classes_only_old", "first"), ("classes_only_new", "second")):
-        if found[key]:
-            names = ", ".join(one_line(name, NAME) for name in found[key][:5])
-            said.append(f"{len(found[key]):,} classes are only in the {text}: {names}")
-    if found["relabelled"]:
-        said.append(f"{found['relabelled']:,} samples have other labels: the second's count")
-    return said

@@ -281,6 +281,10 @@ Workers = Annotated[
 TuneSeed = Annotated[
     int, option("Seed of the split, the order of the images and the augmentation.", "--seed")
 ]
+TrainSeed = Annotated[
+    int,
+    option("Seed of the training: another one gives another network of the same kind.", "--seed"),
+]
 ReplaceTuned = Annotated[
     bool, option("Replace what was tuned before with other options.", "--overwrite")
 ]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from penult.diff.alignment import Alignment
-from penult.diff.evidence import evidence
+from penult.diff.evidence import evidence, shares_of
 from penult.diff.flips import SideReading, flips
 from penult.diff.shared import Shared
 from penult.diff.side import Side
+from penult.diff.suspects import suspects
 from penult.edit.verdicts import latest
 from penult.features.groups import FEWEST_RANKED, Groups
 from penult.heads.comparison import Comparison, PairedCounts
@@ -20,7 +22,7 @@ from penult.intervals import holm
 from penult.network.link import divergences
 from penult.progress import Progress
 from penult.runs.groups import evaluated_part, groups_of
-from penult.text import percent
+from penult.text import number_of, percent
 
 FORMAT = "penult-diff/1"
 SURE = 0.05  # of a p value, corrected for the number of looks
@@ -41,66 +43,111 @@ def compare_sides(
         The document `penult-diff/1`: a verdict in a sentence; accuracy overall, by class and by
         group with paired 95 % intervals and p values corrected for the number of looks (Holm);
         negative and positive flips with the features that moved them; the classes whose evidence
-        changed; calibration, agreement; how features were matched, and the sizes of both heads.
+        changed; suspects that are new or gone; calibration, agreement; how features were matched,
+        and the sizes of both heads.
 
     Raises:
         InputError: no sample or class in common; multi-label data.
     """
-    shared = Shared.of(old, new, progress("samples by content") if progress else None)
-    heard = progress("features") if progress else lambda done, total: None
-    matched = Alignment.of(old, new, shared)
-    n_classes = len(shared.class_names)
-    before = SideReading.of(old, shared.old_rows, shared.old_places, n_classes)
-    after = SideReading.of(new, shared.new_rows, shared.new_places, n_classes)
-    compared = Comparison(shared.labels, shared.old, shared.new, n_classes)
-    heard(1, 1)
-    heard = progress("probabilities") if progress else lambda done, total: None
-    found: dict[str, Any] = {
-        "format": FORMAT,
-        "old": _described(old),
-        "new": _described(new),
-        "samples": shared.document(old, new),
-        "overall": compared.overall.document(),
-        "classes": _classes(compared, shared.class_names),
-        "groups": _groups(compared, _groups_of(old, new, shared)),
-        "flips": flips(before, after, shared, matched),
-        "evidence": evidence(before, after, shared, matched, latest(old.run)),
-        "probabilities": _probabilities(old, new, shared, heard),
-        "matched": matched.document(),
-    }
-    return {"verdict": verdict(found), **found}
+    return TwoSides.of(old, new, progress).document
 
 
-def verdict(found: Mapping[str, Any]) -> str:
-    """The comparison in a sentence or two."""
+@dataclass(frozen=True, eq=False)
+class TwoSides:
+    """Two sides compared, with what the document was made from.
+
+    Attributes:
+        old, new: the sides.
+        shared: their samples.
+        matched: which feature is which.
+        document: see `compare_sides`.
+    """
+
+    old: Side
+    new: Side
+    shared: Shared
+    matched: Alignment
+    document: dict[str, Any]
+
+    @classmethod
+    def of(
+        cls, old: Side, new: Side, progress: Callable[[str], Progress] | None = None
+    ) -> TwoSides:
+        """Compare two sides, see `compare_sides`."""
+        shared = Shared.of(old, new, progress("samples by content") if progress else None)
+        heard = progress("features") if progress else lambda done, total: None
+        matched = Alignment.of(old, new, shared)
+        names = shared.class_names
+        before = SideReading.of(old, shared.old_rows, shared.old_places, len(names))
+        after = SideReading.of(new, shared.new_rows, shared.new_places, len(names))
+        compared = Comparison(shared.labels, shared.old, shared.new, len(names))
+        shares = shares_of(before, shared), shares_of(after, shared)
+        said = latest(old.run), latest(new.run)
+        heard(1, 1)
+        heard = progress("probabilities") if progress else lambda done, total: None
+        found: dict[str, Any] = {
+            "format": FORMAT,
+            "old": _described(old),
+            "new": _described(new),
+            "samples": shared.document(old, new),
+            "overall": compared.overall.document(),
+            "classes": _classes(compared, names),
+            "groups": _groups(compared, _groups_of(old, new, shared)),
+            "flips": flips(before, after, shared, matched),
+            "evidence": evidence(shares, shared, matched, said),
+            "suspects": suspects((old, new), shares, names, matched, said),
+            "probabilities": _probabilities(old, new, shared, heard),
+            "matched": matched.document(),
+        }
+        found = {"verdict": " ".join(sentences(found)), **found}
+        return cls(old, new, shared, matched, found)
+
+
+def sentences(found: Mapping[str, Any]) -> list[str]:
+    """The comparison in a few sentences, the verdict first."""
     overall, flipped = found["overall"], found["flips"]
     n = overall["n_samples"]
+    said = []
     if not flipped["n_changed"]:
-        return f"Nothing changed: both give the same class to all {n:,} samples."
-    low, high = overall["interval"]
-    points = f"{percent(overall['before'])} → {percent(overall['after'])} % right"
-    ends = f"a change of {-100 * high:+.2f} to {-100 * low:+.2f} points with 95 % confidence"
-    if low > 0:
-        said = f"Worse: {points}, {ends}."
-    elif high < 0:
-        said = f"Better: {points}, {ends}."
+        said.append(f"Nothing changed: both give the same class to all {n:,} samples.")
     else:
-        said = f"The accuracy may be the same: {points}, {ends}."
-    for sign, word in ((1, "worse"), (-1, "better")):
-        rows = [row for row in found["classes"] if row["sure"] and sign * row["loss"] > 0]
-        if rows:
-            names = ", ".join(row["class"] for row in rows[:3])
-            more = f" and {len(rows) - 3} more" if len(rows) > 3 else ""
-            said += f" With 95 % confidence {word}: {names}{more}."
-    broken, mended = flipped["negative"]["n_samples"], flipped["positive"]["n_samples"]
-    said += (
-        f" {broken:,} samples that were right are wrong now, {mended:,} that were wrong are right."
-    )
+        said.append(_accuracy_said(overall))
+        for sign, word in ((1, "worse"), (-1, "better")):
+            rows = [row for row in found["classes"] if row["sure"] and sign * row["loss"] > 0]
+            if rows:
+                named = _first([row["class"] for row in rows])
+                said.append(f"With 95 % confidence {word}: {named}.")
+        broken, mended = flipped["negative"]["n_samples"], flipped["positive"]["n_samples"]
+        said.append(
+            f"{number_of(broken, 'samples')} that {'was' if broken == 1 else 'were'} right "
+            f"{'is' if broken == 1 else 'are'} wrong now, {mended:,} that "
+            f"{'was' if mended == 1 else 'were'} wrong {'is' if mended == 1 else 'are'} right."
+        )
     if found["evidence"]["returned"]:
         rows = found["evidence"]["returned"]
-        names = ", ".join(f"{row['feature']} of {row['class']}" for row in rows[:3])
-        said += f" Features judged shortcuts are back: {names}."
+        named = _first([f"{row['feature']} of {row['class']}" for row in rows])
+        said.append(f"Features judged shortcuts are back: {named}.")
+    if found["suspects"]["new"]:
+        rows = found["suspects"]["new"]
+        named = _first([f"{row['new']} of {row['class'] or 'several classes'}" for row in rows])
+        said.append(f"Features are suspected of a shortcut that were not before: {named}.")
     return said
+
+
+def _accuracy_said(overall: Mapping[str, Any]) -> str:
+    low, high = overall["interval"]
+    points = f"{percent(overall['before'])} → {percent(overall['after'])} % right"
+    ends = f"a change of {-100 * high:+z.2f} to {-100 * low:+z.2f} points with 95 % confidence"
+    if low > 0:
+        return f"Worse: {points}, {ends}."
+    if high < 0:
+        return f"Better: {points}, {ends}."
+    return f"The accuracy may be the same: {points}, {ends}."
+
+
+def _first(names: Sequence[str], n: int = 3) -> str:
+    more = f" and {len(names) - n} more" if len(names) > n else ""
+    return f"{', '.join(names[:n])}{more}"
 
 
 def _described(side: Side) -> dict[str, Any]:

@@ -11,19 +11,23 @@ from torch import Tensor
 from penult.diff.alignment import Alignment
 from penult.diff.flips import SideReading
 from penult.diff.shared import Shared
-from penult.edit.verdicts import Verdict
+from penult.edit.verdicts import Verdict, verdict_on
 
 SHARE = 0.05  # of a class's evidence, from which a change of one feature is told
+UNUSED = SHARE / 5  # below which a class does not rest on a feature
+FEWEST_MATCHED = 0.1  # of the features, below which they cannot be compared one by one
 CLASSES_LISTED = 50
 FEATURES_LISTED = 6
+STRONGEST = 2  # features of each side, where hardly one changed by so much
+
+Verdicts = Mapping[tuple[int, str | None], Verdict]
 
 
 def evidence(
-    old: SideReading,
-    new: SideReading,
+    shares: tuple[Tensor, Tensor],
     shared: Shared,
     matched: Alignment,
-    verdicts: Mapping[tuple[int, str | None], Verdict],
+    verdicts: tuple[Verdicts, Verdicts],
 ) -> dict[str, Any]:
     """The classes whose evidence changed most, and what a person called a shortcut that is back.
 
@@ -33,16 +37,17 @@ def evidence(
     same features in the same way, 1 where on none of them.
 
     Args:
-        old, new: what the sides read.
+        shares: of the old and the new side, see `shares_of`.
         shared: their samples.
         matched: which feature is which.
-        verdicts: by feature of the old side and class, see `penult.edit.verdicts.latest`.
+        verdicts: of the old side's run and of the new one's, see `penult.edit.verdicts.latest`.
 
     Returns:
-        Under "classes" those that changed, the most first; under "returned" features that were
-        called shortcuts of a class, that the old side did not use for it and the new side does.
+        Whether the features can be compared at all ("comparable"); under "classes" those that
+        changed, the most first, and under "changed" how much each did; under "returned" features
+        that were called shortcuts of a class, that the old side did not use for it and the new
+        side does.
     """
-    shares = [_shares(side, shared) for side in (old, new)]
     back = matched.in_old(shares[1].shape[1])
     aligned = torch.zeros_like(shares[0])
     there = (back >= 0).nonzero()[:, 0]
@@ -58,17 +63,21 @@ def evidence(
             continue
         features = _features(shares[0][c], aligned[c], alone[c], matched)
         for row in features:
-            row["verdict"] = _called(verdicts, row["old"], names[c])
+            said = verdict_on(verdicts[0], row["old"], names[c])
+            said = said or verdict_on(verdicts[1], row["new"], names[c])
+            row["verdict"] = None if said is None else said.kind
         rows.append({"class": names[c], "changed": float(changed[c]), "features": features})
     return {
+        "comparable": matched.n_matched >= FEWEST_MATCHED * len(matched.partner),
         "mean_changed": float(changed[seen].mean()),
         "n_classes": len(rows),
         "classes": rows[:CLASSES_LISTED],
-        "returned": _returned(shares[0], aligned, matched, shared, verdicts),
+        "changed": {name: float(changed[c]) for c, name in enumerate(names) if bool(seen[c])},
+        "returned": _returned(shares[0], aligned, matched, shared, verdicts[0]),
     }
 
 
-def _shares(reading: SideReading, shared: Shared) -> Tensor:
+def shares_of(reading: SideReading, shared: Shared) -> Tensor:
     """Share of each feature in the evidence of each class, (n_classes, n_features), signed."""
     found = reading.totals(shared)
     whole = found.abs().sum(1, keepdim=True)
@@ -78,9 +87,18 @@ def _shares(reading: SideReading, shared: Shared) -> Tensor:
 def _features(
     before: Tensor, after: Tensor, alone: Tensor, matched: Alignment
 ) -> list[dict[str, Any]]:
-    """Features of one class whose share changed by 0.05 or more, the most first."""
+    """Features of one class whose share changed by 0.05 or more, the most first.
+
+    Where these are few, as of many features none of which counts much, also the strongest of each
+    side.
+    """
+    old = ((after - before).abs() >= SHARE).nonzero()[:, 0].tolist()
+    new = (alone.abs() >= SHARE).nonzero()[:, 0].tolist()
+    if len(old) + len(new) < 2 * STRONGEST:
+        old += [j for j in _strongest(before) if j not in old]
+        new += [j for j in _strongest(alone) if j not in new]
     rows: list[dict[str, Any]] = []
-    for j in ((after - before).abs() >= SHARE).nonzero()[:, 0].tolist():
+    for j in old:
         was, now = float(before[j]), float(after[j])
         partner = int(matched.partner[j])
         rows.append(
@@ -94,16 +112,22 @@ def _features(
         )
     rows += [
         {"old": None, "new": j, "before": 0.0, "after": float(alone[j]), "what": "came"}
-        for j in (alone.abs() >= SHARE).nonzero()[:, 0].tolist()
+        for j in new
     ]
+    rows = [row for row in rows if abs(row["after"] - row["before"]) >= UNUSED]
     rows.sort(key=lambda row: -abs(row["after"] - row["before"]))
     return rows[:FEATURES_LISTED]
 
 
+def _strongest(shares: Tensor) -> list[int]:
+    """The features with the largest shares in one class."""
+    return shares.abs().topk(min(STRONGEST, len(shares))).indices.tolist()
+
+
 def _what(was: float, now: float) -> str:
-    if abs(was) < SHARE / 5:
+    if abs(was) < UNUSED:
         return "came"
-    if abs(now) < SHARE / 5:
+    if abs(now) < UNUSED:
         return "went"
     if was * now < 0:
         return "turned its sign"
@@ -115,7 +139,7 @@ def _returned(
     after: Tensor,
     matched: Alignment,
     shared: Shared,
-    verdicts: Mapping[tuple[int, str | None], Verdict],
+    verdicts: Verdicts,
 ) -> list[dict[str, Any]]:
     """Shortcuts by verdict that the old side did not use for their class and the new one does."""
     found = []
@@ -126,7 +150,7 @@ def _returned(
         classes = range(len(names)) if of is None else [names.index(of)] if of in names else []
         for c in classes:
             was, now = float(before[c, feature]), float(after[c, feature])
-            if abs(was) < SHARE / 5 and abs(now) >= SHARE:
+            if abs(was) < UNUSED and abs(now) >= SHARE:
                 found.append(
                     {
                         "feature": feature,
@@ -138,13 +162,3 @@ def _returned(
                     }
                 )
     return found
-
-
-def _called(
-    verdicts: Mapping[tuple[int, str | None], Verdict], feature: int | None, name: str
-) -> str | None:
-    """What a person called a feature of a class, None for nothing."""
-    if feature is None:
-        return None
-    verdict = verdicts.get((feature, name)) or verdicts.get((feature, None))
-    return None if verdict is None else verdict.kind

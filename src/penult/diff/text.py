@@ -8,7 +8,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from penult.diff.gate import FAILS, PASSES
-from penult.text import one_line, percent
+from penult.text import number_of, one_line, percent, unbroken
 
 ROWS = 10
 FLIPS = {"negative": "Right before, wrong now", "positive": "Wrong before, right now"}
@@ -32,7 +32,8 @@ def markdown(document: Mapping[str, Any]) -> str:
     for attribute, rows in document["groups"].items():
         lines += _table(f"Groups: {attribute}", rows, "value")
     lines += _flips(document["flips"])
-    lines += _evidence(document["evidence"]["classes"])
+    lines += _evidence(document)
+    lines += [part for said in suspects_said(document["suspects"]) for part in (_plain(said), "")]
     return "\n".join([*lines, "</details>", ""])
 
 
@@ -120,13 +121,13 @@ def _flips(found: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _evidence(classes: Sequence[Mapping[str, Any]]) -> list[str]:
+def _evidence(document: Mapping[str, Any]) -> list[str]:
+    said, classes = evidence_said(document), document["evidence"]["classes"]
     if not classes:
-        return ["**Evidence**: every class rests on the same features as before.", ""]
-    lines = ["**Evidence**: what classes rest on", "", "| class | changed by | features |"]
-    lines.append("| --- | --: | --- |")
+        return [f"**{said}**", ""]
+    lines = [f"**{said}**", "", "| class | changed by | features |", "| --- | --: | --- |"]
     lines += [
-        f"| {_plain(row['class'])} | {100 * row['changed']:.0f} % | "
+        f"| {_plain(row['class'])} | {100 * row['changed']:.0f}\u00a0% | "
         f"{'; '.join(map(change_of, row['features']))} |"
         for row in classes[:ROWS]
     ]
@@ -144,16 +145,93 @@ def feature_name(row: Mapping[str, Any]) -> str:
 
 
 def change_of(row: Mapping[str, Any]) -> str:
-    """How a feature's part in a class's evidence changed, in words."""
+    """A feature, and how its part in a class's evidence changed, in words."""
+    return f"{feature_name(row)}{how_changed(row)}"
+
+
+def how_changed(row: Mapping[str, Any]) -> str:
+    """What stands behind the name of a feature whose part in a class's evidence changed."""
     called = f", judged {row['verdict']}," if row.get("verdict") else ""
     before, after = 100 * row["before"], 100 * row["after"]
     # Rounded first: no −0.
-    return f"{feature_name(row)}{called} {row['what']} ({round(before)} → {round(after)} %)"
+    return unbroken(f"{called} {row['what']} ({round(before)} → {round(after)} %)")
+
+
+def evidence_said(document: Mapping[str, Any]) -> str:
+    """How many classes rest on other features now, or why that cannot be said."""
+    found, matched = document["evidence"], document["matched"]
+    if not found["comparable"]:
+        return (
+            f"Evidence: only {matched['n_matched']:,} of the {matched['n_features']:,} features of "
+            "the first have one like it in the second, so evidence cannot be compared feature by "
+            "feature; classes, groups and samples can"
+        )
+    n = found["n_classes"]
+    if not n:
+        return "Evidence: every class rests on the same features as before"
+    rest = "rests" if n == 1 else "rest"
+    return f"Evidence: {number_of(n, 'classes')} {rest} on other features, or on others more"
+
+
+def suspects_said(found: Mapping[str, Any]) -> list[str]:
+    """Suspects that are new and gone, in a sentence each."""
+    if found["new"] is None:
+        return [f"{note[:1].upper()}{note[1:]}" for note in found["notes"]]
+    said = [
+        f"Suspects: {found['n_new']:,} new, {found['n_gone']:,} gone, {found['n_stayed']:,} as "
+        "before"
+    ]
+    for key, title in (("new", "New"), ("gone", "Gone")):
+        if found[key]:
+            names = "; ".join(map(suspect_name, found[key][:ROWS]))
+            more = f"; and {found[f'n_{key}'] - ROWS:,} more" if found[f"n_{key}"] > ROWS else ""
+            said.append(f"{title}: {names}{more}")
+    return [*said, *(f"{note[:1].upper()}{note[1:]}" for note in found["notes"])]
+
+
+def suspect_name(row: Mapping[str, Any]) -> str:
+    """A suspect: its feature and class, and what a person called it."""
+    of = "all classes with few samples" if row["class"] is None else one_line(row["class"], 60)
+    judged = f", judged {row['verdict']}" if row["verdict"] else ""
+    return f"{feature_name(row)} of {of}{judged}"
+
+
+def matched_said(found: Mapping[str, Any]) -> str:
+    """How features were matched, and how alike they are."""
+    n, matched = found["n_features"], found["n_matched"]
+    alike = f"all features together are alike by {found['cka']:.2f} (linear CKA, at most 1)"
+    if found["how"] == "number":
+        how = "Features are matched by their numbers"
+    else:
+        how = "Features are matched by the assignment with the largest correlations"
+    if not matched:
+        return f"No feature of the one network is one of the other: {alike}"
+    return f"{how}: {matched:,} of {n:,} correlate by 0.5 or more; {alike}"
+
+
+def samples_said(found: Mapping[str, Any]) -> list[str]:
+    """What was compared and what was left out."""
+    said = [f"TwoSides on {found['n_samples']:,} samples that both have"]
+    if found["renamed"]:
+        said.append(f"{found['renamed']:,} of them have other names: the same by their content")
+    for key, text in (("only_old", "only the first"), ("only_new", "only the second")):
+        if found[key]:
+            said.append(f"{found[key]:,} samples are in {text} and left out")
+    if found["left_out"]:
+        n = sum(found["left_out"].values())
+        said.append(f"{n:,} samples are of classes that only one has, and left out")
+    for key, text in (("classes_only_old", "first"), ("classes_only_new", "second")):
+        if found[key]:
+            names = ", ".join(one_line(name, 60) for name in found[key][:5])
+            said.append(f"{len(found[key]):,} classes are only in the {text}: {names}")
+    if found["relabelled"]:
+        said.append(f"{found['relabelled']:,} samples have other labels: the second's count")
+    return said
 
 
 def _plain(text: str) -> str:
     """Text that gives Markdown and HTML no orders."""
-    line = one_line(text, 200).replace("\\", "\\\\")
+    line = unbroken(one_line(text, 200)).replace("\\", "\\\\")
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([`*_\[\]|#~!@])", r"\\\1", line)
 

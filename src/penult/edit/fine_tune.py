@@ -20,7 +20,7 @@ def require_fine_tune(old: Run, new: Run, features: Iterable[int] = ()) -> float
 
     A fine-tune of a network keeps its features in their places: feature j is high in the same
     classes as before. In two networks trained from the beginning it is not, whatever the order.
-    Compared are the features' class means, correlated over the classes; matched by number they
+    TwoSides are the features' class means, correlated over the classes; matched by number they
     must be more alike than in any of 100 random orders, and by 0.5 in the mean.
 
     Args:

@@ -15,7 +15,7 @@ from penult.edit.overuse import Contrast
 from penult.edit.pooled import FEWEST_POOLED, pooled_suspects
 from penult.edit.setting import EditSetting
 from penult.edit.suspects import FEWEST, described_pair, find_suspects
-from penult.edit.verdicts import latest
+from penult.edit.verdicts import latest, verdict_on
 from penult.errors import InputError, NotWrittenError
 from penult.features.draw import stratified
 from penult.progress import Progress
@@ -186,11 +186,7 @@ def with_verdicts(run: Run, document: dict[str, Any]) -> dict[str, Any]:
     verdicts = latest(run)
     rows = []
     for row in document["pairs"]:
-        said = None
-        if row["feature"] is not None:
-            said = verdicts.get((row["feature"], row["class"])) or verdicts.get(
-                (row["feature"], None)
-            )
+        said = verdict_on(verdicts, row["feature"], row["class"])
         rows.append({**row, "verdict": None if said is None else said.document()})
     return {**document, "pairs": rows}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -167,6 +168,21 @@ def _verdict(row: Any) -> Verdict:
 def latest(run: Run) -> dict[tuple[int, str | None], Verdict]:
     """The verdict that counts for each feature and class: the last one."""
     return {(verdict.feature, verdict.of): verdict for verdict in verdicts_of(run)}
+
+
+def verdict_on(
+    verdicts: Mapping[tuple[int, str | None], Verdict], feature: int | None, of: str | None
+) -> Verdict | None:
+    """What was said of a feature of a class; what was said of it for all classes comes after.
+
+    Args:
+        verdicts: from `latest`.
+        feature: its number; None for no single feature, of which nothing is said.
+        of: the class; None for all of them.
+    """
+    if feature is None:
+        return None
+    return verdicts.get((feature, of)) or verdicts.get((feature, None))
 
 
 def shortcut_edits(run: Run) -> list[Edit]:

@@ -326,7 +326,7 @@ class Inference:
         """What values were and their dense weight, kept for as long as they are equal to that."""
         if self._dense is not None:
             made_for, made_of, weight = self._dense
-            # Compared, not asked for their version: `.data` and NumPy change values silently.
+            # TwoSides, not asked for their version: `.data` and NumPy change values silently.
             if made_for is layout and torch.equal(made_of, values):
                 return made_of, weight
         sizes = layout.indptr.diff()
