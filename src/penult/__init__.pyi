@@ -9,6 +9,7 @@ from penult.data.transform import Transform as Transform
 from penult.diff.compare import compare_sides as compare_sides
 from penult.diff.gate import Rule as Rule
 from penult.diff.gate import judge_rules as judge_rules
+from penult.diff.many import compare_many as compare_many
 from penult.diff.side import Side as Side
 from penult.edit.edit import Edit as Edit
 from penult.edit.edited_run import EditedRun as EditedRun

@@ -11,12 +11,14 @@ import typer
 from penult.cli import options as given
 from penult.cli.console import begun_when_heard, progress_bars
 from penult.cli.diff_pages import diff_page
+from penult.cli.many_pages import many_page
 from penult.cli.output import print_json
 from penult.cli.pages import print_page
 from penult.cli.spread import OptionGroup, option, spread
 from penult.cli.values import device_of
 from penult.diff.compare import TwoSides
 from penult.diff.gate import Rule, check_rules, judge_rules, read_gate
+from penult.diff.many import compare_many
 from penult.diff.page import diff_html
 from penult.diff.side import Side
 from penult.diff.text import fails, junit, markdown
@@ -33,8 +35,25 @@ JUNIT = (".xml",)
 FAILED = 3  # exit status where a rule fails; nothing else uses it
 
 SIDE = "A run, or RUN@dense, RUN@k5 (its sparse head), RUN@recipe.json (its edited head)."
-Old = Annotated[str, typer.Argument(help=f"Before. {SIDE}", show_default=False)]
-New = Annotated[str, typer.Argument(help="Now, in the same forms.", show_default=False)]
+Sides = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="OLD NEW",
+        help=f"Before and now. {SIDE} With --many, runs that differ only by their seed.",
+        show_default=False,
+    ),
+]
+Many = Annotated[
+    bool,
+    option(
+        "Compare many runs: tell what differs by the seed of the training, and what by a change.",
+        "--many",
+    ),
+]
+Changed = Annotated[
+    list[str] | None,
+    option("With --many, a run after the change; may be repeated, for several seeds."),
+]
 FailIf = Annotated[
     list[str] | None,
     option(
@@ -92,8 +111,9 @@ class DiffPageOptions(OptionGroup):
 
 @spread
 def diff(
-    old: Old,
-    new: New,
+    sides: Sides,
+    many: Many = False,
+    changed: Changed = None,
     fail_if: FailIf = None,
     gate: GateFile = None,
     strict: Strict = False,
@@ -107,6 +127,21 @@ def diff(
 
     Exits with status 3 where a rule fails.
     """
+    if changed and not many:
+        raise InputError("--changed is about many runs: give it with --many")
+    if many:
+        if fail_if or gate or strict or markdown_file or junit_file or paged.page:
+            raise InputError(
+                "--many tells seeds from a change and writes no files: give it without --fail-if, "
+                "--gate, --strict, --markdown, --junit and --report"
+            )
+        paged.refuse("is about the page, which --many does not write")
+        _diff_many(sides, changed or [], as_json)
+        return
+    if len(sides) != 2:
+        raise InputError(
+            f"expected two runs, OLD and NEW, found {len(sides)}; --many compares more than two"
+        )
     rules = [Rule.read(text) for text in fail_if or []]
     if gate is not None:
         more, file_strict = read_gate(gate)
@@ -116,17 +151,17 @@ def diff(
     if paged.page is None:
         paged.refuse("is about the page: give it with --report PAGE")
     _check_distinct(gate, markdown_file, junit_file, paged.page)
-    sides = Side.read(old), Side.read(new)
-    for side in sides:
+    both = Side.read(sides[0]), Side.read(sides[1])
+    for side in both:
         if markdown_file is not None:
             check_output_file(markdown_file, side.run, "Markdown file", MARKDOWN)
         if junit_file is not None:
             check_output_file(junit_file, side.run, "JUnit file", JUNIT)
         if paged.page is not None:
             check_output_file(paged.page, side.run, "page")
-    _check(rules, *sides)
+    _check(rules, *both)
     with progress_bars("reading both runs") as heard:
-        compared = TwoSides.of(*sides, heard)
+        compared = TwoSides.of(*both, heard)
         document = compared.document
         document["gate"] = judge_rules(rules, document)
         document["strict"] = strict
@@ -143,6 +178,20 @@ def diff(
             print(f"\nReport: {paged.page}")
     if any(fails(row, strict) for row in document["gate"]):
         raise typer.Exit(FAILED)
+
+
+def _diff_many(seeds: list[str], changed: list[str], as_json: bool) -> None:
+    named = [*seeds, *changed]
+    twice = next((name for i, name in enumerate(named) if name in named[:i]), None)
+    if twice is not None:
+        raise InputError(f"{twice} is given twice: expected another run of each seed")
+    read = [Side.read(name) for name in named]
+    with progress_bars("reading the runs") as heard:
+        document = compare_many(read[: len(seeds)], read[len(seeds) :], heard)
+    if as_json:
+        print_json(document)
+    else:
+        print_page(many_page(document))
 
 
 def _check_distinct(*files: Path | None) -> None:
