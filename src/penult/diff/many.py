@@ -56,7 +56,7 @@ def compare_many(
             f"{len(seeds)}"
         )
     sides = [*seeds, *changed]
-    table = _Table.of(sides, len(seeds))
+    table = _RightByRun.of(sides, len(seeds))
     pairs = _pairs(sides, len(seeds), progress)
     found: dict[str, Any] = {
         "format": FORMAT,
@@ -99,7 +99,7 @@ def verdict_of_many(found: dict[str, Any]) -> str:
     return " ".join(said)
 
 
-class _Table:
+class _RightByRun:
     """Which of the samples that all runs have each is right on.
 
     Attributes:
@@ -113,7 +113,7 @@ class _Table:
         self.rows, self.labels, self.right, self.n_seeds = rows, labels, right, n_seeds
 
     @classmethod
-    def of(cls, sides: Sequence[Side], n_seeds: int) -> _Table:
+    def of(cls, sides: Sequence[Side], n_seeds: int) -> _RightByRun:
         first = sides[0]
         shared = [Shared.of(first, side) for side in sides[1:]]
         rows = shared[0].old_rows
