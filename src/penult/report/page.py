@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,22 +36,75 @@ def render(
     Raises:
         ValueError: a NaN or an infinity among the numbers.
     """
-    document = legible(document)
-    for row in document["classes"]:
+    return _filled(
+        document,
+        class_details,
+        glance=any(image["src"] for image in images),
+        bundles=lambda shown: bundles(
+            shown, class_details, feature_details, [legible(image) for image in images]
+        ),
+    )
+
+
+def render_live(document: Mapping[str, Any], class_details: Sequence[Mapping[str, Any]]) -> str:
+    """The page of a report whose details, styles and scripts a server gives when asked.
+
+    Args:
+        document: see `render`; under `live` it says what the server can do.
+        class_details: one for each class.
+    """
+    return _filled(
+        document,
+        class_details,
+        glance=document["live"]["images"],
+        bundles=lambda shown: bundles(shown, (), (), ()),
+    )
+
+
+def script(more: Sequence[str] = ()) -> str:
+    """The script of the report as a live page has it, as one that leaves no names behind.
+
+    Args:
+        more: further scripts; the page itself comes after them.
+    """
+    parts = (_source(_HERE / name) for name in (*PARTS, "views.js"))
+    last = _source(_HERE / "page.js")
+    return "\n".join(['"use strict";', "(() => {", *parts, *more, last, "})();", ""])
+
+
+def style() -> str:
+    """The style sheet of every page."""
+    return str(_source(_HERE / "page.css"))
+
+
+def first() -> str:
+    """The script that runs before anything is drawn."""
+    return str(_source(_HERE / "first.js"))
+
+
+def _filled(
+    document: Mapping[str, Any],
+    class_details: Sequence[Mapping[str, Any]],
+    *,
+    glance: bool,
+    bundles: Callable[[dict[str, Any]], Iterator[tuple[str, Markup]]],
+) -> str:
+    """The template with all that a report and a live page have in common."""
+    shown: dict[str, Any] = legible(document)
+    for row in shown["classes"]:
         row["name"] = row["name"].strip() or "(no name)"  # or there would be nothing to click on
-    images = [legible(image) for image in images]
     return fill(
         "page.html.j2",
         [_HERE / "views.js"],
-        d=document,
-        start=document.get("start") or "summary",
-        curves=[curve(document, 720, 350), curve(document, 330, 300, labelled=False)],
-        glance=any(image["src"] for image in images),
-        matrix=matrix(document, class_details),
-        worst=worst_classes(document),
-        reasons=reason_bars(document),
-        warnings=feature_warnings(document),
-        bundles=bundles(document, class_details, feature_details, images),
+        d=shown,
+        start=shown.get("start") or "summary",
+        curves=[curve(shown, 720, 350), curve(shown, 330, 300, labelled=False)],
+        glance=glance,
+        matrix=matrix(shown, class_details),
+        worst=worst_classes(shown),
+        reasons=reason_bars(shown),
+        warnings=feature_warnings(shown),
+        bundles=bundles(shown),
     )
 
 
@@ -84,8 +137,8 @@ def fill(template: str, views: Sequence[Path], folder: Path = _HERE, **values: A
     }
     scripts = [*(_HERE / name for name in PARTS), *views, _HERE / "page.js"]
     return environment.get_template(template).render(
-        style=_source(_HERE / "page.css"),
-        first=_source(_HERE / "first.js"),
+        style=Markup(style()),
+        first=Markup(first()),
         scripts=[_source(path) for path in scripts],
         **values,
     )
