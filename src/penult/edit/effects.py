@@ -26,13 +26,14 @@ class Effect:
     """A head before and after edits, on the same samples.
 
     Attributes:
-        table: logits of the head before.
-        after: the head after.
+        table: the samples, with the logits of a head: that before, where they are `of` one.
+        before, after: the heads.
         compared: classes of all samples by both.
         middle: (n_features,) from where features are measured when a flip is put down to them.
     """
 
     table: LogitTable
+    before: BoundedHead
     after: BoundedHead
     compared: Comparison
     middle: Tensor
@@ -40,10 +41,27 @@ class Effect:
     @classmethod
     def of(cls, table: LogitTable, after: Head, middle: Tensor | None = None) -> Effect:
         """The effect of putting another head in the place of that of a table."""
-        classes = table.classify(after)
-        compared = Comparison(table.labels, table.classes, classes, table.n_classes)
         zeros = torch.zeros(after.n_features, dtype=torch.float64)
-        return cls(table, bounded(after), compared, zeros if middle is None else middle)
+        sides = (table.head, table.classes), (after, table.classify(after))
+        return cls.between(table, *sides, zeros if middle is None else middle)
+
+    @classmethod
+    def between(
+        cls,
+        table: LogitTable,
+        before: tuple[Head, Tensor],
+        after: tuple[Head, Tensor],
+        middle: Tensor,
+    ) -> Effect:
+        """The effect of one head in the place of another, with the classes that both give.
+
+        Args:
+            table: of the samples, by whatever head.
+            before, after: head and classes of all samples, as `LogitTable.classes` holds them.
+            middle: see `Effect`.
+        """
+        compared = Comparison(table.labels, before[1], after[1], table.n_classes)
+        return cls(table, bounded(before[0]), bounded(after[0]), compared, middle)
 
     def document(
         self,
@@ -71,8 +89,10 @@ class Effect:
             "flips": self.flips(class_names, ids),
         }
         if self.after.multi_label and self.table.logits.numel() <= MOST_LOGITS:
-            logits = torch.cat([self.after(z) for _, z in self.table.blocks()])
-            ratings = [Ratings.of(self.table.labels, x) for x in (self.table.logits, logits)]
+            ratings = [
+                Ratings.of(self.table.labels, self.table.logits_by(head))
+                for head in (self.before, self.after)
+            ]
             found = with_ratings(found, *ratings)
         if groups is not None:
             found["groups"] = {
@@ -215,7 +235,7 @@ class Effect:
             z: (n_samples, n_features) float64.
             classes: (n_samples,) whose logits.
         """
-        before, after = self.table.head, self.after
+        before, after = self.before, self.after
         weights = after.weight[classes].double() - before.weight[classes].double()
         biases = after.bias[classes].double() - before.bias[classes].double()
         squares = weights.square()

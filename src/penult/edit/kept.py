@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from penult.edit import edited_run, mend_table
+from penult.edit import desk, mend_table
 from penult.errors import InputError
 from penult.runs.groups import evaluated_part
 from penult.runs.run import Run
@@ -19,7 +19,7 @@ def kept_effects(run: Run) -> tuple[Kept, list[str]]:
     Returns:
         Names and documents; and why others are left out, as they are of other samples or classes.
     """
-    found, said = _documents(run, "effect.json", edited_run.FORMAT)
+    found, said = _documents(run, "effect.json", desk.FORMAT)
     names = set(run.summary()["class_names"])
     n, part = run.evaluation().n_samples, evaluated_part(run)
     kept = []

@@ -123,6 +123,12 @@ class LogitTable:
         best = self._best_two()
         return torch.where(best.indices[:, 0] == c, best.indices[:, 1], best.indices[:, 0])
 
+    def logits_by(self, head: BoundedHead) -> Tensor:
+        """Logits (n_samples, n_classes) of a head of the same size: those kept, where it is it."""
+        if head is self.head:
+            return self.logits
+        return torch.cat([head(z) for _, z in self.blocks()])
+
     def classify(self, head: Head) -> Tensor:
         """Class of each sample by another head of the same size, as `classes` holds them.
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from penult.edit.balance import Calibrated, Direction
-from penult.edit.edited_run import logits_of
+from penult.edit.desk import logits_of
 from penult.edit.logits import LogitTable
 from penult.edit.overuse import Contrast
 from penult.edit.pooled import FEWEST_POOLED, pooled_suspects

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from penult.edit.edited_run import sparse_start
+from penult.edit.desk import sparse_start
 from penult.edit.recipe import Recipe, apply_recipe
 from penult.edit.setting import EditSetting
 from penult.errors import InputError

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from penult.edit.edited_run import training_frequencies
+from penult.edit.desk import training_frequencies
 from penult.features.groups import FEWEST_RANKED, Attribute
 from penult.heads.comparison import Comparison, PairedCounts
 from penult.measure.groups import accuracies_of, counts_by_group, hidden_losses
