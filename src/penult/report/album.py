@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -92,8 +92,21 @@ def _side(n: int, sides: Sequence[tuple[int, int]]) -> int:
     return next((side for most, side in sides if n <= most), SIDE)
 
 
+class PageImages(Protocol):
+    """Images as a page names them: by numbers, with maps where there are any."""
+
+    def of(self, place: Place) -> list[list[Any]]:
+        """The images of a list: [number, value, map]."""
+
+    def number(self, key: Key) -> int | None:
+        """Number of an image, None where it is not shown."""
+
+    def map(self, key: Key, feature: int) -> str | None:
+        """The map of a feature on an image, None without."""
+
+
 class Shots:
-    """Images and maps as the page holds them.
+    """Images and maps as a page holds them that needs nothing but itself.
 
     Args:
         gallery: what was taken.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from penult.explain.survey import Distributions, kept_of
-from penult.report.album import Shots
+from penult.report.album import PageImages
 from penult.report.findings import Findings, shares_of_read
 
 CONFUSIONS = 4
@@ -25,7 +25,7 @@ class Details:
         shots: the images that they show.
     """
 
-    def __init__(self, findings: Findings, shots: Shots) -> None:
+    def __init__(self, findings: Findings, shots: PageImages) -> None:
         self._found = findings
         self._shots = shots
         self._shares = findings.shares()

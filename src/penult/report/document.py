@@ -20,7 +20,7 @@ from penult.features.draw import spread
 from penult.heads.judge import Judge
 from penult.heads.sparse_head import SparseHead
 from penult.network.head import Head
-from penult.report.album import Album, Shots
+from penult.report.album import Album, PageImages, Shots
 from penult.report.answers import KINDS
 from penult.report.by_group import group_warnings, groups_part
 from penult.report.conclusion import conclusion
@@ -73,35 +73,51 @@ def build(
         effects: of edits that are to be shown besides those in the run, by name; see
             `penult.edit.edited_run`.
     """
-    return _Builder(Findings(run, choice, options.images), effects).build(options)
+    return DocumentBuilder(Findings(run, choice, options.images), effects).build(options)
 
 
-class _Builder:
-    """One report, made from what several passes found."""
+class DocumentBuilder:
+    """Makes one report of what several passes found.
+
+    Args:
+        findings: what they found.
+        effects: see `build`.
+
+    Attributes:
+        found: these findings.
+        album: the images that the report shows, list by list.
+        samples: what is known of those that are named by their numbers alone.
+        distributions: of each feature.
+    """
 
     def __init__(self, findings: Findings, effects: Mapping[str, dict[str, Any]] | None) -> None:
         self.found = findings
         self.run = findings.run
         self.suspects = SuspectViews(findings)
         self.edits = EditViews(findings, effects)
+        self.album = Album()
+        self.samples = self.suspects.enter(self.album)
+        self._enter(self.album)
+        self.edits.enter(self.album)
+        self.distributions = Distributions.of(
+            findings.train,
+            findings.survey,
+            self._means().float(),
+            self.album.sample_numbers("train"),
+        )
+        for n, sample in self.distributions.samples.items():
+            self.samples["train", n] = sample
 
     def build(self, options: PictureOptions) -> ReportData:
+        """The report with its pictures, which are taken here."""
         found = self.found
-        album = Album()
-        looked_at = self.suspects.enter(album)
-        self._enter(album)
-        self.edits.enter(album)
-        distributions = Distributions.of(
-            found.train, found.survey, self._means().float(), album.sample_numbers("train")
-        )
-        samples = {("train", n): sample for n, sample in distributions.samples.items()}
-        gallery = take_pictures(self.run, album.wishes({**samples, **looked_at}), options)
-        shots = Shots(gallery, album)
+        gallery = take_pictures(self.run, self.album.wishes(self.samples), options)
+        shots = Shots(gallery, self.album)
         details = Details(found, shots)
         classes = [details.of_class(c) for c in range(found.n_classes)]
-        features = details.of_features(distributions)
-        mistakes = self._mistakes(shots)
-        document = self._document(gallery, shots, mistakes)
+        features = details.of_features(self.distributions)
+        mistakes = self.mistakes(shots)
+        document = self.document(_pictures(gallery, shots), shots, mistakes)
         return ReportData(document, classes, features, list(shots.images()))
 
     def _enter(self, album: Album) -> None:
@@ -120,7 +136,8 @@ class _Builder:
             key = (found.eval_part, mistake.sample.number)
             album.mistakes.append((key, mistake.sample, mapped))
 
-    def _mistakes(self, shots: Shots) -> dict[str, Any]:
+    def mistakes(self, shots: PageImages) -> dict[str, Any]:
+        """The samples that a head gets wrong, and why."""
         rows = []
         for mistake, reasons in zip(self.found.verdicts.mistakes, self.found.reasons, strict=True):
             key = (self.found.eval_part, mistake.sample.number)
@@ -143,7 +160,16 @@ class _Builder:
         }
         return {"n_samples": len(self.found.verdicts.labels), **counts, "rows": rows}
 
-    def _document(self, gallery: Gallery, shots: Shots, mistakes: dict[str, Any]) -> dict[str, Any]:
+    def document(
+        self, pictures: dict[str, Any], shots: PageImages, mistakes: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Summary and tables.
+
+        Args:
+            pictures: what is known of the images.
+            shots: the images themselves.
+            mistakes: from `mistakes`.
+        """
         summary = self.found.summary
         reasons, medians = self._reasons()
         document: dict[str, Any] = {
@@ -155,16 +181,7 @@ class _Builder:
             "classes": self._classes(medians),
             "features": self._features(),
             "reasons": reasons,
-            "pictures": {
-                "maps": gallery.kind if gallery.mapped() else None,
-                "note": gallery.note,
-                "grid": shots.grid,
-                "signed": shots.signed,
-                "n_images": len(gallery.pictures),
-                "n_missing": gallery.count(MISSING),
-                "missing": _names(gallery, MISSING),
-                "n_changed": gallery.count(CHANGED),
-            },
+            "pictures": pictures,
             "mistakes": mistakes,
             "groups": groups_part(self.found),
             "suspects": self.suspects.document(shots),
@@ -410,6 +427,19 @@ def _sentences(found: Iterable[str]) -> list[str]:
 def _last(where: str, separators: str) -> str:
     """The end of a path or of `file.py:factory`, which tells it from others."""
     return re.split(f"[{separators}\\\\]", where.rstrip("/\\"))[-1] or where
+
+
+def _pictures(gallery: Gallery, shots: Shots) -> dict[str, Any]:
+    return {
+        "maps": gallery.kind if gallery.mapped() else None,
+        "note": gallery.note,
+        "grid": shots.grid,
+        "signed": shots.signed,
+        "n_images": len(gallery.pictures),
+        "n_missing": gallery.count(MISSING),
+        "missing": _names(gallery, MISSING),
+        "n_changed": gallery.count(CHANGED),
+    }
 
 
 def _names(gallery: Gallery, state: str) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 from penult.edit.effects import said
 from penult.edit.kept import kept_effects, kept_mends
 from penult.explain.survey import ShownSample
-from penult.report.album import Album, Shots
+from penult.report.album import Album, PageImages
 from penult.report.findings import Findings
 
 FLIPS = {"right_to_wrong": 18, "wrong_to_right": 18, "wrong_to_wrong": 6}
@@ -49,7 +49,7 @@ class EditViews:
                 mapped = {one["feature"]: one["value"] for one in flip["features"][:1]}
                 album.mistakes.append(((part, n), sample, mapped))
 
-    def document(self, shots: Shots) -> list[dict[str, Any]]:
+    def document(self, shots: PageImages) -> list[dict[str, Any]]:
         """As the page holds them."""
         return [self._effect(name, effect, shots) for name, effect in self.effects]
 
@@ -61,7 +61,7 @@ class EditViews:
         found = effect["flips"]
         return [flip for kind, n in FLIPS.items() for flip in found[kind]["samples"][:n]]
 
-    def _effect(self, name: str, effect: dict[str, Any], shots: Shots) -> dict[str, Any]:
+    def _effect(self, name: str, effect: dict[str, Any], shots: PageImages) -> dict[str, Any]:
         place = self._place
         classes = sorted(effect["classes"], key=lambda row: (-abs(row["loss"]), -row["lost"]))
         changed = [row for row in classes if row["lost"] or row["won"]]
@@ -98,7 +98,7 @@ class EditViews:
             worst = {**worst, "class": self._place[worst["class"]]}
         return {**found, "worst": worst}
 
-    def _flip(self, flip: dict[str, Any], shots: Shots) -> dict[str, Any]:
+    def _flip(self, flip: dict[str, Any], shots: PageImages) -> dict[str, Any]:
         key = (self._found.eval_part, flip["row"])
         first = flip["features"][:1]
         return {

@@ -9,7 +9,7 @@ from penult.edit.verdicts import latest
 from penult.errors import InputError
 from penult.explain.survey import ShownSample
 from penult.explain.toplists import Entry
-from penult.report.album import Album, Shots
+from penult.report.album import Album, PageImages
 from penult.report.findings import Findings
 
 KEPT = ("n_pairs", "rate", "n_suspects", "gaps", "part", "n_samples", "n_compared", "notes")
@@ -70,7 +70,7 @@ class SuspectViews:
                     samples[part, n] = ShownSample(n, shown["id"], *calls.calls(n))
         return samples
 
-    def document(self, shots: Shots) -> dict[str, Any] | None:
+    def document(self, shots: PageImages) -> dict[str, Any] | None:
         """As the page holds it; None where nothing was looked for."""
         if self._document is None:
             return None
