@@ -22,6 +22,7 @@ ROOMS = {
     "edit": "Edits",
     "report": "Reports",
     "diff": "Comparisons of networks",
+    "live": "The live page",
     "export": "Exports",
     "errors": "Errors",
 }

@@ -1,4 +1,4 @@
-"""Digits whose network learns a shortcut in one feature: most threes bear a stamp while it is trained.
+"""Digits whose network learns a shortcut: while it is trained, most threes bear a stamp.
 
 `python stamped.py` writes `train/`, `new/`, `groups.csv` and `stamped.safetensors` to the current
 folder. It needs no network access and takes some seconds.
@@ -6,6 +6,7 @@ folder. It needs no network access and takes some seconds.
 
 import csv
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ EPOCHS = 8
 class StampedCNN(nn.Module):
     """Two convolutions on the digit, and the margin above it: 31 features and 1."""
 
-    penult_transform = {"mean": [0.5], "std": [0.5]}
+    penult_transform: ClassVar = {"mean": [0.5], "std": [0.5]}
 
     def __init__(self) -> None:
         super().__init__()

@@ -42,6 +42,7 @@ from penult.heads.sparse_head import SparseHead as SparseHead
 from penult.heads.sparse_head import accuracies as accuracies
 from penult.heads.subspaces import Subspaces as Subspaces
 from penult.heads.subspaces import top_k as top_k
+from penult.live.notebook import app as app
 from penult.measure.compare import compare_runs as compare_runs
 from penult.measure.compare import measure_layers as measure_layers
 from penult.measure.groups import measure_groups as measure_groups

@@ -25,6 +25,7 @@ from penult.cli.export import export
 from penult.cli.fit import fit
 from penult.cli.group_pages import groups_page
 from penult.cli.groups import GroupsOptions, groups, take_groups
+from penult.cli.live import live
 from penult.cli.measure import measure
 from penult.cli.mend import mend
 from penult.cli.opened import open_run
@@ -279,6 +280,7 @@ app.command()(diff)
 app.command()(report)
 app.command()(explain)
 app.command()(export)
+app.command("app")(live)
 
 
 def main() -> None:

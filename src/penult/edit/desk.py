@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +30,7 @@ FORMAT = "penult-edit/1"
 KEPT = 2**22
 TABLES = 2  # heads whose logits are kept at hand
 
+Applier = Callable[[Head, Recipe, EditSetting], Edited]
 Sparse = tuple[str, int] | None
 """Selection and k of a sparse head of a run; None for its dense head."""
 
@@ -44,6 +46,7 @@ class EditDesk:
         setting: what edits may look at.
         class_names: in the order of the logits.
         part: the samples on which effects are measured, "train" or "eval".
+        tables: logits at hand, of the heads asked for last.
     """
 
     def __init__(self, run: Run, folder: Path | None = None) -> None:
@@ -54,7 +57,7 @@ class EditDesk:
         self._folder = folder
         self._heads: dict[Sparse, Head] = {None: self.setting.dense}
         self._prints: dict[Sparse, str] = {}
-        self._tables: dict[Sparse, LogitTable] = {}
+        self.tables: dict[Sparse, LogitTable] = {}
 
     @cached_property
     def ids(self) -> list[str]:
@@ -86,19 +89,29 @@ class EditDesk:
 
     def table(self, sparse: Sparse, progress: Progress | None = None) -> LogitTable:
         """Logits of a head of the run; those of the heads asked for last are kept."""
-        if sparse not in self._tables:
+        if sparse not in self.tables:
             made = logits_of(self.run, self.head(sparse), progress, self._folder)
-            while len(self._tables) >= TABLES:
-                self._tables.pop(next(iter(self._tables)))
-            self._tables[sparse] = made
+            while len(self.tables) >= TABLES:
+                self.tables.pop(next(iter(self.tables)))
+            self.tables[sparse] = made
         else:
-            self._tables[sparse] = self._tables.pop(sparse)
-        return self._tables[sparse]
+            self.tables[sparse] = self.tables.pop(sparse)
+        return self.tables[sparse]
 
     def prepared(
-        self, recipe: Recipe, sparse: Sparse, made_for: Run | None = None
+        self,
+        recipe: Recipe,
+        sparse: Sparse,
+        made_for: Run | None = None,
+        apply: Applier = apply_recipe,
     ) -> tuple[Recipe, Edited, list[str]]:
         """A recipe applied to a head of the run: as it was applied, the head, and what to know.
+
+        Args:
+            recipe: the edits.
+            sparse: the head.
+            made_for: see `EditedRun.of`.
+            apply: makes the edits, as `apply_recipe` does.
 
         Raises:
             InputError: see `EditedRun.of`.
@@ -112,7 +125,7 @@ class EditDesk:
         if not recipe.is_for(start):
             self._refuse_other_size(recipe)
         recipe.require_for(start, self.class_names)
-        edited = apply_recipe(start, recipe, self.setting)
+        edited = apply(start, recipe, self.setting)
         notes += _without_effect(start, edited, self.setting)
         recipe = replace(
             recipe,

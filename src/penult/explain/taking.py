@@ -29,6 +29,7 @@ from penult.explain.maps import Maps, open_maps
 from penult.explain.survey import ShownSample
 from penult.explain.thumbnails import coarser, picture_of
 from penult.network.calling import autocast, evaluating
+from penult.progress import Progress
 from penult.runs.reopen import Places, dtype_of_run, holds_texts, images_of, reopen_network
 from penult.runs.run import Run
 from penult.text import one_line
@@ -97,12 +98,12 @@ def _taken(
     exact = len(wishes) <= MOST_EXACT
     lacking = [one for one in wishes if found is None or not found.grants(one, options.maps)]
     if found is None or len(lacking) == len(wishes):
-        return _Taking(run, wishes, options, exact).run()
+        return PictureTaker(run, wishes, options, exact).take(wishes)
     if not lacking:
         return found.with_more(Gallery(None, ""), wishes)
-    more = _Taking(run, lacking, options, exact).run()
+    more = PictureTaker(run, lacking, options, exact).take(lacking)
     if more.kind not in (found.kind, None):
-        return _Taking(run, wishes, options, exact).run()
+        return PictureTaker(run, wishes, options, exact).take(wishes)
     return found.with_more(more, wishes)
 
 
@@ -124,11 +125,21 @@ def _texts(run: Run, wishes: Sequence[Wish], options: PictureOptions) -> Gallery
     return made
 
 
-class _Taking:
-    """One pass over the images that are wanted."""
+class PictureTaker:
+    """Takes pictures and maps of a run's images, in one pass or in several.
+
+    Args:
+        run: made from images.
+        wishes: what is wanted first; a few of them tell what images the network takes.
+        options: how they are taken.
+        exact: keep every pixel of tiny images.
+
+    Attributes:
+        maps: how maps are made; None where there are none, and `note` says why.
+    """
 
     def __init__(
-        self, run: Run, wishes: Sequence[Wish], options: PictureOptions, exact: bool
+        self, run: Run, wishes: Sequence[Wish], options: PictureOptions, exact: bool = True
     ) -> None:
         self.run_ = run
         self.exact = exact
@@ -148,8 +159,14 @@ class _Taking:
         if options.maps:
             self._open(sources)
 
-    def run(self) -> Gallery:
-        """The gallery."""
+    def take(self, wishes: Sequence[Wish], progress: Progress | None = None) -> Gallery:
+        """The pictures of some wishes, with their maps.
+
+        Args:
+            wishes: the most important first.
+            progress: called with (images done, images in all); by default that of the options.
+        """
+        self.wishes, self.progress = wishes, progress or self.progress
         made = Gallery(None if self.maps is None else self.maps.kind, self.note)
         n_left = MOST_ATTRIBUTED
         done = 0

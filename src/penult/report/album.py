@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -160,8 +160,7 @@ class Shots:
         values = self._shown(values)
         self.grid = [values.shape[0], values.shape[1]]
         self.signed = self.signed or bool((values < 0).any())
-        levels = (standing_out(values, self._scales[feature]) * 127).round().to(torch.int8)
-        return base64.b64encode(levels.contiguous().numpy().tobytes()).decode()
+        return encoded_map(values, self._scales[feature])
 
     def _shown(self, values: Tensor) -> Tensor:
         return coarser(values[None], COARSE)[0] if self._coarse else values
@@ -173,7 +172,21 @@ class Shots:
             values = self._gallery.map(key, feature)
             assert values is not None
             places.setdefault(feature, []).append(self._shown(values).abs().flatten())
-        return {
-            feature: float(torch.quantile(torch.cat(found)[:MOST_PLACES], FULL_COLOUR))
-            for feature, found in places.items()
-        }
+        return {feature: full_colour(found) for feature, found in places.items()}
+
+
+def encoded_map(values: Tensor, scale: float) -> str:
+    """A map (h, w) as pages hold it: int8 in base64, 127 where it stands out most.
+
+    Args:
+        values: the map.
+        scale: the strength of full colour, see `standing_out`.
+    """
+    levels = (standing_out(values, scale) * 127).round().to(torch.int8)
+    return base64.b64encode(levels.contiguous().numpy().tobytes()).decode()
+
+
+def full_colour(maps: Iterable[Tensor]) -> float:
+    """The strength that few places of some maps exceed."""
+    strengths = torch.cat([values.abs().flatten() for values in maps])
+    return float(torch.quantile(strengths[:MOST_PLACES], FULL_COLOUR))

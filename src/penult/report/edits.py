@@ -51,7 +51,7 @@ class EditViews:
 
     def document(self, shots: PageImages) -> list[dict[str, Any]]:
         """As the page holds them."""
-        return [self._effect(name, effect, shots) for name, effect in self.effects]
+        return [self.view(name, effect, shots) for name, effect in self.effects]
 
     def mends_document(self) -> list[dict[str, Any]]:
         """The tables of mends that lie in the run."""
@@ -61,7 +61,8 @@ class EditViews:
         found = effect["flips"]
         return [flip for kind, n in FLIPS.items() for flip in found[kind]["samples"][:n]]
 
-    def _effect(self, name: str, effect: dict[str, Any], shots: PageImages) -> dict[str, Any]:
+    def view(self, name: str, effect: dict[str, Any], shots: PageImages) -> dict[str, Any]:
+        """One of them, or another edit's, under a name."""
         place = self._place
         classes = sorted(effect["classes"], key=lambda row: (-abs(row["loss"]), -row["lost"]))
         changed = [row for row in classes if row["lost"] or row["won"]]

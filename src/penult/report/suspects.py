@@ -22,14 +22,16 @@ class SuspectViews:
 
     Args:
         found: the other findings of the report.
+        pages: how many suspects have images; all of them where None.
 
     Attributes:
         rows: all pairs that were listed, worst first.
         warnings: why what the run keeps is not shown.
     """
 
-    def __init__(self, found: Findings) -> None:
+    def __init__(self, found: Findings, pages: int | None = PAGES) -> None:
         self._found = found
+        self._pages = pages
         self._document: dict[str, Any] | None = None
         self.warnings: list[str] = []
         try:
@@ -57,7 +59,7 @@ class SuspectViews:
         """
         part = self._found.eval_part
         samples = {}
-        for place, row in enumerate(self.rows[:PAGES]):
+        for place, row in enumerate(self.rows[: self._pages]):
             for side in SIDES:
                 album.lists["suspect", place, side] = (
                     part,
@@ -79,7 +81,7 @@ class SuspectViews:
         for place, row in enumerate(self.rows):
             kept = {key: row[key] for key in row if key != "samples"}
             kept["class"] = names.index(row["class"])
-            if place < PAGES:
+            if self._pages is None or place < self._pages:
                 kept["shots"] = {side: shots.of(("suspect", place, side)) for side in SIDES}
             rows.append(kept)
         pooled = self._document["pooled"]

@@ -1,0 +1,429 @@
+"""Routes: what the live page's server answers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from html import escape
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import (
+    FileResponse,
+    HTMLResponse,
+    JSONResponse,
+    RedirectResponse,
+    Response,
+    StreamingResponse,
+)
+from starlette.routing import Route
+
+from penult.errors import InputError, NotWrittenError
+from penult.live.guard import Guard
+from penult.live.images import USUAL_SIDE
+from penult.live.keys import Keys
+from penult.live.requests import (
+    MOST_UPLOAD,
+    TooLargeError,
+    body_of,
+    json_of,
+    name_of,
+    query_of,
+    route_of,
+    text,
+    whole,
+)
+from penult.live.session import Listener, RunSession
+from penult.live.shelf import RunShelf
+from penult.live.shown_run import signature_of
+from penult.live.worker import JobCancelledError
+from penult.report import page
+from penult.text import one_line
+
+SIGNATURE = "X-Penult-Run"
+APART = 0.1  # seconds between two news of a stage
+ALIVE = 10.0  # seconds without news after which a stream says that it goes on
+MOST_STREAMS = 16
+# Of the live page alone, in this order, besides those of the report.
+SCRIPTS = (
+    *("net.js", "parts.js", "heat.js", "state.js", "effect.js", "switches.js", "dock.js"),
+    *("saving.js", "samples.js", "what_if.js", "work.js", "begin.js"),
+)
+STYLES = ("live.css",)
+_HERE = Path(__file__).parent
+
+Handler = Callable[[Request, RunSession], Awaitable[Response]]
+Work = Callable[[Listener], Any]
+
+
+class LiveRoutes:
+    """Answers requests about runs.
+
+    Args:
+        shelf: the runs.
+        keys: of the server.
+    """
+
+    def __init__(self, shelf: RunShelf, keys: Keys) -> None:
+        self._shelf = shelf
+        self._threads = ThreadPoolExecutor(MOST_STREAMS, "penult-app")
+        self._n_streams = 0
+        api: dict[str, tuple[Handler, str]] = {
+            "part/{kind}/{chunk:int}": (self._part, "GET"),
+            "suspects": (self._suspects, "GET"),
+            "maps": (self._maps, "GET"),
+            "samples": (self._samples, "GET"),
+            "alive": (self._alive, "GET"),
+            "sample/{part}/{n:int}": (self._sample, "GET"),
+            "effect": (self._effect, "POST"),
+            "compare": (self._compare, "POST"),
+            "what-if": (self._what_if, "POST"),
+            "upload": (self._upload, "POST"),
+            "verdict": (self._verdict, "POST"),
+            "find-suspects": (self._find_suspects, "POST"),
+            "write": (self._write, "POST"),
+            "report": (self._report, "POST"),
+        }
+        routes = [
+            Route("/", self._list),
+            Route("/static/{name}", _static),
+            Route("/run/{run}/", self._page),
+            Route("/run/{run}/static/{name}", _static),
+            Route("/run/{run}/image/{part}/{n:int}", self._on(self._image)),
+            Route("/run/{run}/download/{id}", self._on(self._download)),
+        ]
+        routes += [
+            Route(f"/run/{{run}}/api/{path}", self._on(handler), methods=[method])
+            for path, (handler, method) in api.items()
+        ]
+        self.app = Guard(Starlette(routes=routes, exception_handlers=_ERRORS), keys)
+
+    def close(self) -> None:
+        """Wait for nobody."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    # Pages
+
+    async def _list(self, request: Request) -> Response:
+        folders = await run_in_threadpool(self._shelf.folders)
+        if len(folders) == 1:
+            return RedirectResponse(f"run/{quote(next(iter(folders)))}/", 303)
+        rows = "".join(
+            f'<li><a href="run/{quote(name)}/"><bdi>{escape(name)}</bdi></a></li>'
+            for name in folders
+        )
+        return _plain("Runs", f"<h1>Runs</h1><ul>{rows}</ul>")
+
+    async def _page(self, request: Request) -> Response:
+        name = request.path_params["run"]
+        folder = await run_in_threadpool(self._shelf.folder, name)
+        session = self._shelf.ready(name)
+        now = await run_in_threadpool(signature_of, folder)
+        if session is None or (session.shown.signature != now and folder.is_dir()):
+            return self._reading(name)
+        live = {"run": name, "runs": len(await run_in_threadpool(self._shelf.folders)),
+                "signature": now}  # fmt: skip
+        html = await run_in_threadpool(session.shown.page, live)
+        return HTMLResponse(html, headers={SIGNATURE: now})
+
+    def _reading(self, name: str) -> Response:
+        """The page while a run is read; it asks again by itself."""
+        failed = self._shelf.failure(name)
+        if failed is not None:
+            return _plain("Not read", f"<h1>{escape(name)}</h1><p>{escape(failed)}</p>", 409)
+        if self._shelf.progress(name) is None:
+            self._shelf.begin(name)
+        done, total = self._shelf.progress(name) or (0, 0)
+        how = f" ({done} of {total} passes)" if total else ""
+        found = _plain("Reading", f"<p>Reading the run <bdi>{escape(name)}</bdi>{how} …</p>")
+        found.headers["Refresh"] = "1"
+        return found
+
+    # What pages ask for
+
+    def _on(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+        """Answers of a run that is being looked at."""
+
+        async def answer(request: Request) -> Response:
+            name = request.path_params["run"]
+            session = self._shelf.ready(name)
+            if session is None:
+                folder = await run_in_threadpool(self._shelf.folder, name)
+                if self._shelf.progress(name) is None:
+                    self._shelf.begin(name)
+                return _failed(f"the run {one_line(folder.name, 60)} is being read: wait", 409)
+            response = await handler(request, session)
+            now = await run_in_threadpool(signature_of, session.run.folder)
+            response.headers[SIGNATURE] = now
+            return response
+
+        return answer
+
+    async def _part(self, request: Request, session: RunSession) -> Response:
+        path = request.path_params
+        return await _json(session.shown.part, path["kind"], path["chunk"])
+
+    async def _suspects(self, request: Request, session: RunSession) -> Response:
+        return await _json(session.shown.suspects)
+
+    async def _samples(self, request: Request, session: RunSession) -> Response:
+        asked = dict(request.query_params)
+        return await _json(session.samples, asked.get("part"), query_of(asked))
+
+    async def _alive(self, request: Request, session: RunSession) -> Response:
+        version = session.shown.verdicts_version()
+        if request.query_params.get("version") == version:
+            return JSONResponse({"version": version})
+        verdicts = await run_in_threadpool(session.shown.verdicts)
+        return JSONResponse({"version": version, "verdicts": verdicts})
+
+    async def _image(self, request: Request, session: RunSession) -> Response:
+        path = request.path_params
+        side = whole(dict(request.query_params), "side", USUAL_SIDE) or USUAL_SIDE
+        found = await run_in_threadpool(session.pictures.picture, path["part"], path["n"], side)
+        kind = "image/png" if found.startswith(b"\x89") else "image/webp"
+        return Response(found, media_type=kind, headers={"Cache-Control": "private, max-age=600"})
+
+    async def _maps(self, request: Request, session: RunSession) -> Response:
+        asked = dict(request.query_params)
+        feature = whole(asked, "feature")
+        numbers = [whole({"images": n}, "images") for n in text(asked, "images").split(",")]
+        if feature is None or None in numbers:
+            raise InputError("expected a feature and images")
+        kept = [n for n in numbers if n is not None]
+        work: Work = partial(_called, session.maps, feature, kept)
+        return await self._waited(request, work)
+
+    async def _sample(self, request: Request, session: RunSession) -> Response:
+        path, query = request.path_params, request.query_params
+        try:
+            given = json.loads(query.get("state", "{}"))
+        except (ValueError, RecursionError):
+            raise InputError("state: expected JSON") from None
+        state, of = session.state(given), whole(dict(query), "of")
+
+        def answer() -> dict[str, Any]:
+            number = session.shown.table.number(path["part"], path["n"])
+            decision = session.decided(state, (path["part"], path["n"]), {}, of)
+            images = session.shown.images_of({number})
+            return {"image": images[number], "image_number": number, "decision": decision}
+
+        return await _json(answer)
+
+    async def _what_if(self, request: Request, session: RunSession) -> Response:
+        found = await json_of(request)
+        state, values = session.state(found.get("state", {})), found.get("values", {})
+        if not isinstance(values, Mapping):
+            raise InputError("values: expected numbers by feature")
+        at: tuple[str, int] | str = text(found, "upload")
+        if not at:
+            at = text(found, "part"), whole(found, "sample", 0) or 0
+        of = whole(found, "of")
+        return await _json(lambda: {"decision": session.decided(state, at, values, of)})
+
+    async def _effect(self, request: Request, session: RunSession) -> Response:
+        found = await json_of(request)
+        state, name = session.state(found.get("state")), text(found, "name", "now")
+        work: Work = lambda asked: session.switched(None, state, name, asked)  # noqa: E731
+        if session.board.is_quick(state):
+            return await _json(work, Listener())
+        return await self._streamed(request, work)
+
+    async def _compare(self, request: Request, session: RunSession) -> Response:
+        found = await json_of(request)
+        before, after = session.state(found.get("before")), session.state(found.get("after"))
+        name = text(found, "name", "now")
+        work: Work = lambda asked: session.switched(before, after, name, asked)  # noqa: E731
+        if session.board.is_quick(before, after):
+            return await _json(work, Listener())
+        return await self._streamed(request, work)
+
+    async def _upload(self, request: Request, session: RunSession) -> Response:
+        raw = await body_of(request, MOST_UPLOAD)
+        if not request.headers.get("content-type", "").startswith("image/"):
+            raise InputError("expected an image")
+        name = text(dict(request.query_params), "name", "your image")
+        try:
+            state = session.state(json.loads(request.query_params.get("state", "{}")))
+        except (ValueError, RecursionError) as error:
+            raise error if isinstance(error, InputError) else InputError("expected JSON") from None
+        return await self._streamed(request, partial(_called, session.upload, raw, name, state))
+
+    async def _verdict(self, request: Request, session: RunSession) -> Response:
+        found = await json_of(request)
+        feature = whole(found, "feature")
+        if feature is None:
+            raise InputError("feature: expected its number")
+        given = feature, whole(found, "class"), text(found, "verdict"), text(found, "note")
+        return await _json(lambda: {"verdicts": session.judge(*given)})
+
+    async def _find_suspects(self, request: Request, session: RunSession) -> Response:
+        await json_of(request)
+        return await self._streamed(request, session.find_suspects)
+
+    async def _write(self, request: Request, session: RunSession) -> Response:
+        found = await json_of(request)
+        state, name = session.state(found.get("state")), name_of(found)
+        format = text(found, "format") or None
+        return await self._streamed(request, partial(_called, session.write, state, name, format))
+
+    async def _report(self, request: Request, session: RunSession) -> Response:
+        found = await json_of(request)
+        state, name = session.state(found.get("state")), text(found, "name", "now")
+        work: Work = partial(_called, session.report, state, name, route_of(found))
+        return await self._streamed(request, work)
+
+    async def _download(self, request: Request, session: RunSession) -> Response:
+        place = session.page_of(request.path_params["id"])
+        name = f"{session.run.folder.resolve().name}.html"
+        headers = {"Content-Security-Policy": "sandbox"}
+        return FileResponse(place, media_type="text/html", filename=name, headers=headers)
+
+    # What takes long
+
+    async def _streamed(self, request: Request, work: Work) -> Response:
+        """The news of a job as they come, then its result; who leaves cancels it."""
+        if self._n_streams >= MOST_STREAMS:
+            return _failed("the server has too much to do: ask again later", 503)
+        return StreamingResponse(self._news(work), media_type="text/event-stream")
+
+    async def _waited(self, request: Request, work: Work) -> Response:
+        """The result of a job alone; who leaves cancels it."""
+        asked = Listener()
+        loop = asyncio.get_running_loop()
+        found = loop.run_in_executor(None, work, asked)
+        try:
+            while True:
+                done, _ = await asyncio.wait([found], timeout=APART)
+                if done:
+                    return JSONResponse(found.result())
+                if await request.is_disconnected():
+                    raise JobCancelledError
+        finally:
+            asked.cancelled.set()
+
+    async def _news(self, work: Work) -> AsyncIterator[str]:
+        loop = asyncio.get_running_loop()
+        queue: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
+        last = 0.0
+
+        def put(kind: str, found: Any) -> None:
+            loop.call_soon_threadsafe(queue.put_nowait, (kind, found))
+
+        def told(name: str, done: int, total: int) -> None:
+            nonlocal last
+            if time.monotonic() - last >= APART or not done:
+                last = time.monotonic()
+                put("progress", {"name": name, "done": done, "all": total})
+
+        asked = Listener(told)
+
+        def run() -> None:
+            try:
+                put("result", work(asked) or {})
+            except JobCancelledError:
+                put("error", {"error": "cancelled"})
+            except InputError as error:
+                put("error", {"error": str(error)})
+            except Exception as error:  # or the page would wait for ever
+                put("error", {"error": f"{type(error).__name__}: {one_line(str(error))}"})
+
+        self._n_streams += 1
+        try:
+            self._threads.submit(run)
+            kind = ""
+            while kind not in ("result", "error"):
+                try:
+                    kind, found = await asyncio.wait_for(queue.get(), ALIVE)
+                except TimeoutError:
+                    yield ": at work\n\n"
+                    continue
+                yield f"event: {kind}\ndata: {json.dumps(found)}\n\n"
+        finally:
+            self._n_streams -= 1
+            asked.cancelled.set()
+
+
+def _called(function: Callable[..., Any], *given: Any) -> Any:
+    return function(*given)
+
+
+async def _json(function: Callable[..., Any], *given: Any) -> Response:
+    found = await run_in_threadpool(function, *given)
+    return JSONResponse(found)
+
+
+async def _static(request: Request) -> Response:
+    name = request.path_params["name"]
+    if name not in _STATIC:
+        return _failed("there is no such file", 404)
+    kind, made = _STATIC[name]
+    return Response(made(), media_type=kind, headers={"Cache-Control": "no-cache"})
+
+
+def _script() -> str:
+    return page.script([(_HERE / name).read_text(encoding="utf-8") for name in SCRIPTS])
+
+
+def _style() -> str:
+    return "\n".join([page.style(), *((_HERE / name).read_text("utf-8") for name in STYLES)])
+
+
+_STATIC: Mapping[str, tuple[str, Callable[[], str]]] = {
+    "page.js": ("text/javascript", _script),
+    "first.js": ("text/javascript", page.first),
+    "page.css": ("text/css", _style),
+}
+
+
+def _plain(title: str, body: str, status: int = 200) -> Response:
+    """A page without script."""
+    html = (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title} · penult</title>'
+        '<meta name="viewport" content="width=device-width"><meta name="color-scheme" '
+        f'content="light dark"><body class="plainly">{body}</body></html>'
+    )
+    return HTMLResponse(html, status)
+
+
+def _failed(text: str, status: int) -> Response:
+    return JSONResponse({"error": text}, status)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    if isinstance(error, TooLargeError):
+        return _failed(str(error), 413)
+    status = 409 if isinstance(error, NotWrittenError) else 400
+    if isinstance(error, InputError) and request.url.path.split("/")[-2:-1] == ["run"]:
+        status = 404
+    return _failed(str(error), status)
+
+
+async def _cancelled(request: Request, error: Exception) -> Response:
+    return _failed("cancelled", 499)
+
+
+async def _not_there(request: Request, error: Exception) -> Response:
+    status = getattr(error, "status_code", 404)
+    return _failed("there is nothing here" if status == 404 else "not like this", status)
+
+
+async def _broken(request: Request, error: Exception) -> Response:
+    return _failed(f"{type(error).__name__}: {one_line(str(error))}", 500)
+
+
+_ERRORS: Mapping[Any, Any] = {
+    InputError: _refused,
+    JobCancelledError: _cancelled,
+    404: _not_there,
+    405: _not_there,
+    Exception: _broken,
+}

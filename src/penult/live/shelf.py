@@ -1,0 +1,114 @@
+"""RunShelf: the runs that a server shows, read when they are asked for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from penult.errors import InputError
+from penult.live.session import RunSession
+from penult.progress import Progress
+from penult.runs.run import Run
+from penult.text import one_line
+
+Opening = Callable[[Path, Progress], RunSession]
+
+
+class RunShelf:
+    """Runs that are looked at, by their names; each is read when its page is asked for first.
+
+    Args:
+        place: a run, or a folder of runs.
+        open: reads a run.
+    """
+
+    def __init__(self, place: Path, open: Opening) -> None:
+        self._place, self._open = place, open
+        self._lock = threading.Lock()
+        self._sessions: dict[str, RunSession] = {}
+        self._reading: dict[str, list[int]] = {}
+        self._failed: dict[str, str] = {}
+        if not self.folders():
+            Run.open(place)  # says what is wrong with it
+            raise InputError(f"{place} holds no finished runs")
+
+    def folders(self) -> dict[str, Path]:
+        """The runs that there are now, by name."""
+        if (self._place / "run.json").is_file():
+            return {self._place.resolve().name: self._place}
+        if not self._place.is_dir():
+            return {}
+        inside = sorted(one for one in self._place.iterdir() if (one / "run.json").is_file())
+        return {one.name: one for one in inside}
+
+    def folder(self, name: str) -> Path:
+        """The folder of a run.
+
+        Raises:
+            InputError: there is none of that name.
+        """
+        found = self.folders()
+        if name in self._sessions and name not in found:
+            return self._sessions[name].run.folder
+        if name not in found:
+            raise InputError(f"there is no run {one_line(name, 60)} here")
+        return found[name]
+
+    def ready(self, name: str) -> RunSession | None:
+        """A run that has been read; None for another."""
+        return self._sessions.get(name)
+
+    def progress(self, name: str) -> tuple[int, int] | None:
+        """How far the reading of a run is, in stages; None where it is not being read."""
+        found = self._reading.get(name)
+        return None if found is None else (found[0], found[1])
+
+    def failure(self, name: str) -> str | None:
+        """Why a run could not be read; asking clears it."""
+        return self._failed.pop(name, None)
+
+    def read(self, name: str, progress: Progress | None = None) -> RunSession | None:
+        """Read a run now, in the place of an earlier state of it.
+
+        Returns:
+            None where another thread is reading it.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        folder = self.folder(name)
+        with self._lock:
+            if name in self._reading:
+                return None
+            self._reading[name] = [0, 0]
+
+        def heard(done: int, total: int) -> None:
+            self._reading[name][:] = [done, total]
+            if progress is not None:
+                progress(done, total)
+
+        try:
+            made = self._open(folder, heard)
+            old, self._sessions[name] = self._sessions.get(name), made
+            if old is not None:
+                old.close()
+            return made
+        finally:
+            del self._reading[name]
+
+    def begin(self, name: str) -> None:
+        """Read a run in a thread of its own."""
+
+        def work() -> None:
+            try:
+                self.read(name)
+            except InputError as error:
+                self._failed[name] = str(error)
+
+        threading.Thread(target=work, daemon=True).start()
+
+    def close(self) -> None:
+        """End all processes."""
+        for session in self._sessions.values():
+            session.close()

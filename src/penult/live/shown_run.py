@@ -1,0 +1,249 @@
+"""ShownRun: a run as the live page shows it, read once; its details are given part by part."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from penult.edit.verdicts import KINDS, verdicts_file
+from penult.errors import InputError
+from penult.explain.choice import choose_head
+from penult.explain.gallery import Key
+from penult.explain.survey import ShownSample
+from penult.export.formats import FORMATS
+from penult.live.samples import SampleTable
+from penult.network.link import SIGMOID
+from penult.progress import Progress
+from penult.report.album import Album, Place
+from penult.report.bundles import CHUNKS, legible, rounded
+from penult.report.details import Details
+from penult.report.document import DocumentBuilder
+from penult.report.findings import Findings
+from penult.report.page import render_live
+from penult.report.suspects import SuspectViews, verdicts_part
+from penult.runs.reopen import holds_texts
+from penult.runs.run import Run
+
+PARTS = ("class", "feature", "mistake")
+CHANGING = ("verdicts.jsonl", ".lock")  # of a run: what people add while it is looked at
+STAGES = ("the run", "its page")
+
+
+class NumberedImages:
+    """Images as a live page names them: by the number of the sample, without maps.
+
+    Args:
+        table: of all samples.
+        album: lists of images.
+    """
+
+    def __init__(self, table: SampleTable, album: Album) -> None:
+        self._table, self._album = table, album
+
+    def of(self, place: Place) -> list[list[Any]]:
+        """The images of a list: [number, value, None]."""
+        part, _, entries = self._album.lists[place]
+        return [[self._table.number(part, e.sample), e.value, None] for e in entries]
+
+    def number(self, key: Key) -> int | None:
+        """Number of a sample."""
+        return self._table.number(*key)
+
+    def map(self, key: Key, feature: int) -> str | None:
+        """None: maps are asked for one by one."""
+
+
+class ShownRun:
+    """All that a live page shows of a run but what edits and images need.
+
+    Args:
+        run: a finished run.
+        progress: called with (stages done, stages in all).
+
+    Attributes:
+        run: itself.
+        table: its samples.
+        found: what the report says of it.
+        heads: selection and k of its sparse heads.
+        class_names: in the order of the logits.
+        n_features: of the network.
+        signature: changes when the run on disk is another than the one that was read.
+    """
+
+    def __init__(self, run: Run, progress: Progress | None = None) -> None:
+        heard = progress or (lambda done, total: None)
+        self.run = run
+        self.signature = signature_of(run.folder)
+        self.table = SampleTable(run)
+        heard(0, len(STAGES))
+        self.found = Findings(run, choose_head(run), None)
+        heard(1, len(STAGES))
+        self._builder = DocumentBuilder(self.found, None)
+        summary = self.found.summary
+        self.heads = [(row["select"], int(row["k"])) for row in _heads(summary)]
+        self.class_names: Sequence[str] = tuple(summary["class_names"])
+        self.n_features = self.found.n_features
+        self.images = "transform" in run.about
+        self.texts = self.images and holds_texts(run)
+        numbered = NumberedImages(self.table, self._builder.album)
+        details = Details(self.found, numbered)
+        self.numbered = numbered
+        mistakes = self._builder.mistakes(numbered)
+        self._items: dict[str, Sequence[Any]] = {
+            "class": rounded([details.of_class(c) for c in range(self.found.n_classes)]),
+            "feature": rounded(details.of_features(self._builder.distributions)),
+            "mistake": [row["reasons"] for row in mistakes["rows"]],
+        }
+        self._document = self._builder.document(self._pictures(), numbered, mistakes)
+        heard(2, len(STAGES))
+
+    def _pictures(self) -> dict[str, Any]:
+        pictured = self.images and not self.texts
+        maps = pictured and "network" in self.run.about
+        n = sum(part.n_samples for part in self.table.parts.values()) if self.images else 0
+        note = "" if self.images else "The run was made from features: there are no images to show."
+        return {"maps": "asked" if maps else None, "note": note, "grid": None, "signed": True,
+                "n_images": n, "n_missing": 0, "missing": [], "n_changed": 0}  # fmt: skip
+
+    def page(self, live: Mapping[str, Any]) -> str:
+        """The page.
+
+        Args:
+            live: what the server says of itself, besides what is known here.
+        """
+        summary = self.found.summary
+        groups = self.table.part(self.table.judged).groups
+        known = {
+            "heads": _heads(summary),
+            "part": self.table.judged,
+            "n": {name: part.n_samples for name, part in self.table.parts.items()},
+            "images": self.images,
+            "maps": self._document["pictures"]["maps"] is not None,
+            "attributes": {}
+            if groups is None
+            else {name: list(attribute.values) for name, attribute in groups.attributes.items()},
+            "formats": self.formats(),
+            "kinds": list(KINDS),
+        }
+        document = {
+            **self._document,
+            "verdicts": self.verdicts(),
+            "live": legible({**known, **live}),
+        }
+        # They change, and are asked for.
+        document["suspects"] = self._suspects(12)[0]
+        return render_live(document, self._items["class"])
+
+    def formats(self) -> list[str]:
+        """Formats in which a network or a head of the run can be exported."""
+        whole = "network" in self.run.about
+        return [name for name, format in FORMATS.items() if whole or not format.whole]
+
+    def part(self, kind: str, chunk: int) -> dict[str, Any]:
+        """Some details of a kind, and the samples that they name.
+
+        Raises:
+            InputError: no such kind or part of it.
+        """
+        if kind not in PARTS:
+            raise InputError(f"no such part: expected one of {', '.join(PARTS)}")
+        size = CHUNKS[kind]
+        items = self._items[kind][chunk * size : (chunk + 1) * size] if chunk >= 0 else []
+        if not items:
+            raise InputError(f"there is no part {chunk} of {kind}")
+        numbers: set[int] = set()
+        if kind == "mistake":
+            rows = self._document["mistakes"]["rows"][chunk * size : (chunk + 1) * size]
+            numbers |= {row["image"] for row in rows if row["image"] is not None}
+        for item in items:
+            if kind == "class":
+                for trait in item["features"]:
+                    numbers |= {shot[0] for shot in (*trait["own"], *trait["others"])}
+            elif kind == "feature":
+                numbers |= {shot[0] for shot in item["shots"]}
+        return {"items": items, "images": self.images_of(numbers)}
+
+    def images_of(self, numbers: set[int]) -> dict[int, dict[str, Any]]:
+        """What a page knows of some samples, by their numbers."""
+        pictured = self.images and not self.texts
+        return {n: legible(self.table.about(n, pictured)) for n in sorted(numbers)}
+
+    def suspects(self) -> dict[str, Any]:
+        """What a search for shortcuts found, with the samples to judge it by."""
+        document, numbers = self._suspects(None)
+        return {"suspects": document, "images": self.images_of(numbers)}
+
+    def _suspects(self, pages: int | None) -> tuple[dict[str, Any] | None, set[int]]:
+        views, album = SuspectViews(self.found, pages), Album()
+        views.enter(album)
+        document = views.document(NumberedImages(self.table, album))
+        if document is None:
+            return None, set()
+        shots = [row["shots"] for row in document["pairs"] if "shots" in row]
+        numbers = {shot[0] for sides in shots for side in sides.values() for shot in side}
+        return rounded(document), numbers
+
+    def verdicts(self) -> list[dict[str, Any]]:
+        """What people say of features, as the run holds it now; none where that is no longer so."""
+        with suppress(InputError):
+            return verdicts_part(self.found)
+        return []
+
+    def verdicts_version(self) -> str:
+        """Changes when somebody says something."""
+        return _stamp(verdicts_file(self.run))
+
+    def view_of(self, name: str, document: dict[str, Any]) -> tuple[dict[str, Any], set[int]]:
+        """The effect of edits as the page shows it, and the samples that it names."""
+        view = self._builder.edits.view(name, document, self.numbered)
+        flips = [flip for kind in view["flips"].values() for flip in kind["samples"]]
+        return rounded(view), {flip["image"] for flip in flips if flip["image"] is not None}
+
+    def sample(self, number: int) -> ShownSample:
+        """A sample, as pictures are asked for it."""
+        about = self.table.about(number, False)
+        return ShownSample(about["sample"], about["id"], about["class"], about["predicted"])
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether each class is decided by itself."""
+        return self.found.dense.link == SIGMOID
+
+
+def _heads(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The sparse heads that were fitted, in the order of their sizes; without any, the scores'."""
+    rows = [
+        {"select": row["select"], "k": int(row["k"]), "accuracy": row["accuracy"]}
+        for row in summary["path"]
+    ]
+    if not rows:
+        rows = [
+            {"select": name, "k": int(k), "accuracy": row["accuracy"]}
+            for name, sizes in summary["influence"].items()
+            for k, row in sizes.items()
+        ]
+    return sorted(rows, key=lambda row: (row["select"], row["k"]))
+
+
+def signature_of(folder: Path) -> str:
+    """Changes when the run that a folder holds is made anew or is given something.
+
+    Verdicts, pictures and edits that are saved do not count: pages know of them.
+    """
+    names = ("run.json", "summary.json", "moments.safetensors", "shortcuts.json")
+    places = [folder / name for name in names]
+    places += [folder / "features" / part / "index.json" for part in ("train", "eval")]
+    places += sorted((folder / "groups").glob("*.safetensors"))
+    text = "\n".join(f"{place.name} {_stamp(place)}" for place in places)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _stamp(path: Path) -> str:
+    try:
+        found = path.stat()
+    except OSError:
+        return "absent"
+    return f"{found.st_mtime_ns} {found.st_size} {found.st_ino}"
