@@ -29,6 +29,11 @@ def test_workers_make_the_same_bytes_as_one_process(
     assert contents(work / "one") == contents(work / "two")
     faults = json.loads((work / "two" / "summary.json").read_text())["faults"]["train"]
     assert faults["n_faults"] == (1 if data == "photos" else 0)
+    # As where the command was ended after the pass: the features are complete, and the run is not.
+    run = work / "two" / "run.json"
+    run.write_text(json.dumps({**json.loads(run.read_text()), "complete": False}))
+    assert analyze("two", *more, "--cluster", two_workers, data=data) == 0
+    assert contents(work / "one") == contents(work / "two")
 
 
 @pytest.mark.slow

@@ -103,7 +103,7 @@ class ClusterFill:
             work.cancel()
         for text in work.said:
             warnings.warn(text, stacklevel=2)
-        shards.keep(n_shards)
+        shards.take(n_shards)
         if not complete:
             shards.finish()
         place.end()

@@ -8,7 +8,6 @@ import logging
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -22,14 +21,12 @@ import torch
 
 from penult.cluster.deaths import put_into_words
 from penult.cluster.exchange import Exchange
+from penult.cluster.reach import check_address, unreachable
 from penult.errors import InputError
 from penult.extras import import_extra
-from penult.text import one_line
+from penult.text import described, one_line
 
 LOCAL = "local"
-PATIENCE = 10.0  # seconds in which a cluster has to answer
-_ADDRESS = re.compile(r"auto|[\w.-]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}")
-_HEALTH = "from ray.scripts.scripts import main; main()"
 # Bytes of the object store of a Ray that is started here: sums that wait to be merged.
 STORE = 512 << 20
 LONGEST_PLACE = 40  # characters of a temporary folder in which sockets still can be made
@@ -76,29 +73,7 @@ def check_place(place: Place) -> None:
         Exchange(place.exchange).check()
     if place.local or place.address == "auto":
         return
-    if not _ADDRESS.fullmatch(place.address):
-        raise InputError(
-            f"--cluster: expected nothing (Ray on this machine), auto, or the HOST:PORT of a "
-            f"running cluster, found {place.address!r}"
-        )
-    if not _answers(place.address):
-        raise _unreachable(place.address, f"nobody answered within {PATIENCE:g} seconds")
-
-
-def _answers(address: str) -> bool:
-    command = [sys.executable, "-c", _HEALTH, "health-check", "--address", address]
-    try:
-        done = subprocess.run(command, capture_output=True, timeout=PATIENCE, check=False)
-    except subprocess.TimeoutExpired:
-        return False
-    return done.returncode == 0
-
-
-def _unreachable(address: str, reason: str) -> InputError:
-    return InputError(
-        f"the cluster {address} cannot be reached ({reason}): start one with `ray start --head` "
-        "and give its HOST:PORT, or give --cluster alone for workers on this machine"
-    )
+    check_address(place.address)
 
 
 @contextmanager
@@ -128,20 +103,32 @@ def connected(place: Place, say: Callable[[str], None] | None = None) -> Iterato
         if place.local:
             n_gpus = 0 if place.device == "cpu" else torch.cuda.device_count()
             scratch = _scratch()
-            ray.init(
-                address=LOCAL,
-                num_cpus=max(place.n_workers or _n_cores(), n_gpus),
-                num_gpus=n_gpus,
-                include_dashboard=False,
-                object_store_memory=STORE,
-                _temp_dir=scratch,
-                **quiet,
-            )
+            try:
+                ray.init(
+                    address=LOCAL,
+                    num_cpus=max(place.n_workers or _n_cores(), n_gpus),
+                    num_gpus=n_gpus,
+                    include_dashboard=False,
+                    object_store_memory=STORE,
+                    _temp_dir=scratch,
+                    **quiet,
+                )
+            except OSError as error:
+                raise InputError(
+                    f"Ray cannot be started on this machine ({one_line(described(error), 300)}): "
+                    f"it needs to write into {scratch} and into the folder .ray of your home"
+                ) from error
         else:
             try:
                 ray.init(address=place.address, **quiet)
             except (ConnectionError, RuntimeError) as error:
-                raise _unreachable(place.address, one_line(str(error), 200)) from error
+                said = one_line(" ".join(str(error).split()), 300)
+                if "ersion mismatch" in said:
+                    raise InputError(
+                        f"the cluster {place.address} has other versions than this process "
+                        f"({said}): install the same on all machines"
+                    ) from error
+                raise unreachable(place.address, said) from error
         check_versions(ray)
         held.enter_context(put_into_words(say))
         yield Resources.of(ray.cluster_resources(), place)

@@ -218,11 +218,15 @@ class ShardFolder:
 
     def keep(self, n_shards: int) -> None:
         """Go on after the first shards; later ones will be written again."""
-        for shard in range(n_shards):
-            self._add(shard_shape(self.path(shard))[0], self.faults_of(shard))
+        self.take(n_shards)
         # A folder that was complete says so no more before its first shard is replaced.
         if read_json(self.folder / "index.json")["complete"]:
             self._write_index(complete=False)
+
+    def take(self, n_shards: int) -> None:
+        """Take over the first shards, which are there, as if they had been written."""
+        for shard in range(n_shards):
+            self._add(shard_shape(self.path(shard))[0], self.faults_of(shard))
 
     def _add(self, size: int, faults: Faults) -> None:
         self._sizes.append(size)
