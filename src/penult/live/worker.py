@@ -18,6 +18,7 @@ from penult.progress import Progress
 from penult.text import one_line
 
 STEP = 0.05  # seconds between two looks at a job
+DYING = 5.0  # seconds that a process whose pipe is closed is given to end
 Told = Callable[[str, int, int], None]
 """Called with the name of a stage, what is done and what there is in all."""
 
@@ -121,7 +122,8 @@ class Worker:
                     self._end()
                     raise JobCancelledError
         except (EOFError, OSError):
-            code = None if self._process is None else self._process.exitcode
+            self._process.join(DYING)
+            code = self._process.exitcode
             self._end()
             if self._closed:
                 raise JobCancelledError from None
