@@ -91,7 +91,9 @@ def test_the_token_of_the_first_address_becomes_a_cookie_of_this_site(ask: Asker
     assert ask.keys.token.encode() not in body, "the address that the browser keeps has no token"
 
 
-@pytest.mark.parametrize("path", ["/", "/run/run/", "/run/run/api/alive", "/run/run/static/page.js"])
+@pytest.mark.parametrize(
+    "path", ["/", "/run/run/", "/run/run/api/alive", "/run/run/static/page.js"]
+)
 @pytest.mark.parametrize("cookie", ["", "x", "0" * 32])
 def test_nobody_is_let_in_without_the_token(ask: Asker, path: str, cookie: str) -> None:
     found = ask(path, headers={"Cookie": cookie and f"{ask.keys.cookie}={cookie}"})

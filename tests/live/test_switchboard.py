@@ -48,7 +48,9 @@ def drawn(seed: int) -> tuple[Edit, ...]:
         for _ in range(rng.randrange(4))
     ]
     found = [
-        Edit("off", feature=one.feature, of=rng.choice([one.of, None])) if one.kind == "off" else one
+        Edit("off", feature=one.feature, of=rng.choice([one.of, None]))
+        if one.kind == "off"
+        else one
         for one in found
     ]
     found += [REFIT] if rng.random() < 0.3 else []

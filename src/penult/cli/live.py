@@ -62,6 +62,7 @@ def live(
     if not no_browser:
         threading.Thread(target=_open, args=(server.address,), daemon=True).start()
     server.serve()
+    tell("The server has ended; verdicts and what was saved are kept.")
 
 
 def _open(address: str) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import signal
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
+import uvicorn
+
 from penult.errors import InputError
-from penult.extras import import_extra
 from penult.live.guard import FRAMED
 from penult.live.keys import Keys
 from penult.live.routes import LiveRoutes
@@ -53,7 +56,6 @@ class LiveServer:
         places: Places | None = None,
         device: str = "cpu",
     ) -> None:
-        uvicorn = import_extra("uvicorn", "app")
         where = places or Places()
 
         def open_session(folder: Path, progress: Progress) -> RunSession:
@@ -76,7 +78,7 @@ class LiveServer:
             server_header=False,
             ws="none",
         )
-        self._server: Any = uvicorn.Server(config)
+        self._server = _Server(config)
         self._thread: threading.Thread | None = None
 
     @property
@@ -116,7 +118,6 @@ class LiveServer:
 
     def start(self) -> None:
         """Answer in a thread of its own."""
-        self._server.install_signal_handlers = lambda: None
         self._thread = threading.Thread(target=self.serve, daemon=True)
         self._thread.start()
 
@@ -125,6 +126,24 @@ class LiveServer:
         self._server.should_exit = True
         if self._thread is not None:
             self._thread.join()
+
+
+class _Server(uvicorn.Server):
+    """A server that ends on Ctrl-C like any other command: what comes after it is still done."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop on signals; they are not sent again afterwards, as they are by default."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        signals = (signal.SIGINT, signal.SIGTERM)
+        before = {one: signal.signal(one, self.handle_exit) for one in signals}
+        try:
+            yield
+        finally:
+            for one, handler in before.items():
+                signal.signal(one, handler)
 
 
 def _listening(host: str, port: int | None) -> socket.socket:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import secrets
-import shutil
-import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -25,6 +23,7 @@ from penult.live import jobs
 from penult.live.decisions import decision_on, with_values
 from penult.live.images import ImageShelf
 from penult.live.samples import SampleQuery
+from penult.live.scratch import ScratchFolder
 from penult.live.shown_run import ShownRun
 from penult.live.state import HeadState
 from penult.live.switchboard import Switchboard, Switched
@@ -91,7 +90,7 @@ class RunSession:
     def __init__(
         self, folder: Path, places: Places, device: str, progress: Progress | None = None
     ) -> None:
-        self._scratch = Path(tempfile.mkdtemp(prefix="penult-app-"))
+        self._scratch = ScratchFolder()
         given = {"folder": folder, "places": places, "device": device}
         self._viewer = Worker(jobs.OpenedRun.of, **given)
         self._writer = Worker(jobs.OpenedRun.of, **given)
@@ -99,7 +98,7 @@ class RunSession:
         try:
             self.shown = ShownRun(Run.open(folder), progress)
             self.run = self.shown.run
-            self.board = Switchboard(self.run, self._scratch, self._refitted)
+            self.board = Switchboard(self.run, self._scratch.path, self._refitted)
             self.pictures = ImageShelf(self.run, self.shown.table, places)
         except BaseException:
             self.close()
@@ -111,7 +110,7 @@ class RunSession:
         """End its processes, and leave nothing behind."""
         self._viewer.close()
         self._writer.close()
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        self._scratch.remove()
 
     def warm(self) -> None:
         """Do what the first switch would wait for: the logits of the network's own head."""
@@ -312,7 +311,7 @@ class RunSession:
     def report(self, state: HeadState, name: str, start: str, asked: Listener) -> dict[str, Any]:
         """Write the report of a state to a file that can be fetched once."""
         id = secrets.token_urlsafe(12)
-        page = self._scratch / f"{id}.html"
+        page = self._scratch.path / f"{id}.html"
         given = {"state": state, "name": name, "start": start, "page": page}
         self._writer.do(WorkerJob(jobs.write_report, given, asked.told, asked.cancelled))
         self._pages[id] = page

@@ -81,7 +81,7 @@ class ShownRun:
         heard(0, len(STAGES))
         self.found = Findings(run, choose_head(run), None)
         heard(1, len(STAGES))
-        self._builder = DocumentBuilder(self.found, None)
+        self._builder = DocumentBuilder(self.found, prove=False)
         summary = self.found.summary
         self.heads = [(row["select"], int(row["k"])) for row in _heads(summary)]
         self.class_names: Sequence[str] = tuple(summary["class_names"])

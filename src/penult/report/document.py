@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from penult.data.image import noted_lines
 from penult.explain.choice import HeadChoice
 from penult.explain.gallery import CHANGED, MISSING, Gallery, PictureOptions
 from penult.explain.reasons import Box, reason_sizes
 from penult.explain.survey import Distributions, kept_of
 from penult.explain.taking import take_pictures
 from penult.features.draw import spread
-from penult.heads.judge import Judge
 from penult.heads.sparse_head import SparseHead
 from penult.network.head import Head
 from penult.report.album import Album, PageImages, Shots
@@ -27,6 +25,7 @@ from penult.report.conclusion import conclusion
 from penult.report.details import Details, finite
 from penult.report.edits import EditViews
 from penult.report.findings import Findings
+from penult.report.notes import as_sentences, data_notes, reader_warnings
 from penult.report.suspects import SuspectViews, verdicts_part
 from penult.runs.reopen import holds_texts
 from penult.runs.run import Run
@@ -82,6 +81,7 @@ class DocumentBuilder:
     Args:
         findings: what they found.
         effects: see `build`.
+        prove: prove some of the sufficient reasons smallest, which takes up to a minute.
 
     Attributes:
         found: these findings.
@@ -90,8 +90,14 @@ class DocumentBuilder:
         distributions: of each feature.
     """
 
-    def __init__(self, findings: Findings, effects: Mapping[str, dict[str, Any]] | None) -> None:
+    def __init__(
+        self,
+        findings: Findings,
+        effects: Mapping[str, dict[str, Any]] | None = None,
+        prove: bool = True,
+    ) -> None:
         self.found = findings
+        self._prove = prove
         self.run = findings.run
         self.suspects = SuspectViews(findings)
         self.edits = EditViews(findings, effects)
@@ -190,7 +196,7 @@ class DocumentBuilder:
             "mends": self.edits.mends_document(),
         }
         names = summary["class_names"]
-        document["about"]["warnings"] += _sentences(
+        document["about"]["warnings"] += as_sentences(
             (
                 *group_warnings(document["groups"], names),
                 *self.suspects.warnings,
@@ -226,9 +232,9 @@ class DocumentBuilder:
             "multi_label": found.dense.multi_label,
             "samples": "texts" if holds_texts(self.run) else "images",
             "commonest": commonest,
-            "warnings": _warnings(summary, judge),
+            "warnings": reader_warnings(summary, judge),
             "data": data.get("path") or data.get("source") or data["kind"],
-            "notes": _data_notes(summary),
+            "notes": data_notes(summary),
             "versions": self.run.about["versions"],
         }
 
@@ -337,7 +343,7 @@ class DocumentBuilder:
         found = self.found
         if found.dense.multi_label:
             return None, [None] * found.n_classes
-        exact = found.n_features <= PROVEN_FEATURES
+        exact = self._prove and found.n_features <= PROVEN_FEATURES
         n = min(REASON_SAMPLES, found.evaluation.n_samples)
         keep = spread(torch.from_numpy(found.verdicts.labels), n)
         z, labels = found.evaluation.subset(keep).arrays()
@@ -396,32 +402,6 @@ def _curve(summary: dict[str, Any], choice: HeadChoice | None) -> dict[str, Any]
         points = [[int(k), row["accuracy"]] for k, row in rows.items()]
         series.append({"name": name, "chosen": chosen == name, "points": points})
     return {"dense": summary["dense"]["accuracy"], "series": series}
-
-
-def _warnings(summary: dict[str, Any], judge: dict[str, Any]) -> list[str]:
-    """What a reader must know before the numbers, as sentences.
-
-    That labels are the network's own stands on every view, see `page.html.j2`.
-    """
-    warning = replace(Judge.read(judge), own_labels=False).warning
-    return _sentences([*summary.get("warnings", []), *([warning] if warning else [])])
-
-
-def _data_notes(summary: dict[str, Any]) -> list[str]:
-    """How the samples were taken, and what was left out of them or changed, as sentences."""
-    found = []
-    for part, faults in summary["faults"].items():
-        if faults["n_faults"]:
-            path, reason = faults["named"][0]
-            left_out = f"{faults['n_faults']:,} samples of {part} left out, the first: {path}: "
-            found.append(left_out + reason)
-        found += noted_lines(faults["converted"], part)
-        found += [f"{part}: {note}" for note in summary["notes"].get(part, [])]
-    return _sentences(found)
-
-
-def _sentences(found: Iterable[str]) -> list[str]:
-    return [f"{text[:1].upper()}{text[1:].rstrip('.')}." for text in found]
 
 
 def _last(where: str, separators: str) -> str:
