@@ -14,7 +14,7 @@ function makeDock() {
   waits = el("div", { class: "dock-waits" });
   more.append(headControl(), refitControl(), chips,
     el("div", { class: "dock-doing" },
-      doing("Effect", "e", () => go("edit/now")), doing("States", "n", statesDialog), doing("Save", "w", saveDialog), doing(`Try ${aThing()}`, "o", chooseFile),
+      doing("Effect", "e", () => go("edit/now")), doing("States", "n", statesDialog), doing("Save", "w", saveDialog), canTry() && doing(`Try ${aThing()}`, "o", chooseFile),
       about().live.runs > 1 && el("a", { class: "tool", href: "../../" }, "Runs")));
   dock = el("section", { class: "dock", "aria-label": "Edits of the head" },
     el("div", { class: "dock-line" }, fold, numbers, el("div", { class: "dock-steps" }, back, forth)), waits, more);

@@ -25,7 +25,10 @@ HEADERS = {
 }
 CLOSED = "this page needs the address that `penult app` printed, with its token: open that one"
 # A redirect would not do: after a link in another page, cookies of this site do not come along.
-ENTERED = '<!doctype html><meta http-equiv="refresh" content="0; url=./"><title>penult</title>'
+ENTERED = (
+    '<!doctype html><link rel="icon" href="data:,">'
+    '<meta http-equiv="refresh" content="0; url=./"><title>penult</title>'
+)
 
 
 class Guard:

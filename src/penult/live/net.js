@@ -103,10 +103,15 @@ function regained(answer) {
 
 // Whether the server is there, and what others said meanwhile.
 async function watchServer() {
+  let version = "";
   for (;;) {
     await new Promise((resolve) => setTimeout(resolve, POLL));
     if (document.hidden) continue;
-    try { takeVerdicts((await ask("api/alive")).verdicts); } catch { /* the banner says so */ }
+    try {
+      const found = await ask(`api/alive?version=${encodeURIComponent(version)}`);
+      version = found.version ?? "";
+      takeVerdicts(found.verdicts);
+    } catch { /* the banner says so */ }
   }
 }
 

@@ -143,8 +143,11 @@ class LiveRoutes:
             self._shelf.begin(name)
         done, total = self._shelf.progress(name) or (0, 0)
         how = f" ({done} of {total} passes)" if total else ""
-        found = _plain("Reading", f"<p>Reading the run <bdi>{escape(name)}</bdi>{how} …</p>")
-        found.headers["Refresh"] = "1"
+        # A header would not do: browsers refresh no address with a fragment once it was reloaded.
+        again = '<script src="static/again.js"></script>'
+        text = f"<p>Reading the run <bdi>{escape(name)}</bdi>{how} …</p>"
+        found = _plain("Reading", again + text)
+        found.headers["Refresh"] = "2"
         return found
 
     # What pages ask for
@@ -380,6 +383,7 @@ def _style() -> str:
 _STATIC: Mapping[str, tuple[str, Callable[[], str]]] = {
     "page.js": ("text/javascript", _script),
     "first.js": ("text/javascript", page.first),
+    "again.js": ("text/javascript", (_HERE / "again.js").read_text),
     "page.css": ("text/css", _style),
 }
 
@@ -388,7 +392,8 @@ def _plain(title: str, body: str, status: int = 200) -> Response:
     """A page without script."""
     html = (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title} · penult</title>'
-        '<meta name="viewport" content="width=device-width"><meta name="color-scheme" '
+        '<link rel="icon" href="data:,"><meta name="viewport" content="width=device-width">'
+        '<meta name="color-scheme" '
         f'content="light dark"><body class="plainly">{body}</body></html>'
     )
     return HTMLResponse(html, status)

@@ -26,6 +26,7 @@ function samplesView(argument) {
   let total = null;
   let busy = false;
   const refill = () => {
+    order.hidden = !asked.feature;
     readdress(queryOf(asked) ? `samples?${queryOf(asked)}` : "samples");
     turn.abort();
     turn = new AbortController();
@@ -91,13 +92,15 @@ function samplesView(argument) {
   const groups = Object.entries(here.attributes || {}).flatMap(([name, values]) => values.map((value) => [JSON.stringify([name, value]), `${name}: ${value}`]));
   const group = groups.length ? groupChoice(asked, groups, refill) : null;
   const splits = here.n.train && here.n.eval ? choose("part", "From", [["", "evaluation"], ["train", "analysis"]]) : null;
+  const order = choose("order", "Order", [["", "highest first"], ["low", "lowest first"]]);
+  order.hidden = !asked.feature;
   grow();
   return {
     title: capital(things()),
     content: [
       el("div", { class: "heading" }, el("h1", { tabindex: "-1" }, capital(things())), el("p", null, `Every ${thing()} of the run. Point at a class, a call or a feature by the filters, or look for a name.`)),
       el("div", { class: "filter" }, typed("query", "Part of a name", "search"), choose("class", isMultiLabel() ? "Has" : "Label", [["", "all"], ...classes]), choose("predicted", "Called", [["", "anything"], ...classes]), group, splits, wrong,
-        el("label", { class: "choice" }, "By feature", typed("feature", "number", "number")), choose("order", "Order", [["", "highest first"], ["low", "lowest first"]]), counted),
+        el("label", { class: "choice" }, "By feature", typed("feature", "number", "number")), order, counted),
       grid, end,
     ],
   };

@@ -59,7 +59,7 @@ function saveDialog() {
     }
   };
   const write = () => long("api/write", { state, name: name.value.trim(), format: format.value || null }, (found) => [
-    el("p", null, "Written to ", el("code", null, found.folder), " in the run."), ...(found.notes || []).map((note) => el("p", { class: "note" }, note))]);
+    el("p", null, "Written to ", el("code", null, found.folder), "."), ...(found.notes || []).map((note) => el("p", { class: "note" }, note))]);
   const report = () => long("api/report", { state, name: name.value.trim(), start: current.startsWith("edit/now") ? "edit/0" : current.split("?")[0] }, (found) => {
     const link = el("a", { href: found.href, download: `${name.value.trim() || "report"}.html` }, "the report");
     link.click();

@@ -23,7 +23,7 @@ function whatIf(source, first, aside) {
     const node = el("div", { class: "line" }, el("span", { class: "term" }, featureLink(j)), el("span", { class: "sliding" }, one.input, one.output), bars, sum);
     rows.set(j, { node, back: () => one.set(value), draw: (contribution, scale, needed) => {
       bars.replaceChildren(diverging(contribution, scale, ""));
-      sum.textContent = signed(contribution);
+      sum.textContent = signed(contribution); // a dash where it is too small to be told by itself
       node.classList.toggle("needed", needed);
     } });
     return node;
@@ -33,7 +33,8 @@ function whatIf(source, first, aside) {
     const rest = [["all other features", found.rest], ["bias", found.bias], ["together", found.total]];
     const scale = largestOf([...found.terms.map((term) => term[3]), ...rest.map(([, value]) => value)]);
     const needed = new Set(found.reason?.features || []);
-    for (const [j, , , contribution] of found.terms) rows.get(j)?.draw(contribution, scale, needed.has(j));
+    const told = new Map(found.terms.map((term) => [term[0], term[3]]));
+    for (const [j, row] of rows) row.draw(told.get(j), scale, needed.has(j));
     totals.replaceChildren(...rest.map(([name, value], i) => el("div", { class: i === 2 ? "line total" : "line other" }, el("span", { class: "term" }, name), diverging(value, scale, ""), el("span", { class: "n" }, signed(value)))));
     gap.replaceChildren();
     append(gap, ["What moves the logit of ", classLink(found.of), known(found.against) ? [" above that of ", classLink(found.against)] : null, "; drag a feature to see what would be said."]);
@@ -126,7 +127,10 @@ function mapChoice(large, index, terms) {
 const LARGEST = 16 * 2 ** 20;
 let own = null; // what the server said of it
 
+const canTry = () => about().live.images && about().live.maps;
+
 function chooseFile() {
+  if (!canTry()) return;
   const input = el("input", { type: "file", accept: "image/*", onchange: () => input.files[0] && upload(input.files[0]) });
   input.click();
 }
@@ -136,13 +140,14 @@ async function upload(file) {
     loadRecipe(file).then((text) => say(text), (error) => say(error.message));
     return;
   }
+  if (!canTry()) { say(`This run has no network that could look at ${aThing()}.`); return; }
   if (!file.type.startsWith("image/")) { say("Expected an image or a recipe, found ", el("bdi", null, file.name || file.type || "something else"), "."); return; }
   if (file.size > LARGEST) { say(`The file is larger than ${LARGEST / 2 ** 20} MB.`); return; }
   const controller = new AbortController();
   const line = progressLine("Reading the file", controller);
   dockWaits(line.node);
   try {
-    const found = await ask("api/upload", { body: file, signal: controller.signal, progress: line.progress });
+    const found = await ask(`api/upload?${new URLSearchParams({ name: file.name, state: JSON.stringify(state) })}`, { body: file, signal: controller.signal, progress: line.progress });
     takeImages(found.images);
     own = { ...found, name: file.name || found.name };
     if (current === "upload") show("upload"); else go("upload");
@@ -156,8 +161,8 @@ async function upload(file) {
 function uploadView() {
   if (!own) {
     return { title: `Your own ${thing()}`, content: [el("h1", { tabindex: "-1" }, `Your own ${thing()}`),
-      el("p", { class: "empty" }, `Drop ${aThing()} anywhere on this page, or choose one. It stays on this machine.`),
-      el("button", { type: "button", class: "tool", onclick: chooseFile }, "Choose a file")] };
+      el("p", { class: "empty" }, canTry() ? `Drop ${aThing()} anywhere on this page, or choose one. It stays on this machine.` : `This run has no network that could look at ${aThing()}.`),
+      canTry() && el("button", { type: "button", class: "tool", onclick: chooseFile }, "Choose a file")] };
   }
   const large = el("div", { class: "large" });
   const lay = (j) => {
