@@ -1,7 +1,8 @@
-"""Walks through a planted shortcut in the app, and takes the screenshots of `app.md` on the way.
+r"""Walks through a planted shortcut in the app, and takes the screenshots of `app.md` on the way.
 
     python stamped.py
-    penult analyze stamped.py:network train --eval new --weights stamped.safetensors --groups groups.csv --out run
+    penult analyze stamped.py:network train --eval new --weights stamped.safetensors \
+        --groups groups.csv --out run
     penult shortcuts run
     python docs/app_pictures.py run
 
