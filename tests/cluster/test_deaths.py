@@ -64,9 +64,16 @@ def test_the_command_that_ends_early_goes_on_with_what_is_written(
     process = begin(work)
     train = work / "two" / "features" / "train"
     until(lambda: bool(list(train.glob("shard-*"))), "a shard")
-    # A terminal sends its interrupt to the whole group.
-    send = os.killpg if how is signal.SIGINT else os.kill
-    ended(process, lambda: send(process.pid, how))
+
+    def end() -> None:
+        if how is signal.SIGKILL:
+            process.kill()
+            return
+        for _ in range(2):  # a terminal sends its interrupt to the whole group, and people press on
+            os.killpg(process.pid, how)
+            time.sleep(0.3)
+
+    ended(process, end)
     assert process.stderr is not None
     with process.stderr:
         said = process.stderr.read()

@@ -27,7 +27,7 @@ from penult.cluster.job import (
     sums_of,
 )
 from penult.cluster.packed import unpacked
-from penult.cluster.session import Place, Resources, connected
+from penult.cluster.session import Place, Resources, connected, undisturbed
 from penult.cluster.tally import SharedTally
 from penult.errors import InputError
 from penult.extras import import_extra
@@ -100,7 +100,8 @@ class ClusterFill:
                 total.add_span(sums)
             work.fetched()
         finally:
-            work.cancel()
+            with undisturbed():
+                work.cancel()
         for text in work.said:
             warnings.warn(text, stacklevel=2)
         shards.take(n_shards)

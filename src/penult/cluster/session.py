@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -133,12 +134,24 @@ def connected(place: Place, say: Callable[[str], None] | None = None) -> Iterato
         held.enter_context(put_into_words(say))
         yield Resources.of(ray.cluster_resources(), place)
     finally:
-        # An interrupt while Ray ends must not leave its processes behind.
-        with contextlib.suppress(KeyboardInterrupt):
+        with undisturbed():
             ray.shutdown()
-        held.close()
-        if scratch is not None:
-            shutil.rmtree(scratch, ignore_errors=True)
+            held.close()
+            if scratch is not None:
+                shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Hear no further interrupt while Ray's processes are ended, which must not be left behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _scratch() -> str:
