@@ -1075,3 +1075,23 @@ def test_images_on_their_side_are_said_before_the_work(tmp_path: Path) -> None:
         warnings.simplefilter("error")
         check_data(data, upright)
     assert read(data, upright, 0).noted == ("EXIF orientation applied",)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("content", [b"longer than before", None])
+def test_an_image_that_is_written_after_it_was_listed_is_refused(
+    tmp_path: Path, content: bytes | None, workers: int
+) -> None:
+    for i in range(3):
+        path = tmp_path / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (4, 4), (i, 0, 0)).save(path)
+    data = open_data(tmp_path)
+    path = tmp_path / "b" / "1.png"
+    path.write_bytes(path.read_bytes() if content is None else path.read_bytes() + content)
+    os.utime(path, (1, 1))
+    with pytest.raises(InputError, match=rf"^{path} changed while the images were read: .*overw"):
+        list(batches(data, Transform(), batch_size=2, workers=workers))
+    (tmp_path / "b" / "1.png").unlink()
+    (batch,) = batches(data, Transform(), batch_size=8)
+    assert [fault.id for fault in batch.faults] == ["b/1.png"]

@@ -63,6 +63,8 @@ class Batch:
             "transparent", "CMYK" and so on) or are turned by their EXIF data, see `noted_lines`.
         positions: the samples' places in the data.
         mark: hash of the samples where only looking at them again tells whether they are the same.
+        refused: why the data cannot be read on; a process that decodes says it so, since torch puts
+            the errors of its workers into its own words.
     """
 
     inputs: Inputs
@@ -72,6 +74,7 @@ class Batch:
     converted: dict[str, int]
     positions: list[int] = field(default_factory=list)
     mark: str | None = None
+    refused: InputError | None = None
 
     @property
     def images(self) -> Tensor:
@@ -171,6 +174,8 @@ class Batches:
 
     def __iter__(self) -> Iterator[Batch]:
         for batch in read_by(self._loader):
+            if batch.refused is not None:
+                raise batch.refused
             if self._strict and batch.faults:
                 fault = batch.faults[0]
                 raise ImageFaultError(fault.id, fault.reason)
@@ -287,6 +292,7 @@ class _Reader(Dataset[Batch]):
         found: list[Pixels | TokenIds] = []
         positions: list[int] = []
         faults: list[Fault] = []
+        refused: InputError | None = None
         with _quiet():
             for index in range(start, min(start + self._batch_size, len(self._data))):
                 try:
@@ -294,6 +300,9 @@ class _Reader(Dataset[Batch]):
                     self._require_layout(one, index)
                 except ImageFaultError as fault:
                     faults.append(Fault(fault.id, fault.reason))
+                except InputError as error:
+                    refused = error
+                    break
                 else:
                     found.append(one)
                     positions.append(index)
@@ -304,6 +313,7 @@ class _Reader(Dataset[Batch]):
             faults=faults,
             converted=dict(Counter(kind for one in found for kind in one.noted)),
             positions=positions,
+            refused=refused,
         )
 
     def _joined(self, found: Sequence[Pixels | TokenIds]) -> Inputs:

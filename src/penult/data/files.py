@@ -190,7 +190,8 @@ class FolderImages(FileImages):
     """Images of a folder.
 
     Its fingerprint covers names, sizes and contents: a copy is the same data. Of more than 256 MiB
-    or 20,000 files the contents of 1,000 files, spread evenly, stand for all.
+    or 20,000 files the contents of 1,000 files, spread evenly, stand for all. A file that is
+    written after it was listed is refused when it is read.
     """
 
     kind = "folder"
@@ -214,7 +215,15 @@ class FolderImages(FileImages):
         return None
 
     def _read(self, index: int) -> bytes:
-        return read_file(self.path / self._name(index))
+        path = self.path / self._name(index)
+        raw = read_file(path)
+        status, listed = path.stat(), tuple(map(int, self._table[index]))
+        if any(listed) and (status.st_size, status.st_mtime_ns) != listed:
+            raise InputError(
+                f"{path} changed while the images were read: let no other program write them, and "
+                "repeat the command with --overwrite"
+            )
+        return raw
 
     def _begin(self, index: int, limit: int) -> bytes:
         return read_file(self.path / self._name(index), limit)

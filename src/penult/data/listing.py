@@ -93,10 +93,11 @@ def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]], found: Li
                 _walk(entry.path, name + "/", above | {here}, found)
             elif entry.is_file():
                 found.names.append(name)
-                found.columns.append(entry.stat().st_size)
+                status = entry.stat()
+                found.columns.extend((status.st_size, status.st_mtime_ns))
             elif entry.is_symlink():  # broken: kept, so that the one image is reported
                 found.names.append(name)
-                found.columns.append(0)
+                found.columns.extend((0, 0))
 
 
 def may_be_image(name: str) -> bool | None:
