@@ -135,6 +135,17 @@ class Pointwise(Base):
         return self.head(maps).flatten(1)  # type: ignore[no-any-return]
 
 
+class Maps(Base):
+    """The head is a convolution over maps, whose logits are averaged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Conv2d(N_FEATURES, 4, 1)  # type: ignore[assignment]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.maps(x)).mean((2, 3))  # type: ignore[no-any-return]
+
+
 class Hidden(Base):
     def __init__(self) -> None:
         super().__init__()
@@ -181,6 +192,7 @@ KINDS: dict[type[Base], tuple[int, str]] = {
     Normed: (0, "layer norm takes mean and variance over all channels"),
     Shuffled: (0, "may mix the channels"),
     Pointwise: (GONE * (LAST + 2), ""),
+    Maps: (GONE * (LAST + 2), ""),
     Hidden: (GONE * (N_FEATURES + 1), ""),
     Tokens: (GONE * (N_FEATURES + 1), "residual stream"),
 }

@@ -11,15 +11,19 @@ import pytest
 import torch
 
 from penult.errors import InputError
+from penult.export.traced import quiet
 from penult.extras import import_extra
-from penult.network.find import find_head
+from penult.network.explicit import find_or_make_head
+from penult.network.find import FeatureTap, find_head
 from penult.network.load import load_model
 from penult.network.onnx_file import OnnxNetwork
 
-for package in ("onnx", "onnxruntime"):
+for package in ("onnx", "onnxruntime", "onnxscript"):
     pytest.importorskip(package)
 
 N_INPUTS, N_FEATURES, N_CLASSES = 6, 5, 3
+KEPT = (np.int64, np.int8, np.uint8)
+BY_TRACING: dict[str, Any] = {"dynamic_axes": {"images": {0: "n"}, "out": {0: "n"}}}
 Tail = tuple[list[Any], dict[str, Any]]
 
 
@@ -48,7 +52,7 @@ def written(path: Path, nodes: list[Any], constants: dict[str, Any], **about: An
     ]
     held = [
         onnx.numpy_helper.from_array(
-            value if value.dtype == np.int64 else value.astype(np.float32), name
+            value if value.dtype in KEPT else value.astype(np.float32), name
         )
         for name, value in constants.items()
     ]
@@ -61,6 +65,7 @@ def written(path: Path, nodes: list[Any], constants: dict[str, Any], **about: An
 rng = np.random.default_rng(1)
 W, B = rng.standard_normal((N_CLASSES, N_FEATURES)), rng.standard_normal(N_CLASSES)
 READ = np.array([0, 2, 3])
+TURN = rng.standard_normal((N_FEATURES, N_FEATURES))
 W_READ = np.where(np.isin(np.arange(N_FEATURES), READ), W, 0)
 
 
@@ -102,9 +107,42 @@ def transposed() -> Tail:
     return nodes, {"w": W[:, READ].T[:, :, None].copy(), "b": B, "at": at, "axes": np.array([0])}
 
 
+def rounded() -> Tail:
+    """Weights of 8 bits, and the features and the logits between their own 8 bits."""
+    scale = 2 * np.abs(W).max() / 255
+    steps = np.rint(W / scale).astype(np.int8)
+    nodes = [
+        node("QuantizeLinear", "z fine", "z8"),
+        node("DequantizeLinear", "z8 fine", "y"),
+        node("DequantizeLinear", "w scale", "v"),
+        node("Gemm", "y v b", "g", transB=1),
+        node("QuantizeLinear", "g coarse middle", "q"),
+        node("DequantizeLinear", "q coarse middle", "logits"),
+    ]
+    constants = {"w": steps, "scale": np.array(scale), "b": B, "fine": np.array(0.02)}
+    middle = np.array(128, dtype=np.uint8)
+    return nodes, {**constants, "coarse": np.array(0.2), "middle": middle}
+
+
+def projected() -> Tail:
+    """The features are themselves a product, of which some are gathered."""
+    nodes = [node("MatMul", "z turn", "p"), node("Gather", "p at", "y", axis=1)]
+    nodes += [node("Mul", "y w", "q"), node("ReduceSum", "q axes", "s", keepdims=0)]
+    at = np.tile(READ, (N_CLASSES, 1))
+    constants = {"w": W[:, READ], "b": B, "at": at, "axes": np.array([2]), "turn": TURN}
+    return [*nodes, node("Add", "s b", "logits")], constants
+
+
 @pytest.mark.parametrize(
     ("tail", "weight"),
-    [(gemm, W), (product, W), (read, W_READ), (gathered, W_READ), (transposed, W_READ)],
+    [
+        (gemm, W),
+        (product, W),
+        (read, W_READ),
+        (gathered, W_READ),
+        (transposed, W_READ),
+        (projected, W_READ),
+    ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_a_file_is_cut_at_its_features(
@@ -119,6 +157,96 @@ def test_a_file_is_cut_at_its_features(
     expected = session.run(None, {"images": x.numpy()})[0]
     assert np.allclose(network(x).detach().numpy(), expected, atol=1e-5)
     assert find_head(network, x).name == "head"
+
+
+@pytest.mark.parametrize(
+    ("kind", "function"),
+    [
+        ("Softmax", lambda y: torch.softmax(y, 1)),
+        ("LogSoftmax", lambda y: torch.log_softmax(y, 1)),
+        ("Sigmoid", torch.sigmoid),
+    ],
+)
+def test_what_a_file_makes_of_its_logits_is_left_behind_them(
+    kind: str, function: Callable[[torch.Tensor], torch.Tensor], tmp_path: Path
+) -> None:
+    nodes = [node("Gemm", "z w b", "y", transB=1), node(kind, "y", "said")]
+    path = written(tmp_path / "net.onnx", nodes, {"w": W, "b": B}, outputs=["said"])
+    network = OnnxNetwork(path)
+    assert np.allclose(network.head.weight.detach().numpy(), W, atol=1e-5)
+    x = torch.randn(7, 1, 2, 3)
+    with FeatureTap(network, find_or_make_head(network, x).head) as tap, torch.no_grad():
+        found = network(x)
+    session = import_extra("onnxruntime", "export").InferenceSession(path)
+    assert np.allclose(found, session.run(None, {"images": x.numpy()})[0], atol=1e-5)
+    assert torch.allclose(function(tap.logits), found, atol=1e-5)
+
+
+def test_a_file_of_eight_bits_has_the_logits_before_they_are_rounded(tmp_path: Path) -> None:
+    path = written(tmp_path / "net.onnx", *rounded())
+    with pytest.warns(UserWarning, match="rounds its logits to 8 bits: they are taken as they are"):
+        network = OnnxNetwork(path)
+    step = 2 * np.abs(W).max() / 255
+    assert np.abs(network.head.weight.detach().numpy() - W).max() <= step / 2 + 1e-6
+    x = torch.randn(50, 1, 2, 3)
+    session = import_extra("onnxruntime", "export").InferenceSession(path)
+    expected = session.run(None, {"images": x.numpy()})[0]
+    far = np.abs(network(x).detach().numpy() - expected)
+    assert 0.05 < far.max() <= 0.1 + 1e-3  # half of the steps of 0.2 that the logits have
+
+
+class Positions(torch.nn.Module):
+    """Features at several positions: of their logits the mean is taken, or one."""
+
+    def __init__(self, place: str) -> None:
+        super().__init__()
+        self.body = torch.nn.Conv2d(1, N_FEATURES, 1)
+        self.place = place
+        layer = (
+            torch.nn.Conv2d(N_FEATURES, N_CLASSES, 1)
+            if "maps" in place
+            else torch.nn.Linear(N_FEATURES, N_CLASSES)
+        )
+        self.head = layer
+
+    def vectors(self, x: torch.Tensor) -> torch.Tensor:
+        """(n_samples, n_features), by the definition."""
+        rows = self.body(x).relu().flatten(2)
+        return rows[:, :, 0] if self.place == "first token" else rows.mean(2)  # type: ignore[no-any-return]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        maps = self.body(x).relu()
+        if self.place == "maps":
+            return self.head(maps).mean((2, 3))  # type: ignore[no-any-return]
+        if self.place == "pooled maps":
+            return self.head(maps.mean((2, 3), keepdim=True)).flatten(1)  # type: ignore[no-any-return]
+        tokens = self.head(maps.flatten(2).transpose(1, 2))
+        return tokens[:, 0] if self.place == "first token" else tokens.mean(1)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("dynamo", [False, True], ids=["by tracing", "by torch.export"])
+@pytest.mark.parametrize("place", ["maps", "pooled maps", "first token", "tokens"])
+def test_positions_become_one_vector(place: str, dynamo: bool, tmp_path: Path) -> None:
+    """Files that torch writes of networks whose head reads more than one vector of a sample."""
+    torch.manual_seed(0)
+    model, path = Positions(place).eval(), tmp_path / "net.onnx"
+    x = torch.randn(5, 1, 2, 3)
+    with quiet():
+        torch.onnx.export(
+            model,
+            (x,),
+            path,
+            input_names=["images"],
+            output_names=["out"],
+            dynamo=dynamo,
+            **({"verbose": False, "dynamic_shapes": ({0: "n"},)} if dynamo else BY_TRACING),
+        )
+    network = OnnxNetwork(path)
+    weight = model.head.weight.detach().flatten(1)
+    assert torch.allclose(network.head.weight, weight, atol=1e-5)
+    with FeatureTap(network, find_head(network, x)) as tap, torch.no_grad():
+        assert torch.allclose(network(x), model(x), atol=1e-5)
+        assert torch.allclose(tap.features, model.vectors(x), atol=1e-5)
 
 
 def test_a_file_with_one_batch_size_takes_any(tmp_path: Path) -> None:
@@ -139,8 +267,13 @@ def test_another_file_is_another_network(tmp_path: Path) -> None:
     assert "does not say how its inputs are made" in first.transform_problem
 
 
-def squashed() -> Tail:
-    nodes = [node("Gemm", "z w b", "y", transB=1), node("Softmax", "y", "logits")]
+def rectified() -> Tail:
+    return [node("Gemm", "z w b", "y", transB=1), node("Relu", "y", "logits")], {"w": W, "b": B}
+
+
+def normed() -> Tail:
+    """Linear operations alone, in an order that makes them none: a product of two of them."""
+    nodes = [node("Gemm", "z w b", "y", transB=1), node("Mul", "y y", "logits")]
     return nodes, {"w": W, "b": B}
 
 
@@ -153,19 +286,11 @@ def capped() -> Tail:
     return nodes, {"w": W, "b": B}
 
 
-def quantised() -> Tail:
-    nodes = [
-        node("Gemm", "z w b", "y", transB=1),
-        node("QuantizeLinear", "y size", "q"),
-        node("DequantizeLinear", "q size", "logits"),
-    ]
-    return nodes, {"w": W, "b": B, "size": np.array(0.5)}
-
-
 FAULTS: dict[str, tuple[Tail, dict[str, Any], str]] = {
-    "softmax": (squashed(), {}, "is made by Softmax, no linear map"),
     "caps": (capped(), {}, "is made by Sub, no linear map"),
-    "8 bits": (quantised(), {}, "its logits are no linear map of"),
+    "a rectifier": (rectified(), {}, "is made by Relu, no linear map"),
+    "a norm of the logits": (normed(), {}, "its logits are no linear map of"),
+    "texts": (gemm(), {"inputs": ["images", "input_ids"]}, "holds no tokenizer"),
     "two inputs": (gemm(), {"inputs": ["images", "more"]}, "takes the inputs images, more"),
     "pixels": (gemm(), {"number": 2}, "is no readable ONNX file|takes UINT8 values"),
     "two outputs": (gemm(), {"outputs": ["z", "mixed"]}, "gives z, mixed: expected one output"),

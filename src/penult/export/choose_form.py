@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from penult.errors import InputError
 from penult.export.head_forms import DENSE, EXPLAINED, HeadLayer, forms_of, head_layer
-from penult.export.onnx_graph import onnx_of, session_of
+from penult.export.onnx_graph import EXTRA, onnx_of, session_of
 from penult.export.shipped_head import ShippedHead
 from penult.export.timing import summary, take_turns
 from penult.export.traced import quiet
+from penult.extras import import_extra
 
 SLOWER = 1.05  # times the dense form's seconds: within what timings differ by
-RUNTIMES = ("onnxruntime", "torch")
+Form = Callable[[Tensor], object]
 
 
 def check_form(name: str | None) -> None:
@@ -63,8 +64,7 @@ def choose_form(
     elif len(known) == 1 and not measure:
         return DENSE, {"form": DENSE, "chosen": "no other form has fewer products"}
     layers = {name: head_layer(shipped, name, drop=drop) for name in known}
-    make = _in_onnxruntime if runtime == "onnxruntime" else _in_torch
-    runs = {name: make(layer, opset) for name, layer in layers.items()}
+    runs = _in_onnxruntime(layers, opset) if runtime == "onnxruntime" else _in_torch(layers)
     rows: list[dict[str, Any]] = []
     generator = torch.Generator().manual_seed(0)
     for size in batch_sizes:
@@ -97,23 +97,47 @@ def fastest(rows: list[dict[str, float]]) -> str:
     return best if allowed[best] < len(rows) * math.log(1 / SLOWER) else DENSE
 
 
-def _bound(run: Callable[[Tensor], object], z: Tensor) -> Callable[[], object]:
+def _bound(run: Form, z: Tensor) -> Callable[[], object]:
     return lambda: run(z)
 
 
-def _in_torch(layer: nn.Module, opset: int) -> Callable[[Tensor], object]:
-    def run(z: Tensor) -> object:
-        with torch.no_grad():
-            return layer(z)
+def _in_torch(layers: Mapping[str, HeadLayer]) -> dict[str, Form]:
+    def bound(layer: HeadLayer) -> Form:
+        def run(z: Tensor) -> object:
+            with torch.no_grad():
+                return layer(z)
 
-    return run
+        return run
+
+    return {name: bound(layer) for name, layer in layers.items()}
 
 
-def _in_onnxruntime(layer: HeadLayer, opset: int) -> Callable[[Tensor], object]:
-    example = torch.zeros(2, layer.n_features)
+def _in_onnxruntime(layers: Mapping[str, HeadLayer], opset: int) -> dict[str, Form]:
+    # Written once and then taken apart: the exporter reads all that it knows anew each time.
+    onnx = import_extra("onnx", EXTRA)
+    together = _Forms(layers)
     with quiet(), torch.no_grad():
         program = torch.export.export(
-            layer, (example,), dynamic_shapes={"z": {0: torch.export.Dim("batch")}}
+            together,
+            (torch.zeros(2, next(iter(layers.values())).n_features),),
+            dynamic_shapes={"z": {0: torch.export.Dim("batch")}},
         )
-    session = session_of(onnx_of(program, ["features"], opset).SerializeToString())
-    return lambda z: session.run(None, {"features": z.numpy()})
+    extractor = onnx.utils.Extractor(onnx_of(program, ["features"], opset, list(layers)))
+
+    def bound(name: str) -> Form:
+        session = session_of(extractor.extract_model(["features"], [name]).SerializeToString())
+        return lambda z: session.run(None, {"features": z.numpy()})
+
+    return {name: bound(name) for name in layers}
+
+
+class _Forms(nn.Module):
+    """The logits of several forms."""
+
+    def __init__(self, layers: Mapping[str, HeadLayer]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers.values())
+
+    def forward(self, z: Tensor) -> tuple[Tensor, ...]:
+        """One tensor (n_samples, n_classes) for each form."""
+        return tuple(layer(z) for layer in self.layers)

@@ -31,9 +31,16 @@ def counted_cost(
         run_graph(graph_of(program), named)
     # One multiplication and one addition count as two.
     return {
-        "parameters": sum(values.numel() for values in program.parameters()),
+        "parameters": n_parameters(program),
         "multiplications": counter.get_total_flops() // 2 // size,
     }
+
+
+def n_parameters(program: torch.export.ExportedProgram) -> int:
+    """Numbers in the parameters that a program reads; a network may hold others, for training."""
+    names = program.graph_signature.inputs_to_parameters
+    read = {names[node.name] for node in program.graph.nodes if node.name in names and node.users}
+    return sum(values.numel() for name, values in program.named_parameters() if name in read)
 
 
 def gathered_products(layer: HeadLayer) -> int:

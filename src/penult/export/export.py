@@ -162,7 +162,8 @@ def _document(shipment: Shipment, written: Written, reference: torch.Tensor) -> 
     """What `export.json` says, once the export has been compared."""
     fresh = run_fresh(written.trial, written.inputs)
     samples, link = shipment.samples, shipment.shipped.head.link
-    proof = compared(reference, fresh.logits, samples.labels, link, written.tolerance)
+    tolerance = shipment.tolerance if written.exact else None
+    proof = compared(reference, fresh.logits, samples.labels, link, tolerance)
     run, options = shipment.run, shipment.options
     stored = shipment.shipped.head(samples.features)
     others, versions = {}, dict(fresh.versions)
@@ -170,7 +171,7 @@ def _document(shipment: Shipment, written: Written, reference: torch.Tensor) -> 
         again = run_fresh(trial, written.inputs)
         others[trial.runtime] = again
         versions |= again.versions
-        about = compared(reference, again.logits, samples.labels, link, written.tolerance)
+        about = compared(reference, again.logits, samples.labels, link, tolerance)
         proof[trial.runtime] = {"greatest_difference": about["greatest_difference"]}
     if shipment.shipped.tuned is None:
         proof["difference_from_run"] = float((stored - fresh.logits).abs().max())

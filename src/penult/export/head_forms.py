@@ -30,22 +30,6 @@ class DenseForm(nn.Module):
         return F.linear(z, self.weight, self.bias)
 
 
-class ReadForm(nn.Module):
-    """A form over nothing but the features that some class reads."""
-
-    read: Tensor
-
-    def __init__(self, read: Tensor, form: nn.Module) -> None:
-        super().__init__()
-        self.register_buffer("read", read)
-        self.form = form
-
-    def forward(self, z: Tensor) -> Tensor:
-        """Logits (n_samples, n_classes) of features (n_samples, n_features)."""
-        logits: Tensor = self.form(z.index_select(1, self.read))
-        return logits
-
-
 class GatherForm(nn.Module):
     """Gather each class's features, multiply, sum."""
 
@@ -128,19 +112,35 @@ class HeadLayer(nn.Module):
     """A form in the place of a network's layer: inputs (..., n_features) of any number of axes.
 
     Args:
-        form: maps (n_samples, n_features) to (n_samples, n_classes).
+        form: maps (n_samples, n_features) to (n_samples, n_classes), or as many features as `read`
+            names.
         size: (n_classes, n_features).
+        read: the only features that the form takes, rising; None for all.
         mean: the network averages the layer's outputs over positions, and the form is not linear:
             give each position the logits of the mean.
     """
 
-    def __init__(self, form: nn.Module, size: tuple[int, int], mean: bool = False) -> None:
+    read: Tensor | None
+
+    def __init__(
+        self,
+        form: nn.Module,
+        size: tuple[int, int],
+        read: Tensor | None = None,
+        mean: bool = False,
+    ) -> None:
         super().__init__()
         self.n_classes, self.n_features = size
+        self.register_buffer("read", read)
         self.form, self._mean = form, mean
 
     def forward(self, z: Tensor) -> Tensor:
         """Logits (..., n_classes)."""
+        if z.dtype != torch.float32:
+            z = z.float()
+        if self.read is not None:
+            # Before the positions become rows: channels are dropped as far as their axis is known.
+            z = z.index_select(-1, self.read)
         if z.dim() == 2:
             logits: Tensor = self.form(z)
             return logits
@@ -148,7 +148,7 @@ class HeadLayer(nn.Module):
             mean: Tensor = self.form(z.flatten(1, -2).mean(1))
             around = [1] * (z.dim() - 2)
             return mean.reshape(-1, *around, self.n_classes).expand(*z.shape[:-1], self.n_classes)
-        logits = self.form(z.reshape(-1, self.n_features))
+        logits = self.form(z.flatten(0, -2))
         return logits.reshape(*z.shape[:-1], self.n_classes)
 
 
@@ -175,10 +175,9 @@ def head_layer(shipped: ShippedHead, form: str, *, drop: bool = False) -> HeadLa
         made = DenseForm(weight, head.bias)
     if bounded is not None and bounded.n_bounds:
         made = BoundedForm(made, bounded)
-    if select:
-        made = ReadForm(read, made)
     mean = bounded is not None and head.reduce == "mean"
-    return HeadLayer(made, size, mean).eval().requires_grad_(False)
+    layer = HeadLayer(made, size, read if select else None, mean)
+    return layer.eval().requires_grad_(False)
 
 
 def forms_of(shipped: ShippedHead, *, drop: bool = False) -> list[str]:

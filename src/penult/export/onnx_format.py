@@ -52,8 +52,8 @@ def write_onnx(shipment: Shipment, folder: Path) -> Written:
     document = {"opset": options.opset, **traced.document, **signature_of(shipment)}
     if options.int8:
         document["int8"] = True
-        return Written(files, trial, inputs, document, None, traced.notes, cost, others)
-    return Written(files, trial, inputs, document, notes=traced.notes, cost=cost, others=others)
+    exact = not options.int8
+    return Written(files, trial, inputs, document, exact, traced.notes, cost, others)
 
 
 def signature_of(shipment: Shipment) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -64,23 +65,30 @@ def _is_known(opset: int) -> bool:
     return True
 
 
-def onnx_of(program: torch.export.ExportedProgram, names: Sequence[str], opset: int) -> Any:
+def onnx_of(
+    program: torch.export.ExportedProgram,
+    names: Sequence[str],
+    opset: int,
+    outputs: Sequence[str] = (LOGITS,),
+) -> Any:
     """A traced program as an ONNX model, without the paths and lines of the code it comes from.
 
     Args:
         program: of inputs to logits.
         names: of the inputs.
         opset: version of ONNX's operations.
+        outputs: names of what it gives.
 
     Raises:
         InputError: an operation that ONNX does not have.
     """
+    _let_views_copy(program)
     try:
         with quiet():
             made = torch.onnx.export(
                 program,
                 input_names=list(names),
-                output_names=[LOGITS],
+                output_names=list(outputs),
                 opset_version=opset,
                 dynamo=True,
                 verbose=False,
@@ -102,10 +110,25 @@ def onnx_of(program: torch.export.ExportedProgram, names: Sequence[str], opset: 
     return model
 
 
+def _let_views_copy(program: torch.export.ExportedProgram) -> None:
+    """Views as reshapes, which give the same.
+
+    The exporter replaces operations such as attention by others whose results lie otherwise in
+    memory, so that a view of them may not be had.
+    """
+    for node in program.graph.nodes:
+        if node.target is torch.ops.aten.view.default:
+            node.target = torch.ops.aten.reshape.default
+    program.graph_module.recompile()
+
+
 def _reason(error: BaseException) -> str:
     """The innermost cause, which names the operation."""
     while error.__cause__ is not None:
         error = error.__cause__
+    lacking = re.search(r"No ONNX function found for <OpOverload\(op='([\w.]+)'", str(error))
+    if lacking is not None:
+        return f"ONNX has no operation for {lacking[1]}"
     lines = [line for line in str(error).splitlines() if line.strip()]
     return one_line(lines[0] if lines else type(error).__name__, 200)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from penult.data.tokens import TokenTransform
@@ -22,6 +23,9 @@ from penult.export.shipped_network import ShippedNetwork, inputs_by_name
 from penult.network.replace import replace_head
 from penult.runs.reopen import Places, load_as, network_of, reopen_network
 from penult.runs.run import Run
+
+NARROW = (torch.float16, torch.bfloat16)
+IN_HALF = 1e-2  # bfloat16 has eight bits of precision
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,13 @@ class Shipment:
         return transform
 
     @property
+    def tolerance(self) -> float:
+        """How far a logit may be from the network's, of the largest: more in half precision."""
+        network = self.network
+        narrow = network is not None and any(p.dtype in NARROW for p in network.parameters())
+        return IN_HALF if narrow else TOLERANCE
+
+    @property
     def most_tokens(self) -> int | None:
         """The tokens of the longest text that the network takes; None for images."""
         transform = self.samples.transform
@@ -141,7 +152,7 @@ class Written:
         trial: how the fresh process loads and runs it.
         inputs: what it takes, by name.
         document: what `export.json` says of it.
-        tolerance: of the largest logit; None where the export is not meant to be exact.
+        exact: whether the export is meant to give the network's logits.
         notes: sentences for whoever reads the result.
         cost: parameters and so on "before" and "after", where they were counted.
         others: further runtimes that are compared and timed.
@@ -151,7 +162,7 @@ class Written:
     trial: Trial
     inputs: dict[str, Tensor]
     document: dict[str, Any] = field(default_factory=dict)
-    tolerance: float | None = TOLERANCE
+    exact: bool = True
     notes: list[str] = field(default_factory=list)
     cost: dict[str, Any] = field(default_factory=dict)
     others: list[Trial] = field(default_factory=list)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
-import re
+import sys
+import threading
+import traceback
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +19,8 @@ from penult.errors import InputError
 from penult.export.shipped_network import IMAGES, PIXELS
 from penult.text import one_line
 
-NOISY = ("torch", "torch.onnx", "onnxscript", "onnx_ir")
+# Folders of code that traces, or is put around the network; what is in no file counts as theirs.
+TRACERS = (str(Path(torch.__file__).parent), str(Path(__file__).parent), "<")
 EXAMPLES = 2  # a batch of one would be taken for a size that never changes
 
 
@@ -59,17 +63,30 @@ def examples_of(inputs: Mapping[str, Tensor], size: int) -> dict[str, Tensor]:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Without what exporters say to their makers."""
-    loggers = [logging.getLogger(name) for name in (None, *NOISY)]
-    levels = [one.level for one in loggers]
+    before = logging.root.manager.disable
     try:
-        for one in loggers:
-            one.setLevel(logging.CRITICAL)
-        with warnings.catch_warnings():
+        logging.disable(logging.CRITICAL)
+        with warnings.catch_warnings(), redirect_stderr(_OfOthers(sys.stderr)):
             warnings.simplefilter("ignore")
             yield
     finally:
-        for one, level in zip(loggers, levels, strict=True):
-            one.setLevel(level)
+        logging.disable(before)
+
+
+class _OfOthers:
+    """A stream without what this thread prints; progress is told by another one."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream, self._own = stream, threading.get_ident()
+
+    def write(self, text: str) -> int:
+        """Write text of other threads."""
+        if threading.get_ident() == self._own:
+            return len(text)
+        return int(self._stream.write(text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def _free_axes(name: str, most_tokens: int | None) -> dict[int, Any]:
@@ -81,17 +98,31 @@ def _free_axes(name: str, most_tokens: int | None) -> dict[int, Any]:
 
 def _refusal(error: Exception, fixed: int | None) -> str:
     text = str(error)
-    operation = re.search(r"\b(?:aten|torch|torchvision|prims)[.:]+\w+(?:\.\w+)?", text)
-    first = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
-    operation = None if operation and operation[0].startswith("torch.export") else operation
-    where = f" at {operation[0]}" if operation else ""
+    where = _where(error)
     if fixed is None and ("specialized" in text or "Constraints violated" in text):
         return (
-            f"the network's code fixes the batch size{where} ({one_line(first, 160)}): give the "
-            "size that it is to take with --batch-size, or export the head alone (--format head)"
+            f"the network's code fixes the batch size{where}: give the size that it is to take "
+            "with --batch-size, or export the head alone (--format head)"
         )
+    if "data-dependent" in text:
+        return (
+            f"the network cannot be traced{where}: what its code does there depends on values that "
+            "are not known before it runs; write it with torch.where or torch.cond, or export the "
+            "head alone (--format head), which any program can apply to the features"
+        )
+    first = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
     return (
         f"the network cannot be traced{where} ({one_line(first, 160)}): change that part of its "
         "code, or export the head alone (--format head), which any program can apply to the "
         "features"
     )
+
+
+def _where(error: Exception) -> str:
+    """The innermost line of the network's own code, or of its library's, at which tracing ended."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith(TRACERS)]
+    if not own:
+        return ""
+    code = f" ({one_line(own[-1].line, 80)})" if own[-1].line else ""
+    return f" at {Path(own[-1].filename).name}, line {own[-1].lineno}{code}"

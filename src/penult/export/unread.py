@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 
 from penult.export.channel_rules import Wanted, needs_of, rewritten
 
-START = "read"  # the buffer of `ReadForm`
+START = "read"  # the buffer of `HeadLayer`
 
 
 @dataclass

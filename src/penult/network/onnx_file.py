@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +17,16 @@ from torch import Tensor, nn
 from penult.data.transform import Transform
 from penult.errors import InputError
 from penult.extras import import_extra
+from penult.network.onnx_cut import cut_of, ends_of
 from penult.text import described, some
 
 ENDING = ".onnx"
-# Operations between the features and the logits of a linear map.
-PRODUCTS = {"Gemm", "MatMul", "Einsum"}
-LINEAR = {
-    *PRODUCTS,
-    *("Add", "Mul", "ReduceSum", "Transpose", "Gather", "Reshape", "Squeeze", "Unsqueeze"),
-    *("Identity", "Cast", "DequantizeLinear", "QuantizeLinear"),
+SQUASHED: dict[str, type[nn.Module]] = {
+    "softmax": nn.Softmax,
+    "log_softmax": nn.LogSoftmax,
+    "sigmoid": nn.Sigmoid,
 }
-BEFORE_PRODUCT = {"Gather", "Transpose"}  # of a product with only the features that are read
-TOLERANCE = 1e-4
-MOST_NUMBERS = 2**26  # of the logits of one batch while the weights are found
+EXAMPLES = 2  # images, so that what has one row for each is told from what has more
 
 
 @dataclass(frozen=True)
@@ -39,17 +36,20 @@ class OnnxAbout:
     Attributes:
         transform: how its images are made.
         class_names: in the order of the logits.
+        takes_pixels: whether it scales and normalises images itself.
     """
 
     transform: Transform | None
     class_names: tuple[str, ...] | None
+    takes_pixels: bool = False
 
 
 class OnnxNetwork(nn.Module):
     """A network whose features onnxruntime computes.
 
     The graph is cut where its last linear map reads its input; what comes after is found to be
-    linear by running it, and becomes the layer `head`.
+    linear by running it, and becomes the layer `head`. A softmax or a sigmoid at its end stays
+    behind it. Logits that the file rounds to 8 bits are taken as they are before.
 
     Args:
         path: the file.
@@ -66,42 +66,36 @@ class OnnxNetwork(nn.Module):
         self._digest = _digest(path)
         model = _read(onnx, path)
         self.about = _about(path, model)
-        constants = {one.name for one in model.graph.initializer}
-        inputs = [one for one in model.graph.input if one.name not in constants]
-        if len(inputs) != 1:
-            raise InputError(
-                f"{path} takes the inputs {some([one.name for one in inputs])}: expected one, of "
-                "images"
+        source = _input_of(onnx, path, model)
+        number = source.type.tensor_type.elem_type
+        self._takes_pixels = number == onnx.TensorProto.UINT8
+        _check_number(onnx, path, number, self.about)
+        first = source.type.tensor_type.shape.dim[0]
+        fixed = int(first.dim_value) or None
+        ends = ends_of(path, model, _logits_of(path, model))
+        if ends.rounded:
+            warnings.warn(
+                f"{path} rounds its logits to 8 bits: they are taken as they are before",
+                stacklevel=2,
             )
-        self._input = inputs[0].name
-        number = inputs[0].type.tensor_type.elem_type
-        if number != onnx.TensorProto.FLOAT:
-            raise InputError(
-                f"{path} takes {onnx.TensorProto.DataType.Name(number)} values: expected images "
-                "as 32-bit floats; export it without --preprocessing"
-            )
-        first = inputs[0].type.tensor_type.shape.dim[0]
-        self._fixed = int(first.dim_value) or None
-        logits = _logits_of(path, model)
-        cut = _cut(path, model, logits)
-        extractor = onnx.utils.Extractor(model)
-        try:
-            self._body = _session(extractor.extract_model([self._input], [cut]))
-            tail = _session(extractor.extract_model([cut], [logits]))
-        except Exception as error:  # both libraries have several of their own
-            raise InputError(f"{path} cannot be run: {described(error)}") from error
-        example = self._features(self._zeros(inputs[0]))
-        weight, bias = _linear(path, tail, example.shape[1], cut, self._fixed)
-        self.head = nn.Linear(weight.shape[1], weight.shape[0])
+        sizes = [place.dim_value or 1 for place in source.type.tensor_type.shape.dim[1:]]
+        example = np.random.default_rng(0).integers(0, 2, (EXAMPLES, *sizes))
+        self._cut = cut_of(path, model, source.name, ends.logits, example, fixed)
+        n_classes, n_features = self._cut.weight.shape
+        self.head = nn.Linear(n_features, n_classes)
         with torch.no_grad():
-            self.head.weight.copy_(weight)
-            self.head.bias.copy_(bias)
+            self.head.weight.copy_(torch.from_numpy(self._cut.weight.copy()))
+            self.head.bias.copy_(torch.from_numpy(self._cut.bias.copy()))
+        if ends.squashed:
+            kind = SQUASHED[ends.squashed]
+            self.squash = kind() if kind is nn.Sigmoid else kind(1)
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (n_samples, n_classes)."""
-        features = self._features(images.detach().cpu().float()).to(images.device)
-        logits: Tensor = self.head(features)
+        """Logits (n_samples, n_classes), or what the file makes of them."""
+        logits: Tensor = self.head(self._features(images.detach().cpu().float()).to(images.device))
+        if hasattr(self, "squash"):
+            logits = self.squash(logits)
         return logits
 
     def extra_repr(self) -> str:
@@ -110,13 +104,35 @@ class OnnxNetwork(nn.Module):
 
     def _features(self, images: Tensor) -> Tensor:
         """(n_samples, n_features)."""
-        features = _run(self._body, self._input, images.numpy(), self._fixed)
-        return torch.from_numpy(features.astype(np.float32))
+        values = images.numpy()
+        if self._takes_pixels:
+            values = np.moveaxis(values, 1, 3).round().clip(0, 255)
+        return torch.from_numpy(self._cut.features(values))
 
-    def _zeros(self, value: Any) -> Tensor:
-        """One image, of the size that the file names."""
-        sizes = [place.dim_value or 1 for place in value.type.tensor_type.shape.dim]
-        return torch.zeros(1, *sizes[1:])
+
+def _input_of(onnx: Any, path: Path, model: Any) -> Any:
+    """The one input of a graph."""
+    constants = {one.name for one in model.graph.initializer}
+    inputs = [one for one in model.graph.input if one.name not in constants]
+    names = [one.name for one in inputs]
+    if "input_ids" in names:
+        raise InputError(
+            f"{path} takes the inputs {some(names)}, those of texts, and an ONNX file holds no "
+            "tokenizer: analyse the network that it was made from"
+        )
+    if len(inputs) != 1:
+        raise InputError(f"{path} takes the inputs {some(names)}: expected one, of images")
+    return inputs[0]
+
+
+def _check_number(onnx: Any, path: Path, number: int, about: OnnxAbout) -> None:
+    kinds = onnx.TensorProto
+    if number in (kinds.FLOAT, kinds.FLOAT16) or (number == kinds.UINT8 and about.takes_pixels):
+        return
+    raise InputError(
+        f"{path} takes {kinds.DataType.Name(number)} values: expected images as floats, or as "
+        "`penult export --preprocessing` writes them"
+    )
 
 
 def _digest(path: Path) -> str:
@@ -142,11 +158,15 @@ def _about(path: Path, model: Any) -> OnnxAbout:
         settings = json.loads(notes.get("preprocessing", "null"))
     except ValueError:
         names = settings = None
-    transform = None
-    if isinstance(settings, Mapping):
+    transform, inside = None, False
+    if isinstance(settings, Mapping) and "kind" not in settings:
         transform = Transform.from_json({k: v for k, v in settings.items() if k != "inside"})
+        inside = bool(settings.get("inside"))
+    if inside and transform is not None:
+        zero, one = (0.0,) * transform.channels, (1.0,) * transform.channels
+        transform = replace(transform, mean=zero, std=one, scale=1.0, bgr=False)
     texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    return OnnxAbout(transform, tuple(names) if texts else None)
+    return OnnxAbout(transform, tuple(names) if texts else None, inside)
 
 
 def _logits_of(path: Path, model: Any) -> str:
@@ -156,73 +176,3 @@ def _logits_of(path: Path, model: Any) -> str:
     if len(outputs) != 1:
         raise InputError(f"{path} gives {some(outputs)}: expected one output, or one named logits")
     return str(outputs[0])
-
-
-def _cut(path: Path, model: Any, logits: str) -> str:
-    """The vector that the last linear map reads."""
-    makers = {name: node for node in model.graph.node for name in node.output}
-    constants = {one.name for one in model.graph.initializer}
-    constants |= {n for n, node in makers.items() if node.op_type == "Constant"}
-    value, product, last = logits, False, None
-    while value in makers:
-        node = makers[value]
-        if node.op_type not in (BEFORE_PRODUCT if product else LINEAR):
-            break
-        inputs = list(dict.fromkeys(one for one in node.input if one and one not in constants))
-        if len(inputs) != 1:
-            break
-        product = product or node.op_type in PRODUCTS
-        value, last = inputs[0], node
-    if last is None:
-        raise InputError(
-            f"{path}: its output {logits} is made by {makers[logits].op_type}, no linear map: "
-            "expected logits, before any softmax"
-        )
-    return str(value)
-
-
-def _run(session: Any, name: str, values: Any, fixed: int | None) -> Any:
-    """What a graph gives, in batches of the size that it takes; the last is filled up."""
-    values = np.ascontiguousarray(values, dtype=np.float32)
-    size = fixed or max(1, len(values))
-    found = []
-    for start in range(0, len(values), size):
-        rows = np.minimum(np.arange(start, start + size), len(values) - 1)
-        found.append(session.run(None, {name: values[rows]})[0])
-    return np.concatenate(found)[: len(values)]
-
-
-def _linear(
-    path: Path, tail: Any, n_features: int, name: str, fixed: int | None
-) -> tuple[Tensor, Tensor]:
-    """Weight and bias of a graph that is linear, found by what it makes of single features."""
-
-    def run(z: Any) -> Any:
-        return _run(tail, name, z, fixed)
-
-    bias = run(np.zeros((1, n_features)))[0]
-    rows = max(1, MOST_NUMBERS // max(1, len(bias)))
-    weight = np.concatenate(
-        [
-            run(np.eye(n_features)[start : start + rows]) - bias
-            for start in range(0, n_features, rows)
-        ]
-    ).T
-    z = np.random.default_rng(0).standard_normal((4, n_features)) * 3
-    expected, found = z @ weight.T + bias, run(z)
-    if not np.abs(expected - found).max() <= TOLERANCE * np.abs(expected).max():
-        raise InputError(
-            f"{path}: its logits are no linear map of {name}, such as those of a head with caps or "
-            "of 8 bits: expected a linear last layer"
-        )
-    return torch.from_numpy(weight.copy()), torch.from_numpy(bias.copy())
-
-
-def _session(model: Any) -> Any:
-    onnxruntime = importlib.import_module("onnxruntime")
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = torch.get_num_threads()
-    return onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
