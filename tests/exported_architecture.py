@@ -56,6 +56,10 @@ def exported(model: nn.Module) -> ExportedArchitecture:
     """Trace a network, drop what is unread, write ONNX, and run it."""
     torch.manual_seed(0)
     model.eval()
+    for values in model.parameters():
+        # The small weights that some libraries draw let the features of a deep network vanish.
+        if values.ndim > 1:
+            nn.init.xavier_uniform_(values)
     x = {"images": torch.randn(N_SAMPLES, 3, SIDE, SIDE)}
     head = find_head(model, x["images"])
     shipped = half_read(head)

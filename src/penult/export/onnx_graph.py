@@ -82,7 +82,7 @@ def onnx_of(
     Raises:
         InputError: an operation that ONNX does not have.
     """
-    _let_views_copy(program)
+    _copy_before_views(program)
     try:
         with quiet():
             made = torch.onnx.export(
@@ -110,15 +110,23 @@ def onnx_of(
     return model
 
 
-def _let_views_copy(program: torch.export.ExportedProgram) -> None:
-    """Views as reshapes, which give the same.
+def _copy_before_views(program: torch.export.ExportedProgram) -> None:
+    """Let what takes another shape, once axes have changed places, read a copy: the same numbers.
 
     The exporter replaces operations such as attention by others whose results lie otherwise in
-    memory, so that a view of them may not be had.
+    memory, so that this shape may not be had of them as they are.
     """
-    for node in program.graph.nodes:
-        if node.target is torch.ops.aten.view.default:
-            node.target = torch.ops.aten.reshape.default
+    graph, aten = program.graph, torch.ops.aten
+    moving = (aten.transpose.int, aten.permute.default)
+    views = (aten.view.default, aten.reshape.default, aten.flatten.using_ints)
+    for node in [node for node in graph.nodes if node.target in views]:
+        source = node.args[0]
+        if isinstance(source, torch.fx.Node) and source.target in moving:
+            with graph.inserting_before(node):
+                order = {"memory_format": torch.contiguous_format}
+                copy = graph.call_function(aten.clone.default, (source,), order)
+            copy.meta = dict(source.meta)
+            node.replace_input_with(source, copy)
     program.graph_module.recompile()
 
 
