@@ -12,7 +12,7 @@ import pytest
 ROOMS = (
     *("errors", "text", "intervals", "storage", "plotting", "extras", "progress", "user_code"),
     *("data", "network", "features", "heads", "runs", "cluster", "measure", "explain", "edit"),
-    *("report", "diff", "export", "live"),
+    *("report", "diff", "trackers", "export", "live"),
     *("demo", "cli", "command", "__main__", "__init__"),
 )
 

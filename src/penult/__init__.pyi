@@ -66,6 +66,7 @@ from penult.runs.run import Run as Run
 from penult.runs.tune.folder import Tuned as Tuned
 from penult.runs.tune.training import TrainingPlan as TrainingPlan
 from penult.runs.tune.tune import tune as tune
+from penult.trackers.registry import log_run as log_run
 
 __all__: list[str]
 

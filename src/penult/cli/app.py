@@ -26,6 +26,7 @@ from penult.cli.fit import fit
 from penult.cli.group_pages import groups_page
 from penult.cli.groups import GroupsOptions, groups, take_groups
 from penult.cli.live import live
+from penult.cli.log import log
 from penult.cli.measure import measure
 from penult.cli.mend import mend
 from penult.cli.opened import open_run
@@ -66,6 +67,7 @@ AFTER_INTERRUPT = {
     "verdict": "the run is as it was",
     "export": "nothing was written; repeat the command",
     "mend": "the run is as it was; repeat the command",
+    "log": "the tracker may have a part of the run, marked as failed; repeat the command",
     "measure": "repeat the command; layers that were collected in --out are kept",
 }
 
@@ -277,6 +279,7 @@ app.command()(shortcuts)
 app.command()(mend)
 app.command()(measure)
 app.command()(diff)
+app.command()(log)
 app.command()(report)
 app.command()(explain)
 app.command()(export)
