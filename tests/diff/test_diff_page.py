@@ -16,7 +16,7 @@ from browsing import Open
 from command import penult
 from penult.diff.compare import TwoSides
 from penult.diff.page import diff_html, page_document
-from penult.diff.pictures import FLIPS, IMAGES
+from penult.diff.pictures import FLIPS, IMAGES, take_shots
 from penult.diff.side import Side
 from penult.explain.gallery import PictureOptions
 from penult.features.features import Features
@@ -52,8 +52,8 @@ def features_of(run: Path) -> tuple[Tensor, Tensor]:
 def made(pair: Path) -> tuple[TwoSides, dict[str, Any], list[dict[str, Any]], str]:
     with chdir(pair):
         compared = TwoSides.of(Side.read("run"), Side.read("new"))
-        document, images = page_document(compared, options())
-        return compared, document, images, diff_html(compared, options())
+        document, images = page_document(compared, take_shots(compared, options()))
+        return compared, document, images, diff_html(compared, take_shots(compared, options()))
 
 
 def test_every_view_fits_and_shows_its_images(visit: Open, made: Any) -> None:
@@ -131,7 +131,7 @@ def test_code_is_run_only_where_it_is_trusted(pair: Path, monkeypatch: pytest.Mo
     (strange / "other.py").write_text(OTHER + "\nopen('run-it', 'w').close()\n")
     compared = TwoSides.of(Side.read("run"), Side.read("new"))
     with pytest.warns(UserWarning, match="no heat maps"):
-        document, images = page_document(compared, options(trusted=False))
+        document, images = page_document(compared, take_shots(compared, options(trusted=False)))
     assert not document["pictures"]["maps"]
     assert "There are no heat maps" in document["pictures"]["note"]
     assert all(image["src"] for image in images), "images need no code"
@@ -146,7 +146,7 @@ def test_images_that_are_gone_are_counted(pair: Path, monkeypatch: pytest.Monkey
     compared = TwoSides.of(Side.read("run"), Side.read("new"))
     shutil.rmtree("run/examples", ignore_errors=True)
     with pytest.warns(UserWarning, match="images are gone or can no longer be read: compare in"):
-        document, images = page_document(compared, options(maps=False))
+        document, images = page_document(compared, take_shots(compared, options(maps=False)))
     assert document["pictures"]["n_missing"] == len(images)
 
 
@@ -161,7 +161,8 @@ def test_names_are_shown_as_text(visit: Open, tmp_path: Path) -> None:
         features = Features.of(z, labels, w, class_names=names, ids=ids)
         analyze_features(features, features, tmp_path / f"<b>{i}", Options(fit=False))
         sides.append(Side.read(str(tmp_path / f"<b>{i}")))
-    seen = visit(diff_html(TwoSides.of(sides[0], sides[1]), options()))
+    compared = TwoSides.of(sides[0], sides[1])
+    seen = visit(diff_html(compared, take_shots(compared, options())))
     routes = ["flips", "flip/0", "class/0", "class/2", "classes", "evidence", "summary"]
     texts = {view["route"]: view["text"] for view in seen.tour(routes)}
     assert "<script>alert(1)</script>" in texts["class/0"]
@@ -174,8 +175,8 @@ def test_names_are_shown_as_text(visit: Open, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--no-maps",), "--no-maps is about the page: give it with --report PAGE"),
-        (("--trust-run",), "--trust-run is about the page"),
+        (("--no-maps",), "--no-maps is about pictures: give it with --report PAGE or --table FILE"),
+        (("--trust-run",), "--trust-run is about pictures"),
         (("--report", "page.md"), "expected a name that ends in .html or .htm"),
         (("--report", "a.html", "--markdown", "a.html"), "is given twice"),
         (("--report", "run/features/page.html"), "where the run keeps its own"),

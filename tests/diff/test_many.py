@@ -146,7 +146,10 @@ def test_the_command(seeds: list[Side], tmp_path: Path, capsys: pytest.CaptureFi
         (("--many", "A"), "expected at least two runs that differ by their seed"),
         (("--many", "A", "B", "A"), "is given twice: expected another run of each seed"),
         (("--many", "A", "B", "--fail-if", "accuracy < -1"), "--many tells seeds from a change"),
-        (("--many", "A", "B", "--no-maps"), "--no-maps is about the page, which --many does not"),
+        (
+            ("--many", "A", "B", "--no-maps"),
+            "--no-maps is about pictures, which --many does not take",
+        ),
         (("A", "B", "--changed", "C"), "--changed is about many runs: give it with --many"),
     ],
 )

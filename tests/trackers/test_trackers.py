@@ -162,7 +162,7 @@ def test_what_cannot_be_logged_is_one_line(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     folder = str(run.folder)
-    cases = {
+    cases: dict[tuple[str, ...], str] = {
         ("log", folder, "--to", "excel"): "expected mlflow, wandb, tensorboard, found 'excel'",
         ("log", "nowhere", "--to", "mlflow"): "nowhere",
     }

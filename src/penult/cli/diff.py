@@ -20,10 +20,13 @@ from penult.diff.compare import TwoSides
 from penult.diff.gate import Rule, check_rules, judge_rules, read_gate
 from penult.diff.many import compare_many
 from penult.diff.page import diff_html
+from penult.diff.pictures import flip_maps, take_shots
+from penult.diff.sample_table import ENDINGS, write_sample_table
 from penult.diff.side import Side
 from penult.diff.text import fails, junit, markdown
 from penult.errors import InputError
 from penult.explain.gallery import PictureOptions
+from penult.extras import import_extra
 from penult.progress import Progress
 from penult.runs.groups import evaluated_part, groups_of
 from penult.runs.outputs import check_output_file
@@ -73,9 +76,9 @@ JUnitFile = Annotated[Path | None, option("Also write the rules' outcome as JUni
 
 @dataclass(frozen=True)
 class DiffPageOptions(OptionGroup):
-    """The page of a comparison, and what its pictures take."""
+    """The page of a comparison and the table of its samples, and what their pictures take."""
 
-    title: ClassVar[str] = "The page"
+    title: ClassVar[str] = "The page and the table"
 
     page: Annotated[
         Path | None,
@@ -83,6 +86,13 @@ class DiffPageOptions(OptionGroup):
             "Also write one HTML page in the style of the report: the images that flip, and the "
             "old and the new evidence side by side.",
             "--report",
+        ),
+    ] = None
+    table: Annotated[
+        Path | None,
+        option(
+            "Also write every sample as a row of a CSV or Parquet file: what both sides say of it, "
+            "by which features, whether it flips, and heat maps."
         ),
     ] = None
     no_maps: Annotated[
@@ -130,12 +140,12 @@ def diff(
     if changed and not many:
         raise InputError("--changed is about many runs: give it with --many")
     if many:
-        if fail_if or gate or strict or markdown_file or junit_file or paged.page:
+        if fail_if or gate or strict or markdown_file or junit_file or paged.page or paged.table:
             raise InputError(
                 "--many tells seeds from a change and writes no files: give it without --fail-if, "
-                "--gate, --strict, --markdown, --junit and --report"
+                "--gate, --strict, --markdown, --junit, --report and --table"
             )
-        paged.refuse("is about the page, which --many does not write")
+        paged.refuse("is about pictures, which --many does not take")
         _diff_many(sides, changed or [], as_json)
         return
     if len(sides) != 2:
@@ -148,9 +158,9 @@ def diff(
         rules, strict = [*more, *rules], strict or file_strict
     if strict and not rules:
         raise InputError("--strict is about rules: give them with --fail-if or --gate")
-    if paged.page is None:
-        paged.refuse("is about the page: give it with --report PAGE")
-    _check_distinct(gate, markdown_file, junit_file, paged.page)
+    if paged.page is None and paged.table is None:
+        paged.refuse("is about pictures: give it with --report PAGE or --table FILE", but=["table"])
+    _check_distinct(gate, markdown_file, junit_file, paged.page, paged.table)
     both = Side.read(sides[0]), Side.read(sides[1])
     for side in both:
         if markdown_file is not None:
@@ -159,15 +169,22 @@ def diff(
             check_output_file(junit_file, side.run, "JUnit file", JUNIT)
         if paged.page is not None:
             check_output_file(paged.page, side.run, "page")
+        if paged.table is not None:
+            check_output_file(paged.table, side.run, "table", ENDINGS)
+    if paged.table is not None and paged.table.suffix.lower() == ".parquet":
+        import_extra("pyarrow", "tables")  # before the work starts
     _check(rules, *both)
     with progress_bars("reading both runs") as heard:
         compared = TwoSides.of(*both, heard)
         document = compared.document
         document["gate"] = judge_rules(rules, document)
         document["strict"] = strict
-        if paged.page is not None:
-            taken = begun_when_heard(heard, "images", "writing the page")
-            _write(paged.page, diff_html(compared, paged.pictures(taken)))
+        if paged.page is not None or paged.table is not None:
+            taken = begun_when_heard(heard, "images", "writing")
+            shots = take_shots(compared, paged.pictures(taken))
+            _write(paged.page, diff_html(compared, shots))
+            if paged.table is not None:
+                write_sample_table(paged.table, compared, flip_maps(compared, shots))
     _write(markdown_file, markdown(document))
     _write(junit_file, junit(document, strict))
     if as_json:
@@ -176,6 +193,8 @@ def diff(
         print_page(diff_page(document))
         if paged.page is not None:
             print(f"\nReport: {paged.page}")
+        if paged.table is not None:
+            print(f"\nTable: {paged.table}")
     if any(fails(row, strict) for row in document["gate"]):
         raise typer.Exit(FAILED)
 
@@ -195,13 +214,13 @@ def _diff_many(seeds: list[str], changed: list[str], as_json: bool) -> None:
 
 
 def _check_distinct(*files: Path | None) -> None:
-    """Refuse the same file for two of --gate, --markdown, --junit and --report."""
+    """Refuse the same file for two of --gate, --markdown, --junit, --report and --table."""
     named: dict[Path, Path] = {}
     for file in files:
         if file is not None and named.setdefault(file.resolve(), file) is not file:
             raise InputError(
                 f"{file} is given twice: expected another file for each of --gate, --markdown, "
-                "--junit and --report"
+                "--junit, --report and --table"
             )
 
 

@@ -60,6 +60,7 @@ class TwoSides:
         old, new: the sides.
         shared: their samples.
         matched: which feature is which.
+        before, after: what the sides read.
         document: see `compare_sides`.
     """
 
@@ -67,6 +68,8 @@ class TwoSides:
     new: Side
     shared: Shared
     matched: Alignment
+    before: SideReading
+    after: SideReading
     document: dict[str, Any]
 
     @classmethod
@@ -100,7 +103,7 @@ class TwoSides:
             "matched": matched.document(),
         }
         found = {"verdict": " ".join(sentences(found)), **found}
-        return cls(old, new, shared, matched, found)
+        return cls(old, new, shared, matched, before, after, found)
 
 
 def sentences(found: Mapping[str, Any]) -> list[str]:

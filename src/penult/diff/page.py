@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +20,6 @@ from penult.diff.text import (
     samples_said,
     suspects_said,
 )
-from penult.explain.gallery import PictureOptions
 from penult.report.bundles import CHUNKS, chunked, embedded, legible, rounded
 from penult.report.page import fill
 from penult.runs.reopen import holds_texts
@@ -33,14 +31,14 @@ SIDES = ("old", "new")
 _HERE = Path(__file__).parent
 
 
-def diff_html(compared: TwoSides, options: PictureOptions) -> str:
+def diff_html(compared: TwoSides, sides: Mapping[str, SideShots]) -> str:
     """The page of a comparison: one file that needs nothing but itself.
 
     Args:
         compared: both sides; its document may hold the rules' outcome under "gate".
-        options: how pictures are taken; none is kept in the runs.
+        sides: their pictures, see `take_shots`.
     """
-    document, images = page_document(compared, options)
+    document, images = page_document(compared, sides)
     document = legible(document)
     return fill(
         "diff.html.j2",
@@ -53,22 +51,13 @@ def diff_html(compared: TwoSides, options: PictureOptions) -> str:
 
 
 def page_document(
-    compared: TwoSides, options: PictureOptions
+    compared: TwoSides, sides: Mapping[str, SideShots]
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """All that the page shows, and the pictures that it names by number."""
     found = compared.document
-    sides = {which: SideShots.of(compared, which, options) for which in SIDES}
     first = {"old": 0, "new": len(sides["old"].images)}
     place = {name: c for c, name in enumerate(compared.shared.class_names)}
     notes = {sides[which].note: None for which in SIDES}
-    n_missing = sum(side.n_missing for side in sides.values())
-    if n_missing:
-        n = sum(len(side.images) for side in sides.values())
-        warnings.warn(
-            f"{n_missing:,} of {n:,} images are gone or can no longer be read: compare in the "
-            "folder in which the runs were made, or where their paths hold",
-            stacklevel=2,
-        )
     cases = [_case(row, sides, first, place) for row in flips_of(found)]
     changed = [_evidence(row, sides, first, place) for row in evidence_of(found)]
     images = [
@@ -86,7 +75,7 @@ def page_document(
             "grid": None,
             "signed": any(side.shots.signed for side in sides.values()),
             "n_images": len(images),
-            "n_missing": n_missing,
+            "n_missing": sum(side.n_missing for side in sides.values()),
         },
     }
     return document, images

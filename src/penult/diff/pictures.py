@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from penult.diff.compare import TwoSides
 from penult.diff.side import ROWS, Side
-from penult.explain.gallery import MISSING, PictureOptions
+from penult.explain.gallery import MISSING, Gallery, PictureOptions
 from penult.explain.survey import ShownSample
 from penult.explain.taking import take_pictures
 from penult.explain.toplists import Entry
@@ -23,6 +24,10 @@ FEATURES = 6  # of each
 IMAGES = 4  # of each feature, in the class and elsewhere
 FLIPS = 30  # of each kind, with pictures
 
+Map = list[list[float]] | None
+Maps = dict[int, tuple[Map, Map]]
+"""By number of the shared sample the old network's map and the new one's."""
+
 Pair = tuple[int, int]
 """A class and a feature of one side."""
 
@@ -33,7 +38,8 @@ class SideShots:
 
     Attributes:
         part: of the run, whose samples are shown.
-        shots: pictures and maps.
+        gallery: pictures and maps as they were taken.
+        shots: the same as the page holds them.
         images: all of them, in the order of their numbers.
         note: how the maps were made, or why there are none.
         n_missing: images that could not be read.
@@ -41,6 +47,7 @@ class SideShots:
     """
 
     part: str
+    gallery: Gallery
     shots: Shots
     images: list[dict[str, Any]]
     note: str
@@ -83,7 +90,45 @@ class SideShots:
         gallery = take_pictures(side.run, album.wishes(samples), options)
         shots = Shots(gallery, album)
         n_missing, mapped = gallery.count(MISSING), bool(gallery.mapped())
-        return cls(part, shots, [*shots.images()], gallery.note, n_missing, mapped)
+        return cls(part, gallery, shots, [*shots.images()], gallery.note, n_missing, mapped)
+
+    def map(self, row: int, feature: int) -> list[list[float]] | None:
+        """Heat map of a feature on a sample, as parts of its strongest place; None without."""
+        values = self.gallery.map((self.part, row), feature)
+        if values is None:
+            return None
+        found: list[list[float]] = (values / values.abs().max().clamp_min(1e-30)).tolist()
+        return found
+
+
+def take_shots(compared: TwoSides, options: PictureOptions) -> dict[str, SideShots]:
+    """The pictures and maps of both sides, by "old" and "new"; warns of images that are gone."""
+    sides = {which: SideShots.of(compared, which, options) for which in ("old", "new")}
+    n_missing = sum(side.n_missing for side in sides.values())
+    if n_missing:
+        n = sum(len(side.images) for side in sides.values())
+        warnings.warn(
+            f"{n_missing:,} of {n:,} images are gone or can no longer be read: compare in the "
+            "folder in which the runs were made, or where their paths hold",
+            stacklevel=2,
+        )
+    return sides
+
+
+def flip_maps(compared: TwoSides, sides: Mapping[str, SideShots]) -> Maps:
+    """Heat maps of the first feature behind each flip that the page shows, by sample."""
+    place = {int(row): i for i, row in enumerate(compared.shared.new_rows)}
+    found: Maps = {}
+    for flip in flips_of(compared.document):
+        for feature in flip["features"][:1]:
+            old, new = (
+                None
+                if feature[which] is None
+                else sides[which].map(flip[f"row_{which}"], feature[which])
+                for which in ("old", "new")
+            )
+            found[place[flip["row_new"]]] = old, new
+    return found
 
 
 def flips_of(document: Mapping[str, Any]) -> list[dict[str, Any]]:
