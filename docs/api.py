@@ -22,6 +22,7 @@ ROOMS = {
     "edit": "Edits",
     "report": "Reports",
     "diff": "Comparisons of networks",
+    "trackers": "Trackers",
     "live": "The live page",
     "export": "Exports",
     "errors": "Errors",

@@ -503,3 +503,48 @@ def test_unlike_networks_share_no_feature() -> None:
     x, y = first.double() - first.double().mean(0), second.double() - second.double().mean(0)
     cka = (x.T @ y).square().sum() / ((x.T @ x).norm() * (y.T @ y).norm())
     assert found.cka == pytest.approx(float(cka), rel=1e-4)
+
+
+def exported(
+    run: Path, name: str, side: Side, sizes: tuple[int, int], ms: tuple[float, float]
+) -> None:
+    """What `penult export` keeps of an export of a side, as far as it is read."""
+    folder = run / "exported" / name
+    folder.mkdir(parents=True)
+    cost: dict[str, Any] = {"seconds": {"torch": {"1": {}}}}
+    for which, size, seconds in zip(("before", "after"), sizes, ms, strict=True):
+        cost[which] = {"bytes": size}
+        times = {"median": seconds / 1000, "interval": [0.0, 1.0], "n": 9}
+        cost["seconds"]["torch"]["1"][which] = times
+    document = {
+        "format": "penult-export/1",
+        "what": {"format": "torch"},
+        "head": {"fingerprint": side.head.fingerprint()},
+        "cost": cost,
+    }
+    (folder / "export.json").write_text(json.dumps(document))
+
+
+def test_size_and_speed_are_told_where_exports_have_measured_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    z, labels, weight = made()
+    features = Features.of(z, labels, weight, class_names=NAMES)
+    run = tmp_path / "run"
+    analyze_features(features, features, run)
+    assert document(run, f"{run}@k2")["exports"] == []
+    exported(run, "two", Side.read(f"{run}@k2"), (3000, 2000), (2.0, 1.0))
+    exported(run, "three", Side.read(f"{run}@k3"), (3000, 2500), (2.0, 1.5))
+    (run / "exported" / "broken").mkdir()
+    (run / "exported" / "broken" / "export.json").write_text("{}")
+    (row,) = document(f"{run}@k3", f"{run}@k2")["exports"]
+    assert row["bytes"] == {"old": 2500, "new": 2000}
+    assert (row["seconds"][0]["old"]["median"], row["together"]) == (0.0015, False)
+    (row,) = document(run, f"{run}@k2")["exports"]
+    assert row["bytes"] == {"old": 3000, "new": 2000}
+    assert document(run, f"{run}@k1")["exports"] == [], "k = 1 was not exported"
+    capsys.readouterr()
+    assert penult("diff", f"{run}@k3", f"{run}@k2") == 0
+    page = " ".join(capsys.readouterr().out.split())
+    assert "bytes as torch 2,500 2,000" in page
+    assert "ms for 1 (torch, not measured side by side) 1.5 1" in page

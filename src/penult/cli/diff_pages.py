@@ -19,6 +19,7 @@ from penult.diff.text import (
     matched_said,
     ruled,
     samples_said,
+    sizes,
     suspects_said,
 )
 from penult.text import number_of, one_line, percent, unbroken
@@ -137,8 +138,8 @@ def _probabilities(document: Mapping[str, Any]) -> list[RenderableType]:
     ):
         table.add_row(name, *(percent(side[key]) for side in sides))
     table.add_row("log loss", *(f"{side['log_loss']:.4f}" for side in sides))
-    for name, key in (("features read", "n_features_used"), ("weights", "nnz")):
-        table.add_row(name, *(f"{document[side][key]:,}" for side in ("old", "new")))
+    for row in sizes(document):
+        table.add_row(*row)
     agreement = document["overall"]["agreement"]
     kl = "" if found["kl"] is None else f"; mean divergence of the probabilities {found['kl']:.4f}"
     said = f"The same class for {percent(agreement)} % of the samples{kl}"

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from penult.diff.alignment import Alignment
 from penult.diff.evidence import evidence, shares_of
+from penult.diff.exports import exports
 from penult.diff.flips import SideReading, flips
 from penult.diff.shared import Shared
 from penult.diff.side import Side
@@ -100,6 +101,7 @@ class TwoSides:
             "evidence": evidence(shares, shared, matched, said),
             "suspects": suspects((old, new), shares, names, matched, said),
             "probabilities": _probabilities(old, new, shared, heard),
+            "exports": exports(old, new),
             "matched": matched.document(),
         }
         found = {"verdict": " ".join(sentences(found)), **found}

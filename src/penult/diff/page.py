@@ -18,6 +18,7 @@ from penult.diff.text import (
     matched_said,
     ruled,
     samples_said,
+    sizes,
     suspects_said,
 )
 from penult.report.bundles import CHUNKS, chunked, embedded, legible, rounded
@@ -96,6 +97,7 @@ def _summary(compared: TwoSides, place: Mapping[str, int]) -> dict[str, Any]:
         "conclusion": [*map(unbroken, sentences(found))],
         "gate": [{**row, "said": ruled(row)} for row in found.get("gate", [])],
         **{key: found[key] for key in ("old", "new", "overall", "probabilities")},
+        "sizes": [(name[:1].upper() + name[1:], *ends) for name, *ends in sizes(found)],
         "n_samples": found["samples"]["n_samples"],
         "classes": _classes(found, place),
         "by_class": _ranked(found["classes"], "class", place),
@@ -249,7 +251,7 @@ def _bundles(
 ) -> Iterator[tuple[str, Markup]]:
     light = dict(document)
     apart = {name: light.pop(name) for name in ("cases", "evidence")}
-    for name in ("by_class", "groups", "first_evidence", "notes"):
+    for name in ("by_class", "groups", "first_evidence", "notes", "sizes"):
         light.pop(name)  # they stand in the summary as text
     yield "data-document", embedded(rounded({**light, "chunks": CHUNKS}))
     for name, part in apart.items():

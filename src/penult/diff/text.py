@@ -33,6 +33,9 @@ def markdown(document: Mapping[str, Any]) -> str:
         lines += _table(f"Groups: {attribute}", rows, "value")
     lines += _flips(document["flips"])
     lines += _evidence(document)
+    lines += ["| size and speed | before | now |", "| --- | --: | --: |"]
+    lines += [f"| {_plain(name)} | {old} | {new} |" for name, old, new in sizes(document)]
+    lines.append("")
     lines += [part for said in suspects_said(document["suspects"]) for part in (_plain(said), "")]
     return "\n".join([*lines, "</details>", ""])
 
@@ -171,6 +174,24 @@ def evidence_said(document: Mapping[str, Any]) -> str:
         return "Evidence: every class rests on the same features as before"
     rest = "rests" if n == 1 else "rest"
     return f"Evidence: {number_of(n, 'classes')} {rest} on other features, or on others more"
+
+
+def sizes(document: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Size and speed of both sides: what it is, before, and now."""
+    old, new = document["old"], document["new"]
+    rows = [
+        (name, f"{old[key]:,}", f"{new[key]:,}")
+        for name, key in (("features read", "n_features_used"), ("weights", "nnz"))
+    ]
+    for one in document["exports"]:
+        ends = one["bytes"]
+        rows.append((f"bytes as {one['format']}", f"{ends['old']:,}", f"{ends['new']:,}"))
+        together = "" if one["together"] else ", not measured side by side"
+        for row in one["seconds"]:
+            name = f"ms for {row['batch_size']} ({row['runtime']}{together})"
+            first, second = (1000 * row[side]["median"] for side in ("old", "new"))
+            rows.append((name, f"{first:.3g}", f"{second:.3g}"))
+    return rows
 
 
 def suspects_said(found: Mapping[str, Any]) -> list[str]:
