@@ -18,7 +18,7 @@ from command import penult
 from penult.diff.alignment import Alignment
 from penult.diff.compare import compare_sides
 from penult.diff.flips import SideReading
-from penult.diff.gate import Rule, judge_rules
+from penult.diff.gate import Rule, check_rules, judge_rules
 from penult.diff.shared import Shared
 from penult.diff.side import Side
 from penult.diff.text import markdown, ruled
@@ -266,10 +266,42 @@ def test_no_sample_or_class_in_common_is_refused(old: Path, tmp_path: Path) -> N
         document(old, tmp_path / "numbers")
 
 
+def test_samples_without_names_are_the_same_rows_or_none(tmp_path: Path) -> None:
+    z, labels, weight = made()
+    sides = {}
+    for name, n, shift in (("all", N, 0), ("fewer", N - 4, 0), ("others", N, 1)):
+        file = tmp_path / f"{name}.safetensors"
+        save_features(file, Features.of(z[:n], (labels[:n] + shift) % C, weight, class_names=NAMES))
+        features = Features.open(file)
+        analyze_features(features, features, tmp_path / name, Options(fit=False))
+        sides[name] = tmp_path / name
+    with pytest.raises(InputError, match="there are 600 in the one and 596 in the other"):
+        document(sides["all"], sides["fewer"])
+    with pytest.raises(InputError, match="have no names, and their labels differ by row"):
+        document(sides["all"], sides["others"])
+    assert document(sides["all"], sides["all"])["samples"]["n_samples"] == N
+
+
+def test_a_class_may_be_called_any(tmp_path: Path) -> None:
+    z, labels, weight = made()
+    broken = weight.clone()
+    broken[1] *= 0.1
+    names = ("any", "dog", "fox", "owl")
+    first = run_of(tmp_path / "a", z, labels, weight, names)
+    found = document(first, run_of(tmp_path / "b", z, labels, broken, names))
+    rules = [Rule.read(rule) for rule in ("class.any < -2", 'class."any" < -10', "class.dog < -2")]
+    check_rules(rules, names, {})
+    rows = judge_rules(rules, found)
+    assert [row["whose"] for row in rows] == [["dog"], ["any"], ["dog"]]
+    assert [row["verdict"] for row in rows] == ["fails", "passes", "fails"]
+
+
 def test_a_side_that_is_none_says_what_is_expected(old: Path) -> None:
     for text, message in {
         "nowhere": "nowhere is no run folder: expected RUN, RUN@dense",
-        f"{old}@k9999": "k = 9999",
+        f"{old}@k9999": "no head of k = 9999; .*: a class reads from 1 to all 12 features",
+        f"{old}@k0": "no head of k = 0; .*: a class reads from 1 to all 12 features",
+        f"{old}@k7": "no head of k = 7; .*: add it with penult fit .* -k 7",
         f"{old}@no.json": "no.json is neither a head nor a recipe that exists",
     }.items():
         with pytest.raises(InputError, match=message):
@@ -362,6 +394,9 @@ def test_the_command_exits_with_3_where_a_rule_fails(
         (("--fail-if", "accuracy < -1%"), "expected points of accuracy without %"),
         (("--fail-if", "negative_flips > 0.01"), "with its sign: `negative_flips > 1%`"),
         (("--fail-if", "negative_flips > 300%"), "expected a rate from 0 to 100 %, found 300"),
+        (("--fail-if", "accuracy < 91"), "unless it rises by 91 points; `accuracy < -0.5` fails"),
+        (("--fail-if", "class.cat > -50"), "about changes, not about accuracies"),
+        (("--fail-if", 'class."any" < -1'), "no class is called 'any'"),
         (("--strict",), "--strict is about rules"),
         (("--gate", "gate.toml"), "gate.toml: unknown key 'fail'; expected fail_if, strict"),
         (("--gate", "none.toml"), "none.toml is no file: expected a file of rules"),
@@ -448,7 +483,7 @@ def test_a_rule_says_so_when_samples_cannot_tell() -> None:
         "samples": {"n_samples": 40},
         "flips": {"negative": {"n_samples": 3, "rate": 0.075}},
     }
-    rules = ["accuracy < -2", "accuracy < -50", "accuracy < 60", "negative_flips > 10%"]
+    rules = ["accuracy < -2", "accuracy < -50", "accuracy < 15", "negative_flips > 10%"]
     verdicts = [row["verdict"] for row in judge_rules([Rule.read(rule) for rule in rules], found)]
     assert verdicts == [
         "not enough samples to tell",

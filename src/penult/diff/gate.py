@@ -17,11 +17,13 @@ CONFIDENCE = 0.95
 RATES = ("negative_flips", "positive_flips")
 MEASURES = ("accuracy", "class.NAME", "class.any", "group.ATTRIBUTE=VALUE", "group.any", *RATES)
 RETURNED = "shortcut.returned"
+ANY = "any"
 FAILS, PASSES, UNKNOWN = "fails", "passes", "not enough samples to tell"
 _RULE = re.compile(
     r"(?P<what>.+?)\s*(?P<sign><|>)\s*(?P<limit>[-+−]?(\d+(\.\d*)?|\.\d+))\s*(?P<unit>%?)"
 )
 _MOST_BYTES = 1 << 20
+FARTHEST = 0.2  # a limit that no change comes to: an accuracy is meant
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class Rule:
     Attributes:
         text: as it was given.
         what: `accuracy`, `class.NAME`, `class.any`, `group.ATTRIBUTE=VALUE`, `group.any`,
-            `negative_flips`, `positive_flips` or `shortcut.returned`.
+            `negative_flips`, `positive_flips` or `shortcut.returned`; a name in double quotes is
+            that name, even if it is `any`.
         sign: "<" or ">"; "" for `shortcut.returned`.
         limit: a change of accuracy, or a rate, as a fraction.
     """
@@ -61,6 +64,12 @@ class Rule:
             raise InputError(
                 f"rule {text!r}: expected a change of accuracy from -100 to 100 points, "
                 f"found {found['limit'][:20]}"
+            )
+        if what not in RATES and (limit >= FARTHEST if sign == "<" else limit <= -FARTHEST):
+            raise InputError(
+                f"rule {text!r}: rules are about changes, not about accuracies: this one would "
+                f"fail unless it {'rises' if sign == '<' else 'falls'} by {abs(100 * limit):g} "
+                f"points; `{what} < -0.5` fails where it falls by more than half a point"
             )
         if what in RATES and not 0 <= limit <= 1:
             raise InputError(
@@ -127,8 +136,10 @@ def check_rules(
     """
     for rule in rules:
         kind, _, name = rule.what.partition(".")
-        if kind == "class" and name != "any" and name not in class_names:
-            raise InputError(f"rule {rule.text!r}: {_unknown('class', name, class_names)}")
+        if kind == "class" and name != ANY and _unquoted(name) not in class_names:
+            raise InputError(
+                f"rule {rule.text!r}: {_unknown('class', _unquoted(name), class_names)}"
+            )
         if kind != "group":
             continue
         if not groups:
@@ -136,8 +147,8 @@ def check_rules(
                 f"rule {rule.text!r}: the samples have no groups: give them with penult groups"
             )
         known = [f"{attribute}={value}" for attribute, values in groups.items() for value in values]
-        if name != "any" and name not in known:
-            raise InputError(f"rule {rule.text!r}: {_unknown('group', name, known)}")
+        if name != ANY and _unquoted(name) not in known:
+            raise InputError(f"rule {rule.text!r}: {_unknown('group', _unquoted(name), known)}")
 
 
 def judge_rules(rules: Sequence[Rule], document: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -214,14 +225,18 @@ def _rows(what: str, document: Mapping[str, Any]) -> list[tuple[str, Mapping[str
             for attribute, values in document["groups"].items()
             for row in values
         ]
-    return [row for row in rows if name in ("any", row[0])]
+    return [row for row in rows if name == ANY or _unquoted(name) == row[0]]
+
+
+def _unquoted(name: str) -> str:
+    return name[1:-1] if len(name) > 2 and name[0] == name[-1] == '"' else name
 
 
 def _check_name(text: str, what: str) -> None:
     kind, dot, name = what.partition(".")
     if what in ("accuracy", *RATES) or (kind == "class" and dot and name):
         return
-    if kind == "group" and (name == "any" or "=" in name):
+    if kind == "group" and (name == ANY or "=" in name):
         return
     if what == RETURNED:
         raise InputError(f"rule {text!r}: {RETURNED} takes no limit: write it alone")

@@ -160,7 +160,13 @@ def _require_names(old: Side, first: Sequence[str], new: Side, second: Sequence[
             "numbers: expected ids in both features files"
         )
     one, other = (side.features.labels() for side in (old, new))
-    if len(one) != len(other) or not torch.equal(one, other):
+    if len(one) != len(other):
+        raise InputError(
+            f"the samples of {old.name} and {new.name} have no names, and there are "
+            f"{len(one):,} in the one and {len(other):,} in the other: expected ids in both "
+            "features files, or the same samples in the same order"
+        )
+    if not torch.equal(one, other):
         raise InputError(
             f"the samples of {old.name} and {new.name} have no names, and their labels differ by "
             "row: expected ids in both features files, or the same samples in the same order"

@@ -82,10 +82,11 @@ def selection(run: Run, k: int, select: str | None) -> str:
             found.setdefault(int(match[2]), []).append(match[1])
     if k not in found:
         sizes = ", ".join(map(str, sorted(found))) or "none"
-        raise InputError(
-            f"the run holds no head of k = {k}; it holds k = {sizes}: add it with penult fit "
-            f"{run.folder} -k {k}"
-        )
+        n_features = int(run.summary()["n_features"])
+        advice = f"add it with penult fit {run.folder} -k {k}"
+        if not 1 <= k <= n_features:
+            advice = f"a class reads from 1 to all {n_features:,} features"
+        raise InputError(f"the run holds no head of k = {k}; it holds k = {sizes}: {advice}")
     names = found[k]
     if select is None:
         fitted = [row["select"] for row in run.summary()["path"] if row["select"] in names]
