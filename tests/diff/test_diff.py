@@ -21,7 +21,7 @@ from penult.diff.flips import SideReading
 from penult.diff.gate import Rule, check_rules, judge_rules
 from penult.diff.shared import Shared
 from penult.diff.side import Side
-from penult.diff.text import markdown, ruled
+from penult.diff.text import markdown, ruled, samples_said
 from penult.errors import InputError
 from penult.features.features import Features, save_features
 from penult.intervals import holm, paired_interval
@@ -335,7 +335,9 @@ def test_calibration_is_that_of_a_naive_count(old: Path) -> None:
     assert found["log_loss"] == pytest.approx(float(log_loss), abs=1e-6)
 
 
-def test_a_shortcut_that_was_judged_and_is_back_is_told(old: Path, tmp_path: Path) -> None:
+def test_a_shortcut_that_was_judged_and_is_back_is_told(
+    old: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     z, labels, weight = made()
     without = weight.clone()
     without[1, 4] = 0
@@ -349,6 +351,20 @@ def test_a_shortcut_that_was_judged_and_is_back_is_told(old: Path, tmp_path: Pat
     assert (row["feature"], row["class"], row["note"]) == (4, "dog", "the watermark")
     assert "Features judged shortcuts are back: 4 of dog" in found["verdict"]
     assert judge_rules([Rule.read("shortcut.returned")], found)[0]["verdict"] == "fails"
+    pages = {name: tmp_path / f"diff.{name}" for name in ("md", "html", "xml")}
+    files = ["--markdown", str(pages["md"]), "--report", str(pages["html"])]
+    rule = ["--fail-if", "shortcut.returned", "--junit", str(pages["xml"])]
+    capsys.readouterr()
+    assert penult("diff", str(mended), str(again), *files, *rule) == 3
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Features judged shortcuts are back: 4 of dog" in said
+    assert "4, judged shortcut, came" in said
+    assert "1 shortcut is back: 4:dog" in said
+    for name, text in {
+        name: page.read_text(encoding="utf-8") for name, page in pages.items()
+    }.items():
+        assert "4 of dog" in text or "4:dog" in text, name
+    assert "the watermark" in pages["html"].read_text(encoding="utf-8")
     assert document(mended, mended)["evidence"]["returned"] == []
 
 
@@ -455,6 +471,19 @@ def test_numbers_of_rules_are_read_as_people_write_them() -> None:
         assert Rule.read(f"class.a < b < {text}") == Rule(
             f"class.a < b < {text}", "class.a < b", "<", -0.02
         )
+
+
+def test_a_single_sample_is_compared(old: Path, tmp_path: Path) -> None:
+    z, labels, weight = made()
+    one = run_of(tmp_path / "one", z[:1], labels[:1], weight)
+    found = document(one, one)
+    assert found["verdict"] == "Nothing changed: both give the same class to the only sample."
+    found = document(old, one)
+    assert samples_said(found["samples"]) == [
+        "Compared on 1 sample that both have",
+        "599 samples are in only the first and left out",
+    ]
+    assert judge_rules([Rule.read("accuracy < -1")], found)[0]["verdict"].startswith("not enough")
 
 
 def test_no_change_has_no_sign() -> None:

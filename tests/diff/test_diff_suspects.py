@@ -111,8 +111,9 @@ def test_nobody_has_looked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert "Nobody has looked for suspects in" in said
     assert "penult shortcuts" in said
     assert found(old, new)["suspects"]["new"] is None
-    (new / "shortcuts.json").write_text("{")
-    assert "suspects are left out" in found(old, new)["suspects"]["notes"][0]
+    for text in ("{", '{"format": "penult-shortcuts/3"}', '{"format": "penult-shortcuts/1"}', "[]"):
+        (new / "shortcuts.json").write_text(text)
+        assert "suspects are left out" in found(old, new)["suspects"]["notes"][0]
 
 
 def test_suspects_of_another_head_are_not_taken_for_this_ones(tmp_path: Path) -> None:

@@ -114,7 +114,8 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
     n = overall["n_samples"]
     said = []
     if not flipped["n_changed"]:
-        said.append(f"Nothing changed: both give the same class to all {n:,} samples.")
+        which = "the only sample" if n == 1 else f"all {n:,} samples"
+        said.append(f"Nothing changed: both give the same class to {which}.")
     else:
         said.append(_accuracy_said(overall))
         for sign, word in ((1, "worse"), (-1, "better")):

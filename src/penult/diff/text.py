@@ -72,9 +72,10 @@ def ruled(row: Mapping[str, Any]) -> str:
     """What a rule found, in words."""
     whose = row["whose"]
     if "interval" not in row:
-        said = (
-            f"{len(whose)} shortcuts are back: {', '.join(whose[:3])}" if whose else "none is back"
-        )
+        are = "is" if len(whose) == 1 else "are"
+        said = "none is back"
+        if whose:
+            said = f"{number_of(len(whose), 'shortcuts')} {are} back: {', '.join(whose[:3])}"
         return f"{row['verdict']}: {said}"
     if row["value"] is None:
         return f"{row['verdict']}: there are no samples"
@@ -232,21 +233,30 @@ def matched_said(found: Mapping[str, Any]) -> str:
 
 def samples_said(found: Mapping[str, Any]) -> list[str]:
     """What was compared and what was left out."""
-    said = [f"TwoSides on {found['n_samples']:,} samples that both have"]
+
+    def counted(n: int, things: str, one: str, many: str) -> str:
+        return f"{number_of(n, things)} {one if n == 1 else many}"
+
+    said = [f"Compared on {number_of(found['n_samples'], 'samples')} that both have"]
     if found["renamed"]:
-        said.append(f"{found['renamed']:,} of them have other names: the same by their content")
+        n = found["renamed"]
+        said.append(f"{n:,} of them {'has' if n == 1 else 'have'} other names, but one content")
     for key, text in (("only_old", "only the first"), ("only_new", "only the second")):
         if found[key]:
-            said.append(f"{found[key]:,} samples are in {text} and left out")
+            ends = (f"is in {text} and left out", f"are in {text} and left out")
+            said.append(counted(found[key], "samples", *ends))
     if found["left_out"]:
         n = sum(found["left_out"].values())
-        said.append(f"{n:,} samples are of classes that only one has, and left out")
+        ends = ("is of a class", "are of classes")
+        said.append(f"{counted(n, 'samples', *ends)} that only one has, and left out")
     for key, text in (("classes_only_old", "first"), ("classes_only_new", "second")):
         if found[key]:
             names = ", ".join(one_line(name, 60) for name in found[key][:5])
-            said.append(f"{len(found[key]):,} classes are only in the {text}: {names}")
+            ends = (f"is only in the {text}", f"are only in the {text}")
+            said.append(f"{counted(len(found[key]), 'classes', *ends)}: {names}")
     if found["relabelled"]:
-        said.append(f"{found['relabelled']:,} samples have other labels: the second's count")
+        ends = ("has another label", "have other labels")
+        said.append(f"{counted(found['relabelled'], 'samples', *ends)}: the second's count")
     return said
 
 

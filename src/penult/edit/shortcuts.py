@@ -24,6 +24,7 @@ from penult.runs.run import Run
 from penult.storage import read_json, write_json
 
 FORMAT = "penult-shortcuts/3"
+WHOLE = ("head", "part", "n_samples", "n_compared", "n_suspects", "pairs", "pooled")
 # Numbers read to find principal directions; for more they are left out unless they are asked for.
 AFFORDABLE = 4_000_000_000
 DIRECTIONS = 3
@@ -176,9 +177,21 @@ def _pooled(
 
 
 def shortcuts_document(run: Run) -> dict[str, Any] | None:
-    """What `find_shortcuts` found, with the verdicts of today; None where it has not run."""
+    """What `find_shortcuts` found, with the verdicts of today; None where it has not run.
+
+    Raises:
+        InputError: the file is of another version, or was cut off.
+    """
     path = run.folder / "shortcuts.json"
-    return with_verdicts(run, read_json(path, FORMAT)) if path.is_file() else None
+    if not path.is_file():
+        return None
+    document = read_json(path, FORMAT)
+    lacking = [key for key in WHOLE if key not in document]
+    if lacking:
+        raise InputError(
+            f"{path} lacks {lacking[0]}: look for suspects anew with penult shortcuts {run.folder}"
+        )
+    return with_verdicts(run, document)
 
 
 def with_verdicts(run: Run, document: dict[str, Any]) -> dict[str, Any]:
