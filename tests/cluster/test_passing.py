@@ -19,6 +19,9 @@ from cluster_work import analyze, contents
         pytest.param(
             *("photos", ("--also", "photos", "--labels", "predicted")), marks=pytest.mark.slow
         ),
+        pytest.param(
+            *("photos", ("--views", "2", "--labels", "predicted")), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_workers_make_the_same_bytes_as_one_process(
@@ -27,6 +30,7 @@ def test_workers_make_the_same_bytes_as_one_process(
     assert analyze("one", *more, data=data) == 0
     assert analyze("two", *more, "--cluster", two_workers, data=data) == 0
     assert contents(work / "one") == contents(work / "two")
+    assert (work / "two" / "features" / "view-02").is_dir() == ("--views" in more)
     faults = json.loads((work / "two" / "summary.json").read_text())["faults"]["train"]
     assert faults["n_faults"] == (1 if data == "photos" else 0)
     # As where the command was ended after the pass: the features are complete, and the run is not.

@@ -26,6 +26,7 @@ from penult.features.collect import network_shards
 from penult.features.shard_folder import ShardFolder
 from penult.network.head import Head
 from penult.runs.sums import Summing, Sums
+from penult.runs.views import View
 from penult.user_code import code_digest
 
 T = TypeVar("T")
@@ -89,11 +90,12 @@ class PartJob:
     """One part of a job's data.
 
     Attributes:
-        name: "train", "eval" or "also".
+        name: "train", "eval", "also", or what a view is called.
         place: where its shards are handed over.
         fingerprint: of its data.
         n_samples: in all.
         summing: how its samples are added up.
+        view: how it is made of the images of "train", where it is a view of them.
     """
 
     name: str
@@ -101,6 +103,12 @@ class PartJob:
     fingerprint: str
     n_samples: int
     summing: Summing
+    view: View | None = None
+
+    @property
+    def images(self) -> str:
+        """The part whose images are read."""
+        return self.name if self.view is None else "train"
 
 
 @dataclass(frozen=True)
@@ -196,10 +204,12 @@ def make_shards(job: PassJob, part: PartJob, first: int, stop: int, tally: Any) 
     part.place.require_seen()
     require_unchanged(job.files)
     station = opened(job)
-    images, how = station.part(part.name)
+    images, how = station.part(part.images)
     if images is None or images.fingerprint != part.fingerprint:
-        raise InputError(f"its data of {part.name} are not those of the command")
+        raise InputError(f"its data of {part.images} are not those of the command")
     source = ImageSource(images, station.transform, how)
+    if part.view is not None:
+        source = part.view.source(images, station.transform, how)
     rows = how.batch_size * how.batches_per_shard
     heard = 0.0
 

@@ -85,13 +85,13 @@ class ClusterFill:
 
     def __call__(self, name: str, part: Part, shards: ShardFolder, summing: Summing) -> Sums:
         """Write the shards that are not there yet, and add up all of them."""
-        images, how = self.subject.part(name)
+        images, how = self.subject.part(name if part.view is None else "train")
         complete = shards.claim()
         rows = how.batch_size * how.batches_per_shard
         n_shards = -(-part.n_samples // rows)
         resources = self._begin()
         place = self._handover(name, shards)
-        given = PartJob(name, place, images.fingerprint, part.n_samples, summing)
+        given = PartJob(name, place, images.fingerprint, part.n_samples, summing, part.view)
         work = _Work(self._job, given, shards, n_shards, rows, resources)
         total = Total(summing)
         heard = self.progress(name) if self.progress else lambda done, total: None

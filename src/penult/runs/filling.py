@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -17,6 +18,7 @@ from penult.runs.decisions import Decisions
 from penult.runs.parts import Part, Parts
 from penult.runs.run import Run
 from penult.runs.sums import Summing, Sums, Total
+from penult.runs.views import Views
 from penult.storage import sweep
 
 
@@ -27,7 +29,7 @@ class Fill(Protocol):
         """Fill a folder.
 
         Args:
-            name: "train", "eval" or "also".
+            name: "train", "eval", "also", or what a view is called.
             part: where the features come from.
             shards: where they go.
             summing: how they are added up.
@@ -49,7 +51,8 @@ class Filled:
         evidence: sums over the analysed data.
         calls: the network's classes, of "train" and "eval".
         faults: what was left out of each part.
-        views: see `Views.fill`; None without views.
+        views: how many there are, the changes, and the network's accuracy under each, of some
+            images; None without views.
         n_also: further samples that heads are fitted to.
     """
 
@@ -78,13 +81,23 @@ def fill_parts(
     """Write the shards; gives the sums over the analysed data, and the network's classes."""
     faults: dict[str, Faults] = {}
 
-    def filled(name: str, part: Part, summing: Summing) -> Sums:
-        folder = run.folder / "features" / name
+    def filled_into(folder: Path, name: str, part: Part, summing: Summing) -> tuple[Sums, Faults]:
         sweep(folder)  # what killed writers have left, since this process holds the run
         shards = ShardFolder(folder, head, class_names, store, identity)
-        sums = fill(name, part, shards, summing)
-        faults[name] = shards.faults
+        return fill(name, part, shards, summing), shards.faults
+
+    def filled(name: str, part: Part, summing: Summing) -> Sums:
+        sums, faults[name] = filled_into(run.folder / "features" / name, name, part, summing)
         return sums
+
+    def filled_views(views: Views) -> dict[str, Any]:
+        images, kinds, accuracy = views.begin(run)
+        for number in range(1, views.n + 1 if kinds else 1):
+            name, view = f"view {number} of {views.n}", views.view(images, kinds, number)
+            source = views.shards(view, name)
+            part = Part({}, parts.train.fingerprint, len(images), source, view)
+            filled_into(run.view_folder(number), name, part, summing.calls_alone())
+        return {"n": views.n if kinds else 0, "kinds": list(kinds), "accuracy": accuracy}
 
     train = filled("train", parts.train, summing)
     assert train.evidence is not None
@@ -95,5 +108,5 @@ def fill_parts(
     if parts.also is not None:
         filled("also", parts.also, summing.calls_alone())
         n_also = Features.open(run.also_folder).n_samples
-    views = None if parts.views is None else parts.views.fill(run, class_names, identity)
+    views = None if parts.views is None else filled_views(parts.views)
     return Filled(train.evidence.to("cpu"), calls, faults, views, n_also)

@@ -8,17 +8,26 @@ from typing import Any
 
 from penult.features.shard_folder import ShardsFrom
 from penult.runs.run import Run
-from penult.runs.views import Views
+from penult.runs.views import View, Views
 
 
 @dataclass(frozen=True)
 class Part:
-    """One set of samples: what it is, how many, and where its features come from."""
+    """One set of samples: what it is, how many, and where its features come from.
+
+    Attributes:
+        about: what `run.json` says of it.
+        fingerprint: of the data.
+        n_samples: how many.
+        source: the features, shard by shard, by this process.
+        view: how other processes make it of the analysed images, where it is a view of them.
+    """
 
     about: Mapping[str, Any]
     fingerprint: str
     n_samples: int
     source: ShardsFrom
+    view: View | None = None
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,12 +14,13 @@ from penult.data.augmentation import augmented, surviving
 from penult.data.image import ImageData
 from penult.data.open import Batch
 from penult.data.source import ImageSource, Pass
+from penult.data.tokens import Preparation
 from penult.data.transform import Transform
 from penult.features.collect import network_shards
-from penult.features.shard_folder import ShardFolder
+from penult.features.shard_folder import ShardsFrom
 from penult.network.head import Head
 from penult.progress import Progress
-from penult.runs.reopen import matched_images
+from penult.runs.reopen import Chosen, matched_images
 from penult.runs.run import Run
 
 TRIED = 2048  # images on which it is tried which changes the network survives
@@ -47,6 +48,28 @@ class ViewSource(ImageSource):
         return augmented(images, self.kinds, generator)
 
 
+@dataclass(frozen=True, eq=False)
+class View:
+    """What any process needs to make one view of the analysed images.
+
+    Attributes:
+        positions: (n_samples,) int64, of the images among all.
+        labels: (n_samples,) int64, of these.
+        kinds: names of `AUGMENTATIONS`.
+        seed: a text.
+    """
+
+    positions: Tensor
+    labels: Tensor
+    kinds: tuple[str, ...]
+    seed: str
+
+    def source(self, data: ImageData, transform: Preparation, how: Pass) -> ViewSource:
+        """The images, changed; each of them was read before, so that none can be left out."""
+        images = Chosen(data, self.positions, self.labels)
+        return ViewSource(images, transform, replace(how, strict=True), self.kinds, self.seed)
+
+
 @dataclass(frozen=True)
 class Views:
     """Further passes over the analysed images, with changes that the network's accuracy survives.
@@ -68,34 +91,35 @@ class Views:
     seed: int
     progress: Callable[[str], Progress] | None
 
-    def fill(
-        self, run: Run, class_names: Sequence[str], identity: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """Write the features of all views into a run that has those of the images themselves.
+    def begin(self, run: Run) -> tuple[Chosen, tuple[str, ...], dict[str, float]]:
+        """Try, on some images of a run, which changes the network survives.
 
         Returns:
-            What was found: the changes, and the network's accuracy under each, of some images.
+            The images that the run has features of; the changes; and the network's accuracy under
+            each that was tried.
         """
         images = matched_images(self.data, run.train())
-        kinds, accuracy = self._surviving(run, class_names, images)
-        how = replace(self.how, strict=True)
-        for view in range(1, self.n + 1 if kinds else 1):
-            folder = run.view_folder(view)
-            source = ViewSource(images, self.transform, how, kinds, f"{self.seed} {view}")
-            shards = ShardFolder(folder, self.head, class_names, self.how.store, identity)
-            shards.fill(self._shards(source, how, f"view {view} of {self.n}"))
-        return {"n": self.n if kinds else 0, "kinds": list(kinds), "accuracy": accuracy}
+        return images, *self._surviving(run, images)
 
-    def _surviving(
-        self, run: Run, class_names: Sequence[str], images: ImageData
-    ) -> tuple[tuple[str, ...], dict[str, float]]:
+    def view(self, images: Chosen, kinds: tuple[str, ...], number: int) -> View:
+        """One of the views, counted from 1."""
+        places, labels = torch.tensor(images.positions), torch.as_tensor(images.labels)
+        return View(places, labels, kinds, f"{self.seed} {number}")
+
+    def shards(self, view: View, name: str) -> ShardsFrom:
+        """The shards of a view, made by this process."""
+        source = view.source(self.data, self.transform, self.how)
+        found: ShardsFrom = self._shards(source, self.how, name)
+        return found
+
+    def _surviving(self, run: Run, images: Chosen) -> tuple[tuple[str, ...], dict[str, float]]:
         """The changes under which the network is about as often right as without."""
         labels = run.train().labels()
         blocks = run.train().blocks()
         right = torch.cat([block.dense_classes(self.head) == block.labels for block in blocks])
         n = min(TRIED, len(labels))
         rows = torch.arange(n) * len(labels) // n
-        tried = images.part(rows)  # type: ignore[attr-defined]
+        tried = images.part(rows)
         how = replace(self.how, strict=True)
 
         def changed(kind: str) -> Tensor:
