@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import pickle
 import time
 from pathlib import Path
@@ -31,6 +32,7 @@ class Bucket(MemoryFileSystem):  # type: ignore[misc]
     pseudo_dirs: ClassVar[list[str]] = [""]
     fault: Exception | None = None
     pause = 0.0
+    made: ClassVar[list[str]] = []
 
     @classmethod
     def _strip_protocol(cls, path: Any) -> str:
@@ -42,12 +44,17 @@ class Bucket(MemoryFileSystem):  # type: ignore[misc]
             raise self.fault
         super().pipe_file(path, value, **more)
 
+    def makedirs(self, path: str, exist_ok: bool = False) -> None:
+        self.made.append(path)
+        super().makedirs(path, exist_ok=exist_ok)
+
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> type[Bucket]:
     fsspec.register_implementation("bucket", Bucket, clobber=True)
-    for name, value in (("store", {}), ("pseudo_dirs", [""]), ("fault", None), ("pause", 0.0)):
+    for name, value in (("store", {}), ("pseudo_dirs", [""]), ("made", []), ("pause", 0.0)):
         monkeypatch.setattr(Bucket, name, value)
+    monkeypatch.setattr(Bucket, "fault", None)
     return Bucket
 
 
@@ -132,6 +139,37 @@ def test_storage_that_fails_is_said_in_one_line(bucket: type[Bucket]) -> None:
         match=r"bucket://b cannot be written and read: RuntimeError: no such bucket; look",
     ):
         Exchange("bucket://b").check()
+
+
+def test_storage_that_gives_other_bytes_is_refused(
+    bucket: type[Bucket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bucket, "cat_file", lambda *_, **__: b"other")
+    with pytest.raises(InputError, match="bucket://b gives back other bytes than were written"):
+        Exchange("bucket://b").check()
+
+
+@pytest.mark.parametrize("is_bucket", [False, True])
+def test_no_bucket_is_made(
+    bucket: type[Bucket], monkeypatch: pytest.MonkeyPatch, is_bucket: bool
+) -> None:
+    """A name that is mistyped would make one."""
+    monkeypatch.setattr(module, "BUCKETS", {"bucket": "lib"} if is_bucket else {})
+    Exchange("bucket://b/x").check()
+    assert bool(bucket.made) == (not is_bucket)
+
+
+def test_a_full_disk_is_the_command_s_own_and_no_fault_of_the_storage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    place = StoredShards(Exchange(str(tmp_path / "x")))
+    monkeypatch.setattr("fsspec.implementations.local.LocalFileSystem.get_file", full)
+    with pytest.raises(InputError, match=rf"the disk is full: {tmp_path}/own/shard-00000.*goes on"):
+        place.fetch(0, tmp_path / "own")
+    assert list((tmp_path / "own").iterdir()) == []
 
 
 def test_storage_that_does_not_answer_is_said(

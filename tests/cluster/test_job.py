@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from pathlib import Path
 
@@ -38,6 +39,9 @@ def test_a_file_that_grows_or_goes_is_named(tmp_path: Path) -> None:
         archive.writestr("a", "b")
     files = files_of({"path": str(path)})
     require_unchanged(files)
+    os.utime(path, (1, 1))  # other content of the same size
+    with pytest.raises(InputError, match=r"a.zip changed while it was read"):
+        require_unchanged(files)
     with path.open("ab") as file:
         file.write(b"more")
     with pytest.raises(InputError, match=r"a.zip changed while it was read: .*--overwrite"):

@@ -26,7 +26,7 @@ from penult.features.collect import network_shards
 from penult.features.shard_folder import ShardFolder
 from penult.network.head import Head
 from penult.runs.sums import Summing, Sums
-from penult.runs.views import View
+from penult.runs.views import ImageView
 from penult.user_code import code_digest
 
 T = TypeVar("T")
@@ -103,7 +103,7 @@ class PartJob:
     fingerprint: str
     n_samples: int
     summing: Summing
-    view: View | None = None
+    view: ImageView | None = None
 
     @property
     def images(self) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from penult.features.shard_folder import ShardsFrom
 from penult.runs.run import Run
-from penult.runs.views import View, Views
+from penult.runs.views import ImageView, Views
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Part:
     fingerprint: str
     n_samples: int
     source: ShardsFrom
-    view: View | None = None
+    view: ImageView | None = None
 
 
 @dataclass(frozen=True)

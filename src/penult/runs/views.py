@@ -49,7 +49,7 @@ class ViewSource(ImageSource):
 
 
 @dataclass(frozen=True, eq=False)
-class View:
+class ImageView:
     """What any process needs to make one view of the analysed images.
 
     Attributes:
@@ -101,12 +101,12 @@ class Views:
         images = matched_images(self.data, run.train())
         return images, *self._surviving(run, images)
 
-    def view(self, images: Chosen, kinds: tuple[str, ...], number: int) -> View:
+    def view(self, images: Chosen, kinds: tuple[str, ...], number: int) -> ImageView:
         """One of the views, counted from 1."""
         places, labels = torch.tensor(images.positions), torch.as_tensor(images.labels)
-        return View(places, labels, kinds, f"{self.seed} {number}")
+        return ImageView(places, labels, kinds, f"{self.seed} {number}")
 
-    def shards(self, view: View, name: str) -> ShardsFrom:
+    def shards(self, view: ImageView, name: str) -> ShardsFrom:
         """The shards of a view, made by this process."""
         source = view.source(self.data, self.transform, self.how)
         found: ShardsFrom = self._shards(source, self.how, name)
