@@ -230,7 +230,7 @@ def report(rows: list[dict[str, Any]], forms: list[dict[str, Any]]) -> str:
         "fastest of those that are nowhere more than 5 % slower than `dense`.",
         "",
         "| features × classes, k (different features) | batch | dense | read | gather | rows "
-        "| products | speed-up |",
+        "| blocks | speed-up |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in forms:
@@ -239,7 +239,7 @@ def report(rows: list[dict[str, Any]], forms: list[dict[str, Any]]) -> str:
             times = {name: 1e6 * form["median"] for name, form in one["forms"].items()}
             cells = [f"{n_features:,} × {n_classes:,}, {k} ({min(most, n_features):,})"]
             cells.append(str(one["batch_size"]))
-            for name in ("dense", "read", "gather", "rows", "products"):
+            for name in ("dense", "read", "gather", "rows", "blocks"):
                 text = f"{times[name]:,.0f}" if name in times else ""
                 cells.append(f"**{text}**" if name == row["form"] else text)
             cells.append(f"{times['dense'] / times[row['form']]:.1f}")

@@ -165,6 +165,27 @@ def test_caps_and_preprocessing_are_inside(
     assert "a head with caps is no linear layer" in capsys.readouterr().err
 
 
+def test_a_recipe_of_a_sparse_head_asks_for_its_size(
+    digits: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edited = tmp_path / "edited"
+    kept = digits.head("curvature", 5).subspaces[3]
+    off = ("-k", "5", "--select", "curvature", "--off", f"{int(kept[0])}:3")
+    assert penult("edit", str(digits.folder), *off, "--out", str(edited)) == 0
+    capsys.readouterr()
+    arguments = ("--recipe", str(edited / "recipe.json"), "--format", "head")
+    out = ("--out", str(tmp_path / "out"))
+    assert penult("export", str(digits.folder), *arguments, *out) == 2
+    said = capsys.readouterr().err
+    assert "edits the run's sparse head of k = 5, and no -k is given: expected -k 5 --sel" in said
+    sized = ("-k", "5", "--select", "curvature")
+    assert penult("export", str(digits.folder), *arguments, *sized, *out) == 0
+    head = load_file(tmp_path / "out" / "head.safetensors")
+    row = slice(head["indptr"][3], head["indptr"][4])
+    assert int(kept[0]) not in head["indices"][row].tolist()
+    assert "recipe" in of(tmp_path / "out")["head"]
+
+
 def test_a_mismatch_is_an_error_and_leaves_nothing_behind(
     digits: Run,
     tmp_path: Path,
@@ -229,6 +250,14 @@ REFUSED: dict[str, Refused] = {
         "--opset 99: the exporter and the installed onnxruntime",
     ),
     "an opset of the past": (("--format", "onnx", "-k", "5", "--opset", "9"), "know opsets 18 to"),
+    "an opset in vain": (
+        ("--format", "torch", "-k", "5", "--opset", "20"),
+        "--opset is for --format onnx, found --format torch: leave it out",
+    ),
+    "one batch size of a head": (
+        ("--format", "head", "-k", "5", "--batch-size", "4"),
+        "--batch-size 4: a head alone takes any batch",
+    ),
     "a form in vain": (
         ("--format", "safetensors", "-k", "5", "--form", "rows"),
         "--form changes the network's structure",

@@ -46,7 +46,7 @@ Preprocessing = Annotated[
         "--preprocessing",
     ),
 ]
-Opset = Annotated[int, option("Version of ONNX's operations.")]
+Opset = Annotated[int | None, option(f"Version of ONNX's operations; {OPSET} by default.")]
 DropUnread = Annotated[
     bool,
     option("Take out what makes only features that no class reads.", "--drop-unread"),
@@ -84,7 +84,7 @@ def export(
     head: ShippedFile = None,
     tuned: ShippedTuned = None,
     preprocessing: Preprocessing = False,
-    opset: Opset = OPSET,
+    opset: Opset = None,
     batch_size: FixedBatch = None,
     form: Form = None,
     drop_unread: DropUnread = False,
@@ -98,10 +98,12 @@ def export(
 ) -> None:
     """Write the network, or the head alone, for programs without penult, and prove it equal."""
     opened = open_run(run)
+    if opset is not None and format != "onnx":
+        raise InputError(f"--opset is for --format onnx, found --format {format}: leave it out")
     options = ExportOptions(
         format,
         preprocessing=preprocessing,
-        opset=opset,
+        opset=opset or OPSET,
         batch_size=batch_size,
         form=form,
         n_samples=samples,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from penult.errors import InputError
 from penult.export.head_page import head_page
 from penult.export.proof import Trial
 from penult.export.shipment import ExportOptions, Shipment, Written
@@ -19,6 +20,10 @@ PROGRAM = Path(__file__).with_name("stand_alone_head.py")
 def check_head(options: ExportOptions) -> None:
     """Refuse what only a network can have."""
     check_weights(options)
+    if options.batch_size is not None:
+        raise InputError(
+            f"--batch-size {options.batch_size}: a head alone takes any batch: leave it out"
+        )
 
 
 def write_head_alone(shipment: Shipment, folder: Path) -> Written:

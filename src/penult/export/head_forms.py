@@ -15,6 +15,7 @@ from penult.export.shipped_head import ShippedHead
 from penult.heads.bounded_head import BoundedHead
 
 DENSE = "dense"
+BLOCK = 8  # classes
 MOST_PADDED = 0.5  # of the dense head's numbers, that a form may hold where classes are filled up
 
 
@@ -63,33 +64,38 @@ class RowsForm(nn.Module):
         return (F.embedding(self.indices, z.t()) * self.values).sum(0).t() + self.bias
 
 
-class ProductsForm(nn.Module):
-    """One small matrix product for each class, with the rows that it reads."""
+class BlocksForm(nn.Module):
+    """Classes in blocks of `BLOCK`: for each block one product with the features that it reads."""
 
     indices: Tensor
 
-    def __init__(self, indices: Tensor, values: Tensor, bias: Tensor) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
         super().__init__()
-        self.register_buffer("indices", indices.clone())
-        self.values = nn.Parameter(values[:, None, :].contiguous())
+        filled = F.pad(weight, (0, 0, 0, -len(weight) % BLOCK)).unflatten(0, (-1, BLOCK))  # type: ignore[no-untyped-call]
+        read = (filled != 0).any(1)
+        most = max(1, int(read.sum(1).max()))
+        # Stable, so that the features that are read come first, in rising order.
+        indices = (~read).to(torch.int8).argsort(dim=1, stable=True)[:, :most]
+        self.register_buffer("indices", indices)
+        self.values = nn.Parameter(filled.gather(2, indices[:, None].expand(-1, BLOCK, -1)))
         self.bias = nn.Parameter(bias.clone())
 
     def forward(self, z: Tensor) -> Tensor:
         """Logits (n_samples, n_classes) of features (n_samples, n_features)."""
-        return (self.values @ F.embedding(self.indices, z.t())).squeeze(1).t() + self.bias
+        rows = (self.values @ F.embedding(self.indices, z.t())).flatten(0, 1)
+        return rows[: len(self.bias)].t() + self.bias
 
 
 PADDED: dict[str, Callable[[Tensor, Tensor, Tensor], nn.Module]] = {
     "gather": GatherForm,
     "rows": RowsForm,
-    "products": ProductsForm,
 }
 EXPLAINED = {
     DENSE: "one product with the dense matrix, zeros included",
     "read": "one product with the columns of the features that some class reads",
     "gather": "each class's features gathered, multiplied and summed",
     "rows": "the same on the transposed features",
-    "products": "one small matrix product for each class",
+    "blocks": "one small matrix product for every eight classes",
 }
 
 
@@ -171,6 +177,8 @@ def head_layer(shipped: ShippedHead, form: str, *, drop: bool = False) -> HeadLa
     made: nn.Module
     if form in PADDED:
         made = PADDED[form](*_padded(weight), head.bias)
+    elif form == "blocks":
+        made = BlocksForm(weight, head.bias)
     else:
         made = DenseForm(weight, head.bias)
     if bounded is not None and bounded.n_bounds:
@@ -192,6 +200,8 @@ def forms_of(shipped: ShippedHead, *, drop: bool = False) -> list[str]:
     most = int((weight != 0).sum(1).max())
     if 0 < most * len(weight) <= MOST_PADDED * weight.numel():
         found += PADDED
+    if 0 < BlocksForm(weight, shipped.head.bias).values.numel() <= MOST_PADDED * weight.numel():
+        found.append("blocks")
     return found
 
 

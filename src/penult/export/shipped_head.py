@@ -133,6 +133,8 @@ def _of_recipe(run: Run, file: Path, chosen: tuple[str, int] | None) -> ShippedH
     setting = EditSetting.of(run)
     start = setting.dense if chosen is None else sparse_start(run, *chosen)
     recipe, _ = Recipe.load(file).once()
+    if chosen is None and not recipe.is_for(start):
+        _require_dense(run, file, recipe)
     recipe.require_for(start, setting.class_names)
     head = apply_recipe(start, recipe, setting).head
     origin: dict[str, Any] = {"recipe": recipe.document()}
@@ -140,6 +142,17 @@ def _of_recipe(run: Run, file: Path, chosen: tuple[str, int] | None) -> ShippedH
         return ShippedHead(head, None, {"edited": "dense", **origin})
     origin = {"select": chosen[0], "k": chosen[1], **origin}
     return ShippedHead(head, sparse_of(head), origin)
+
+
+def _require_dense(run: Run, file: Path, recipe: Recipe) -> None:
+    """Refuse a recipe that was made of one of the run's sparse heads, where none is named."""
+    for row in run.summary().get("path", ()):
+        select, k = str(row["select"]), row["k"]
+        if isinstance(k, int) and recipe.is_for(sparse_start(run, select, k)):
+            raise InputError(
+                f"{file} edits the run's sparse head of k = {k}, and no -k is given: expected "
+                f"-k {k} --select {select}"
+            )
 
 
 def sparse_of(head: Head) -> SparseHead | None:
