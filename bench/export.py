@@ -5,11 +5,15 @@ weights get random heads. All heads read at most 256 different features; what ma
 is dropped. The network as it was and the export take turns in one process.
 
     python bench/export.py ../shared/data --out docs/benchmarks
+
+In parts that are added up: `--part heads --kept /tmp/export.json`, then `--network resnet20
+--part networks --kept /tmp/export.json`, and so on.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import tempfile
@@ -33,7 +37,7 @@ from penult.export.proof import Trial, compared, run_fresh
 from penult.export.shipped_head import ShippedHead
 from penult.export.shipped_network import ShippedNetwork, logits_in_batches
 from penult.export.traced import trace
-from penult.export.unread import Dropped, drop_unread
+from penult.export.unread import drop_unread
 from penult.extras import import_extra, import_torchvision
 from penult.network.head import Head
 from penult.network.load import load_model
@@ -145,7 +149,7 @@ def measured(subject: Subject, folder: Path) -> dict[str, Any]:
         "form": form,
         "read": len(shipped.read()),
         "features": own.n_features,
-        "dropped": dropped,
+        "dropped": dropped.document(),
         "proof": proof,
         "cost": cost,
         "seconds": timed(fresh.seconds),
@@ -158,7 +162,7 @@ def heads() -> list[dict[str, Any]]:
         weight = random_weight(n_features, n_classes, k, most)
         shipped = ShippedHead(Head("", weight, torch.zeros(n_classes)), None, {})
         _, about = choose_form(shipped, "onnxruntime", (1, 8, 32), opset=OPSET)
-        rows.append({"sizes": (n_features, n_classes, k, most), **about})
+        rows.append({"sizes": [n_features, n_classes, k, most], **about})
         print(rows[-1]["sizes"], about["form"], flush=True)
     return rows
 
@@ -183,9 +187,9 @@ def less(before: float, after: float) -> str:
     return f"{100 * (1 - after / before):.1f} %"
 
 
-def said(dropped: Dropped) -> str:
-    smaller = ", ".join(f"{d['layer']} {d['before']:,} → {d['after']:,}" for d in dropped.layers)
-    return smaller or f"nothing: {dropped.kept[0]['why']}"
+def said(dropped: dict[str, Any]) -> str:
+    smaller = ", ".join(f"{d['layer']} {d['before']:,} → {d['after']:,}" for d in dropped["layers"])
+    return smaller or f"nothing: {dropped['kept'][0]['why']}"
 
 
 def report(rows: list[dict[str, Any]], forms: list[dict[str, Any]]) -> str:
@@ -257,16 +261,31 @@ def main() -> None:
     parser.add_argument("shared", type=Path, help="folder with imagenet/ and checkpoints/")
     parser.add_argument("--out", type=Path, default=HERE.parent / "docs" / "benchmarks")
     parser.add_argument("--network", action="append", help="one of them; by default all")
+    parser.add_argument("--part", choices=("heads", "networks"), help="by default both")
+    parser.add_argument("--kept", type=Path, help="JSON file that adds the parts up, run by run")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    forms = heads()
-    rows = []
+    found: dict[str, Any] = {"heads": [], "networks": {}}
+    if arguments.kept is not None and arguments.kept.exists():
+        found = json.loads(arguments.kept.read_text(encoding="utf-8"))
+
+    def keep() -> None:
+        if arguments.kept is not None:
+            arguments.kept.write_text(json.dumps(found), encoding="utf-8")
+        rows = [found["networks"][name] for name in known if name in found["networks"]]
+        text = report(rows, found["heads"])
+        (arguments.out / "export.md").write_text(text, encoding="utf-8")
+
     known = subjects(arguments.shared)
-    for make in [known[name] for name in arguments.network or known]:
-        with tempfile.TemporaryDirectory() as name:
-            rows.append(measured(make(), Path(name)))
-        print(rows[-1], flush=True)
-        (arguments.out / "export.md").write_text(report(rows, forms), encoding="utf-8")
+    if arguments.part != "networks":
+        found["heads"] = heads()
+        keep()
+    if arguments.part != "heads":
+        for name in arguments.network or known:
+            with tempfile.TemporaryDirectory() as folder:
+                found["networks"][name] = measured(known[name](), Path(folder))
+            print(found["networks"][name], flush=True)
+            keep()
 
 
 if __name__ == "__main__":
