@@ -26,8 +26,14 @@ from penult.runs.reopen import Places
 CHROMIUM = "/usr/bin/chromium"
 QUIET = "--no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-sync"
 DESKTOP, PHONE = {"width": 1280, "height": 860}, {"width": 390, "height": 780}
-SETTLED = """() => [...document.images].every(image => image.complete)
-  && !document.querySelector(".ring-of, .wait, .working")"""
+SETTLED = """() => {
+  const seen = node => {
+    const { top, bottom } = node.getBoundingClientRect();
+    return node.checkVisibility() && bottom > 0 && top < innerHeight;
+  };
+  return [...document.images].every(image => image.complete || !seen(image))
+    && ![...document.querySelectorAll(".ring-of, .wait, .working")].some(seen);
+}"""
 
 
 class Walk:
@@ -70,7 +76,7 @@ class Walk:
         """The mended network, in the run."""
         self.page.keyboard.press("w")
         self.page.fill(".save-dialog input[type=text]", "without-stamp")
-        self.page.click(".save-dialog >> text=Write")
+        self.page.get_by_role("button", name="Write", exact=True).click()
         self.page.wait_for_selector("text=Written to", timeout=120_000)
         self.picture("app-written")
         self.page.keyboard.press("Escape")
@@ -82,6 +88,7 @@ def main() -> None:
     options.add_argument("run", type=Path)
     options.add_argument("--out", type=Path, default=Path(__file__).parent / "pictures")
     given = options.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
     server = LiveServer(given.run, places=Places(trust_run=True))
     server.read()
     server.start()

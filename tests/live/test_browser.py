@@ -369,7 +369,7 @@ def test_networks_recipes_and_reports_are_written(
     wait_for_numbers(seen, told(folder, OFF))
     seen.page.keyboard.press("w")
     seen.page.fill(".save-dialog input[type=text]", "mended")
-    seen.page.click(".save-dialog >> text=Write >> nth=-1")
+    seen.page.get_by_role("button", name="Write", exact=True).click()
     seen.page.wait_for_selector("text=Written to")
     assert Recipe.load(folder / "edited" / "mended" / "recipe.json").edits == (OFF,)
     with seen.page.expect_download() as download:
