@@ -43,6 +43,8 @@ def act():
             os.utime(here / "photos.zip", (1, 1))
         if order.stem == "full":
             os.fsync = full
+    if (here / "gpus").exists():
+        (here / "gpus" / f"{os.getpid()} {os.environ.get('CUDA_VISIBLE_DEVICES')}").touch()
     if (here / "slowly").exists():
         (here / "begun").touch()
         time.sleep(0.3)

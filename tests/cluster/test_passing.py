@@ -113,3 +113,16 @@ def test_a_disk_that_is_full_is_said_once_and_the_run_goes_on(
     assert f"a worker on {socket.gethostname()}: the disk is full: {work}/two/features" in said
     assert analyze("two") == 0
     assert contents(work / "one") == contents(work / "two")
+
+
+@pytest.mark.slow
+def test_each_gpu_has_one_worker_that_keeps_it(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray believes in GPUs that are declared to it; the workers find none, and use the CPU."""
+    assert analyze("one") == 0
+    (work / "gpus").mkdir()
+    (work / "slowly").touch()
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert analyze("two", "--cluster") == 0
+    assert contents(work / "one") == contents(work / "two")
+    seen = [path.name.split() for path in (work / "gpus").iterdir()]
+    assert sorted(gpu for _, gpu in seen) == ["0", "1"], "two workers, each with a GPU of its own"
