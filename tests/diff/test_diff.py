@@ -251,6 +251,27 @@ def test_classes_are_matched_by_name(old: Path, tmp_path: Path) -> None:
     assert found["probabilities"]["kl"] is None
 
 
+def test_samples_of_classes_that_one_side_does_not_know_are_left_out(
+    old: Path, tmp_path: Path
+) -> None:
+    """The new side has a fifth class, the old side cannot be right on its samples."""
+    z, labels, weight = made()
+    more = labels.clone()
+    more[:40] = C
+    wider = torch.cat([weight, torch.zeros(1, D)])
+    names = (*NAMES, "yak")
+    found = document(old, run_of(tmp_path / "b", z, more, wider, names))
+    assert found["samples"]["left_out"] == {"yak": 40}
+    assert found["samples"]["n_samples"] == N - 40
+    assert found["samples"]["classes_only_new"] == ["yak"]
+    assert samples_said(found["samples"])[1:3] == [
+        "40 samples are of classes that only one has, and left out",
+        "1 class is only in the second: yak",
+    ]
+    right = (z @ wider.T).argmax(1) == more
+    assert found["overall"]["after"] == pytest.approx(float(right[40:].double().mean()))
+
+
 def test_no_sample_or_class_in_common_is_refused(old: Path, tmp_path: Path) -> None:
     z, labels, weight = made()
     ids = [f"x{i}" for i in range(N)]
