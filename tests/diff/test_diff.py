@@ -17,6 +17,7 @@ from torch import Tensor
 from command import penult
 from penult.diff.alignment import Alignment
 from penult.diff.compare import compare_sides
+from penult.diff.evidence import _what
 from penult.diff.flips import SideReading
 from penult.diff.gate import Rule, check_rules, judge_rules
 from penult.diff.shared import Shared
@@ -152,8 +153,12 @@ def test_the_features_of_a_flip_are_those_that_changed_the_lead_most(
     flips = document(old, run_of(tmp_path / "b", z, labels, other))["flips"]
     assert flips["negative"]["samples"]
     centred = z.double() - z.double().mean(0)
-    for row in flips["negative"]["samples"]:
-        i, right, wrong = row["row_new"], NAMES.index(row["label"]), NAMES.index(row["after"])
+    assert flips["positive"]["samples"]
+    for row, called in [
+        *((row, "after") for row in flips["negative"]["samples"]),
+        *((row, "before") for row in flips["positive"]["samples"]),
+    ]:
+        i, right, wrong = row["row_new"], NAMES.index(row["label"]), NAMES.index(row[called])
         leads = [(w[right] - w[wrong]).double() * centred[i] for w in (weight, other)]
         changed = (leads[1] - leads[0]).abs()
         expected = changed.argsort(descending=True)[:3].tolist()
@@ -387,6 +392,8 @@ def test_a_shortcut_that_was_judged_and_is_back_is_told(
         assert "4 of dog" in text or "4:dog" in text, name
     assert "the watermark" in pages["html"].read_text(encoding="utf-8")
     assert document(mended, mended)["evidence"]["returned"] == []
+    assert penult("verdict", str(again), "4:dog", "shortcut") == 0
+    assert document(again, again)["evidence"]["returned"] == [], "it was used before, too"
 
 
 def test_the_command_exits_with_3_where_a_rule_fails(
@@ -505,6 +512,29 @@ def test_a_single_sample_is_compared(old: Path, tmp_path: Path) -> None:
         "599 samples are in only the first and left out",
     ]
     assert judge_rules([Rule.read("accuracy < -1")], found)[0]["verdict"].startswith("not enough")
+
+
+def test_what_became_of_a_feature_is_told_by_its_shares() -> None:
+    for was, now, word in (
+        (0.2, -0.2, "turned its sign"),
+        (-0.1, 0.3, "turned its sign"),
+        (0.2, 0.4, "counts more"),
+        (-0.2, -0.4, "counts more"),
+        (0.4, 0.2, "counts less"),
+        (0.0, 0.2, "came"),
+        (0.2, 0.0, "went"),
+    ):
+        assert _what(was, now) == word
+
+
+def test_a_rule_about_any_of_many_classes_asks_for_more() -> None:
+    """What one class alone would prove may be chance where ten are looked at."""
+    still = {"n_samples": 1000, "lost": 0, "won": 0, "loss": 0.0}
+    worse = {"class": "a", "n_samples": 1000, "lost": 40, "won": 15, "loss": 0.025}
+    found = {"classes": [worse, *({"class": str(c), **still} for c in range(9))]}
+    rules = [Rule.read("class.a < -1"), Rule.read("class.any < -1")]
+    verdicts = [row["verdict"] for row in judge_rules(rules, found)]
+    assert verdicts == ["fails", "not enough samples to tell"]
 
 
 def test_no_change_has_no_sign() -> None:

@@ -102,6 +102,19 @@ def test_a_feature_that_is_switched_off_is_no_suspect_any_more(tmp_path: Path) -
     assert (suspects["n_new"], suspects["n_stayed"]) == (0, 1)
 
 
+def test_a_suspect_of_little_weight_stays_one(tmp_path: Path) -> None:
+    """Another feature is edited: how little a class rests on a suspect does not make it go."""
+    old = looked_at(tmp_path / "old")
+    pairs = pairs_looked_at(old)
+    other = pairs[0]
+    suspected(old, set(pairs))
+    edit = tmp_path / "edit"
+    arguments = ["--off", f"{other[1]}:{other[0]}", "--out", str(edit)]
+    assert penult("edit", str(old), *arguments) == 0
+    suspects = found(old, f"{old}@{edit}/recipe.json")["suspects"]
+    assert (suspects["n_gone"], suspects["n_stayed"]) == (1, len(pairs) - 1)
+
+
 def test_nobody_has_looked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     old, new = looked_at(tmp_path / "old"), looked_at(tmp_path / "new")
     (new / "shortcuts.json").unlink()

@@ -99,7 +99,7 @@ class TwoSides:
             "groups": _groups(compared, _groups_of(old, new, shared)),
             "flips": flips(before, after, shared, matched),
             "evidence": evidence(shares, shared, matched, said),
-            "suspects": suspects((old, new), shares, names, matched, said),
+            "suspects": suspects((old, new), matched, said),
             "probabilities": _probabilities(old, new, shared, heard),
             "exports": exports(old, new),
             "matched": matched.document(),

@@ -132,9 +132,12 @@ def _summary(compared: TwoSides, place: Mapping[str, int]) -> dict[str, Any]:
 
 
 def _short(*names: str) -> list[str]:
-    """The ends of paths, where these tell the sides from each other."""
-    ends = [name.rstrip("/").rsplit("/", 1)[-1] for name in names]
-    return ends if len(set(ends)) == len(names) else list(names)
+    """Sides without the folders that their runs lie in, where that tells them from each other."""
+    found = []
+    for name in names:
+        run, at, what = name.partition("@")
+        found.append(f"{run.rstrip('/').rsplit('/', 1)[-1]}{at}{what}")
+    return found if len(set(found)) == len(names) else list(names)
 
 
 def _ranked(

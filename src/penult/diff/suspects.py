@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
-
 from penult.diff.alignment import Alignment
-from penult.diff.evidence import UNUSED, Verdicts
+from penult.diff.evidence import Verdicts
 from penult.diff.side import Side
 from penult.edit.shortcuts import shortcuts_document
 from penult.edit.verdicts import verdict_on
@@ -22,21 +20,17 @@ Suspects = dict[tuple[str | None, int], float]
 
 def suspects(
     sides: tuple[Side, Side],
-    shares: tuple[Tensor, Tensor],
-    names: tuple[str, ...],
     matched: Alignment,
     verdicts: tuple[Verdicts, Verdicts],
 ) -> dict[str, Any]:
     """Suspects of the new side that the old one had not, and those that are gone.
 
     They are those that `penult shortcuts` found among the weights of each run's network and kept.
-    Of a sparse or an edited head of the same run a suspect is gone where its class does not rest
-    on the feature any more.
+    Of a sparse or an edited head of the same run a suspect is gone where its class does not read
+    the feature any more.
 
     Args:
         sides: the old one and the new one.
-        shares: of each, (n_classes, n_features of the side), see `penult.diff.evidence.shares_of`.
-        names: of the classes.
         matched: which feature is which.
         verdicts: of each side's run.
 
@@ -45,14 +39,14 @@ def suspects(
         many stayed; None for all three, with a note, where nobody has looked on one of the sides.
     """
     found, notes = [], []
-    for side, own in zip(sides, shares, strict=True):
-        one, note = _of(side, own, names)
+    for side in sides:
+        one, note = _of(side)
         found.append(one)
         notes += [note] if note and note not in notes else []
     first, second = found
     if first is None or second is None:
         return {"new": None, "gone": None, "n_stayed": None, "notes": notes}
-    back = matched.in_old(shares[1].shape[1]).tolist()
+    back = matched.in_old(sides[1].head.n_features).tolist()
     partner = [None if j < 0 else j for j in matched.partner.tolist()]
     known = {(c, back[j]) for c, j in second if back[j] >= 0}
 
@@ -79,7 +73,7 @@ def suspects(
     }
 
 
-def _of(side: Side, shares: Tensor, names: tuple[str, ...]) -> tuple[Suspects | None, str]:
+def _of(side: Side) -> tuple[Suspects | None, str]:
     """The suspects of a side, and what is to be said of them; None where nobody has looked."""
     try:
         document = shortcuts_document(side.run)
@@ -114,10 +108,10 @@ def _of(side: Side, shares: Tensor, names: tuple[str, ...]) -> tuple[Suspects | 
     elif document["n_suspects"] > len(document["pairs"]):
         note = f"only the first {len(document['pairs']):,} pairs of {side.run.folder} are compared"
     if not side.dense:
-        used = shares.abs() >= UNUSED
+        read, names = side.head.weight != 0, side.class_names
         found = {
             (c, j): score
             for (c, j), score in found.items()
-            if bool(used[:, j].any() if c is None else used[names.index(c), j])
+            if bool(read[:, j].any() if c is None else read[names.index(c), j])
         }
     return found, note
