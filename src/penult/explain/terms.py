@@ -107,5 +107,6 @@ def _read(head: Head | SparseHead, c: int) -> Tensor:
     if not isinstance(head, SparseHead):
         return torch.ones(head.n_features, dtype=torch.bool)
     read = torch.zeros(head.n_features, dtype=torch.bool)
-    read[head.subspaces[c]] = True
+    start, stop = int(head.indptr[c]), int(head.indptr[c + 1])
+    read[head.indices[start:stop].cpu()] = True
     return read

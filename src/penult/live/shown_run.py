@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from penult.edit.verdicts import KINDS, verdicts_file
 from penult.errors import InputError
@@ -30,6 +31,8 @@ from penult.runs.run import Run
 PARTS = ("class", "feature", "mistake")
 CHANGING = ("verdicts.jsonl", ".lock")  # of a run: what people add while it is looked at
 STAGES = ("the run", "its page")
+KEPT_ITEMS = 2048
+MOST_TRAITS = 250  # features of classes whose details are given at once
 
 
 class NumberedImages:
@@ -37,14 +40,20 @@ class NumberedImages:
 
     Args:
         table: of all samples.
-        album: lists of images.
+        found: what the report says of them.
+        album: further lists of images.
     """
 
-    def __init__(self, table: SampleTable, album: Album) -> None:
-        self._table, self._album = table, album
+    def __init__(self, table: SampleTable, found: Findings, album: Album | None = None) -> None:
+        self._table, self._found, self._album = table, found, album
 
     def of(self, place: Place) -> list[list[Any]]:
         """The images of a list: [number, value, None]."""
+        survey = self._found.survey
+        lists = {"own": survey.top_of_class, "others": survey.top_elsewhere, "feature": survey.top}
+        if place[0] in lists:
+            return [[e.sample, e.value, None] for e in lists[place[0]](place[1])]
+        assert self._album is not None
         part, _, entries = self._album.lists[place]
         return [[self._table.number(part, e.sample), e.value, None] for e in entries]
 
@@ -54,6 +63,33 @@ class NumberedImages:
 
     def map(self, key: Key, feature: int) -> str | None:
         """None: maps are asked for one by one."""
+
+
+class Lazily(Sequence[Any]):
+    """Items that are made when they are asked for; those asked for last are kept.
+
+    Args:
+        n: how many there are.
+        make: gives the item of a number.
+    """
+
+    def __init__(self, n: int, make: Callable[[int], Any]) -> None:
+        self._n = n
+        self._made = lru_cache(maxsize=KEPT_ITEMS)(make)
+
+    def __len__(self) -> int:
+        return self._n
+
+    @overload
+    def __getitem__(self, place: int) -> Any: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[Any]: ...
+
+    def __getitem__(self, place: int | slice) -> Any:
+        if isinstance(place, slice):
+            return [self._made(i) for i in range(*place.indices(self._n))]
+        return self._made(range(self._n)[place])
 
 
 class ShownRun:
@@ -80,6 +116,7 @@ class ShownRun:
         self.table = SampleTable(run)
         heard(0, len(STAGES))
         self.found = Findings(run, choose_head(run), None)
+        self.table.part(self.table.judged).predicted = self.found.verdicts.given()
         heard(1, len(STAGES))
         self._builder = DocumentBuilder(self.found, prove=False)
         summary = self.found.summary
@@ -88,15 +125,22 @@ class ShownRun:
         self.n_features = self.found.n_features
         self.images = "transform" in run.about
         self.texts = self.images and holds_texts(run)
-        numbered = NumberedImages(self.table, self._builder.album)
-        details = Details(self.found, numbered)
-        self.numbered = numbered
+        album = Album()
+        self._builder.suspects.enter(album)
+        self.numbered = numbered = NumberedImages(self.table, self.found, album)
+        details, distributions = Details(self.found, numbered), self._builder.distributions(set())
         mistakes = self._builder.mistakes(numbered)
+        reasons = [row["reasons"] for row in mistakes["rows"]]
         self._items: dict[str, Sequence[Any]] = {
-            "class": rounded([details.of_class(c) for c in range(self.found.n_classes)]),
-            "feature": rounded(details.of_features(self._builder.distributions)),
-            "mistake": [row["reasons"] for row in mistakes["rows"]],
+            "class": Lazily(self.found.n_classes, lambda c: rounded(details.of_class(c))),
+            "feature": Lazily(
+                self.n_features, lambda j: rounded(details.of_feature(j, distributions))
+            ),
+            "mistake": reasons,
         }
+        # A class that shows hundreds of features is large enough by itself.
+        each = max(1, self.found.shown.nnz // max(1, self.found.n_classes))
+        self._chunks = {**CHUNKS, "class": max(1, min(CHUNKS["class"], MOST_TRAITS // each))}
         self._document = self._builder.document(self._pictures(), numbered, mistakes)
         heard(2, len(STAGES))
 
@@ -135,7 +179,7 @@ class ShownRun:
         }
         # They change, and are asked for.
         document["suspects"] = self._suspects(12)[0]
-        return render_live(document, self._items["class"])
+        return render_live(document, self._items["class"], self._chunks)
 
     def formats(self) -> list[str]:
         """Formats in which a network or a head of the run can be exported."""
@@ -150,7 +194,7 @@ class ShownRun:
         """
         if kind not in PARTS:
             raise InputError(f"no such part: expected one of {', '.join(PARTS)}")
-        size = CHUNKS[kind]
+        size = self._chunks[kind]
         items = self._items[kind][chunk * size : (chunk + 1) * size] if chunk >= 0 else []
         if not items:
             raise InputError(f"there is no part {chunk} of {kind}")
@@ -179,7 +223,7 @@ class ShownRun:
     def _suspects(self, pages: int | None) -> tuple[dict[str, Any] | None, set[int]]:
         views, album = SuspectViews(self.found, pages), Album()
         views.enter(album)
-        document = views.document(NumberedImages(self.table, album))
+        document = views.document(NumberedImages(self.table, self.found, album))
         if document is None:
             return None, set()
         shots = [row["shots"] for row in document["pairs"] if "shots" in row]

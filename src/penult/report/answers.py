@@ -191,6 +191,13 @@ class Answers:
         )
         return label, said
 
+    def given(self) -> Tensor:
+        """What the network calls the samples: (n_samples,), or (n_samples, n_classes) bool."""
+        found = torch.from_numpy(self.dense)
+        if self.n_each == 1:
+            return found
+        return found.view(-1, self.n_each) < self.n_classes
+
     @property
     def agreement(self) -> float:
         """Fraction of the samples to which both heads give the same class."""

@@ -59,6 +59,7 @@ def bundles(
     class_details: Sequence[Mapping[str, Any]],
     feature_details: Sequence[Mapping[str, Any]],
     images: Sequence[Mapping[str, Any]],
+    chunks: Mapping[str, int] = CHUNKS,
 ) -> Iterator[tuple[str, Markup]]:
     """Each bundle's element id and its JSON: the document first, then the details in chunks.
 
@@ -67,7 +68,7 @@ def bundles(
     """
     mistakes = document["mistakes"]
     rows = [{key: row[key] for key in row if key != "reasons"} for row in mistakes["rows"]]
-    light = {**document, "mistakes": {**mistakes, "rows": rows}, "chunks": CHUNKS}
+    light = {**document, "mistakes": {**mistakes, "rows": rows}, "chunks": dict(chunks)}
     apart = {name: light.pop(name) for name in APART if light.get(name)}
     yield "data-document", embedded({**light, "has": list(apart)})
     for name, part in apart.items():
@@ -79,12 +80,14 @@ def bundles(
         "mistake": reasons,
         "image": images,
     }
-    yield from chunked(parts)
+    yield from chunked(parts, chunks)
 
 
-def chunked(parts: Mapping[str, Sequence[Any]]) -> Iterator[tuple[str, Markup]]:
-    """Lists of details in bundles of so many as `CHUNKS` says, for `item` of the scripts."""
+def chunked(
+    parts: Mapping[str, Sequence[Any]], chunks: Mapping[str, int] = CHUNKS
+) -> Iterator[tuple[str, Markup]]:
+    """Lists of details in bundles of so many as `chunks` says, for `item` of the scripts."""
     for name, items in parts.items():
-        size = CHUNKS[name]
+        size = chunks[name]
         for number, start in enumerate(range(0, len(items), size)):
             yield f"data-{name}-{number}", embedded(items[start : start + size])

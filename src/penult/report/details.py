@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -42,19 +43,21 @@ class Details:
         found, means = self._found, self._found.means
         has_own = bool(means.counts[c] > 0)
         has_others = bool(means.counts[c] < means.n_samples)
+        entries = kept_of(found.shown, c)
+        kept = found.shown.indices[entries.start : entries.stop]
+        columns = {
+            "feature": kept.tolist(),
+            "influence": _finite_all(found.influence[c, kept]),
+            "share": _finite_all(self._shares[c, kept]),
+            "weight": found.network.weight[c, kept].tolist(),
+            **self._kept(c, kept),
+            "mean": means.means[c, kept].tolist() if has_own else [None] * len(kept),
+            "elsewhere": means.elsewhere[c, kept].tolist() if has_others else [None] * len(kept),
+            "own": [self._shots.of(("own", entry)) for entry in entries],
+            "others": [self._shots.of(("others", entry)) for entry in entries],
+        }
         features = [
-            {
-                "feature": (j := int(found.shown.indices[entry])),
-                "influence": finite(float(found.influence[c, j])),
-                "share": finite(float(self._shares[c, j])),
-                "weight": float(found.network.weight[c, j]),
-                **self._kept(c, j),
-                "mean": float(means.means[c, j]) if has_own else None,
-                "elsewhere": float(means.elsewhere[c, j]) if has_others else None,
-                "own": self._shots.of(("own", entry)),
-                "others": self._shots.of(("others", entry)),
-            }
-            for entry in kept_of(found.shown, c)
+            dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)
         ]
         bias = float(found.network.bias[c])
         logit = float(found.network.weight[c] @ means.means[c]) + bias if has_own else None
@@ -65,20 +68,26 @@ class Details:
             "confusions": self._confusions(c),
         }
 
-    def _kept(self, c: int, j: int) -> dict[str, Any]:
-        """What the sparse head makes of a feature for a class."""
+    def _kept(self, c: int, kept: Tensor) -> dict[str, list[Any]]:
+        """What the sparse head makes of some features for a class; None of those not read."""
+        names = ("sparse_influence", "sparse_share", "sparse_weight")
         sparse = self._found.sparse
-        if sparse is None or not sparse.read[c, j]:
-            return {"kept": False, "sparse_influence": None, "sparse_share": None,
-                    "sparse_weight": None}  # fmt: skip
+        if sparse is None:
+            nothing: list[Any] = [None] * len(kept)
+            return {"kept": [False] * len(kept), **dict.fromkeys(names, nothing)}
         assert self._sparse_influence is not None
         assert self._sparse_shares is not None
-        return {
-            "kept": True,
-            "sparse_influence": finite(float(self._sparse_influence[c, j])),
-            "sparse_share": finite(float(self._sparse_shares[c, j])),
-            "sparse_weight": float(sparse.weight[c, j]),
-        }
+        read = sparse.read[c, kept].tolist()
+        found = [
+            _finite_all(self._sparse_influence[c, kept]),
+            _finite_all(self._sparse_shares[c, kept]),
+            sparse.weight[c, kept].tolist(),
+        ]
+        of_read = [
+            [value if is_read else None for value, is_read in zip(values, read, strict=True)]
+            for values in found
+        ]
+        return {"kept": read, **dict(zip(names, of_read, strict=True))}
 
     def _confusions(self, c: int) -> list[dict[str, Any]]:
         found = self._found.confusions.get(c, {})
@@ -100,20 +109,20 @@ class Details:
         return rows
 
     def of_features(self, found: Distributions) -> list[dict[str, Any]]:
-        """Of every feature: what it moves, who reads it, where it is largest, its distribution."""
-        findings, relations = self._found, self._found.relations
-        readers = self._readers()
-        return [
-            {
-                "network": self._moved(j),
-                "readers": readers[j],
-                "shots": self._shots.of(("feature", j)),
-                "correlation": finite(float(relations.correlations[j])),
-                "range": [float(findings.survey.low[j]), float(findings.survey.high[j])],
-                "distribution": self._distribution(j, found),
-            }
-            for j in range(findings.n_features)
-        ]
+        """Of every feature what `of_feature` says."""
+        return [self.of_feature(j, found) for j in range(self._found.n_features)]
+
+    def of_feature(self, j: int, found: Distributions) -> dict[str, Any]:
+        """What a feature moves, who reads it, where it is largest, its distribution."""
+        survey = self._found.survey
+        return {
+            "network": self._moved(j),
+            "readers": self._readers[j],
+            "shots": self._shots.of(("feature", j)),
+            "correlation": finite(float(self._found.relations.correlations[j])),
+            "range": [float(survey.low[j]), float(survey.high[j])],
+            "distribution": self._distribution(j, found),
+        }
 
     def _moved(self, j: int) -> list[dict[str, Any]]:
         """The classes that a feature moves most in the network; by weight where none is known."""
@@ -156,6 +165,7 @@ class Details:
             rows.append({"class": None, "n": n_others, "mean": mean, "counts": tally})
         return rows
 
+    @cached_property
     def _readers(self) -> list[list[dict[str, Any]]]:
         """The classes of the sparse head that read each feature, the largest share first."""
         sparse = self._found.sparse
@@ -163,9 +173,11 @@ class Details:
         if sparse is None:
             return readers
         assert self._sparse_shares is not None
-        for c, j in sparse.read.nonzero().tolist():
-            share = finite(float(self._sparse_shares[c, j]))
-            readers[j].append({"class": c, "weight": float(sparse.weight[c, j]), "share": share})
+        c, j = sparse.read.nonzero().unbind(1)
+        columns = (c.tolist(), j.tolist(), sparse.weight[c, j].tolist())
+        shares = _finite_all(self._sparse_shares[c, j])
+        for of, feature, weight, share in zip(*columns, shares, strict=True):
+            readers[feature].append({"class": of, "weight": weight, "share": share})
         for rows in readers:
             rows.sort(key=lambda row: -(row["share"] or 0.0))
         return readers
@@ -178,3 +190,7 @@ def _moves(found: list[tuple[int, float]]) -> list[dict[str, Any]]:
 def finite(value: float) -> float | None:
     """A number for JSON, None where it is NaN or infinite."""
     return value if math.isfinite(value) else None
+
+
+def _finite_all(values: Tensor) -> list[float | None]:
+    return [finite(value) for value in values.tolist()]

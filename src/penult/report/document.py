@@ -85,9 +85,7 @@ class DocumentBuilder:
 
     Attributes:
         found: these findings.
-        album: the images that the report shows, list by list.
-        samples: what is known of those that are named by their numbers alone.
-        distributions: of each feature.
+        edits: the edits that it shows.
     """
 
     def __init__(
@@ -101,30 +99,28 @@ class DocumentBuilder:
         self.run = findings.run
         self.suspects = SuspectViews(findings)
         self.edits = EditViews(findings, effects)
-        self.album = Album()
-        self.samples = self.suspects.enter(self.album)
-        self._enter(self.album)
-        self.edits.enter(self.album)
-        self.distributions = Distributions.of(
-            findings.train,
-            findings.survey,
-            self._means().float(),
-            self.album.sample_numbers("train"),
-        )
-        for n, sample in self.distributions.samples.items():
-            self.samples["train", n] = sample
 
     def build(self, options: PictureOptions) -> ReportData:
         """The report with its pictures, which are taken here."""
-        found = self.found
-        gallery = take_pictures(self.run, self.album.wishes(self.samples), options)
-        shots = Shots(gallery, self.album)
+        found, album = self.found, Album()
+        samples = self.suspects.enter(album)
+        self._enter(album)
+        self.edits.enter(album)
+        distributions = self.distributions(album.sample_numbers("train"))
+        samples |= {("train", n): sample for n, sample in distributions.samples.items()}
+        gallery = take_pictures(self.run, album.wishes(samples), options)
+        shots = Shots(gallery, album)
         details = Details(found, shots)
         classes = [details.of_class(c) for c in range(found.n_classes)]
-        features = details.of_features(self.distributions)
+        features = details.of_features(distributions)
         mistakes = self.mistakes(shots)
         document = self.document(_pictures(gallery, shots), shots, mistakes)
         return ReportData(document, classes, features, list(shots.images()))
+
+    def distributions(self, wanted: set[int]) -> Distributions:
+        """Of every feature, and what is known of some samples by their numbers alone."""
+        found = self.found
+        return Distributions.of(found.train, found.survey, self._means().float(), wanted)
 
     def _enter(self, album: Album) -> None:
         """Put the images of classes, features and mistakes into the album."""

@@ -46,18 +46,23 @@ def render(
     )
 
 
-def render_live(document: Mapping[str, Any], class_details: Sequence[Mapping[str, Any]]) -> str:
+def render_live(
+    document: Mapping[str, Any],
+    class_details: Sequence[Mapping[str, Any]],
+    chunks: Mapping[str, int],
+) -> str:
     """The page of a report whose details, styles and scripts a server gives when asked.
 
     Args:
         document: see `render`; under `live` it says what the server can do.
         class_details: one for each class.
+        chunks: how many details of each kind are given at once.
     """
     return _filled(
         document,
         class_details,
         glance=document["live"]["images"],
-        bundles=lambda shown: bundles(shown, (), (), ()),
+        bundles=lambda shown: bundles(shown, (), (), (), chunks),
     )
 
 

@@ -77,4 +77,4 @@ class HeadRows:
         read = (self.read[c] | self.read[d]).nonzero()[:, 0]
         moves = weight[read] * change[read]
         order = moves.abs().sort(descending=True, stable=True).indices
-        return [(int(read[i]), float(moves[i])) for i in order]
+        return list(zip(read[order].tolist(), moves[order].tolist(), strict=True))
