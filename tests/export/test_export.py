@@ -9,6 +9,7 @@ import re
 import site
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from safetensors.numpy import load_file
 
 from command import penult
 from penult import Run
+from penult.data.transform import Transform
 from penult.export.proof import MismatchError, compared
 from penult.export.samples import features_for_proof
 from penult.extras import import_extra
@@ -206,6 +208,83 @@ def test_a_mismatch_is_an_error_and_leaves_nothing_behind(
     said = capsys.readouterr().err
     assert "the export's logits differ from the network's by up to 0.01" in said
     assert list(tmp_path.iterdir()) == []
+
+
+class OpenVinoStub:
+    """What the export calls of OpenVINO, by onnxruntime; by itself it computes in 16 bits."""
+
+    __version__ = "1.2.3"
+
+    def __init__(self, wrong: float) -> None:
+        self.wrong = wrong
+        self.Core = lambda: self
+
+    def compile_model(self, file: str, device: str, exact: dict[str, Any]) -> Any:
+        session = import_extra("onnxruntime", "export").InferenceSession(file)
+        off = self.wrong if exact["INFERENCE_PRECISION_HINT"] == "f32" else 1.0
+        return lambda inputs: [session.run(None, inputs)[0] + off]
+
+
+@pytest.mark.parametrize("wrong", [0.0, 0.5], ids=["equal", "with other logits"])
+def test_openvino_is_compared_where_it_is_installed(
+    wrong: float, digits: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fresh process of OpenVINO is this one here, with a stand-in for the library."""
+    from penult.export import export, fresh_process, onnx_format
+    from penult.export.proof import FreshRun, Trial, run_fresh
+
+    def run_here(trial: Trial, inputs: dict[str, torch.Tensor]) -> FreshRun:
+        if trial.runtime != "openvino":
+            return run_fresh(trial, inputs)
+        run, versions = fresh_process.openvino({"files": [str(trial.files[0])], "threads": 1})
+        arrays = {name: values.numpy() for name, values in inputs.items()}
+        found = fresh_process.logits_of(run, arrays, 32, fixed=False)
+        return FreshRun(torch.from_numpy(found), versions, {})
+
+    monkeypatch.setitem(sys.modules, "openvino", OpenVinoStub(wrong))
+    monkeypatch.setattr(export, "run_fresh", run_here)
+    monkeypatch.setattr(onnx_format, "find_spec", lambda name: name)
+    out = tmp_path / "out"
+    arguments = ("-k", "5", "--format", "onnx", "--form", "dense", "--no-cost", "--timed", "1")
+    assert penult("export", str(digits.folder), *arguments, "--out", str(out)) == 0
+    document = of(out)
+    if wrong:
+        (note,) = document["notes"]
+        assert re.match(r"Nothing is promised for openvino: .* differ .* by up to 0\.5, .*", note)
+        assert "openvino" not in document["cost"]["seconds"]
+    else:
+        assert document["notes"] == []
+        assert document["proof"]["openvino"]["greatest_difference"] < 1e-4
+        assert document["proof"]["versions"]["openvino"] == "1.2.3"
+
+
+@pytest.mark.parametrize(
+    "more", [("--preprocessing",), pytest.param(("--int8",), marks=pytest.mark.slow)]
+)
+def test_what_is_inside_a_shipped_network_is_read_back(
+    more: tuple[str, ...], digits: Run, tmp_path: Path
+) -> None:
+    from penult.network.find import FeatureTap, find_head
+    from penult.network.load import load_model
+
+    out = tmp_path / "out"
+    arguments = ("-k", "5", "--format", "onnx", "--form", "dense", "--no-cost", "--timed", "1")
+    assert penult("export", str(digits.folder), *arguments, *more, "--out", str(out)) == 0
+    from penult.data.source import ImageSource, Pass
+    from penult.runs.reopen import reopen_images
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*rounds its logits to 8 bits")
+        loaded = load_model(str(out / "network.onnx"))
+    images = reopen_images(digits, "evaluation")
+    assert isinstance(loaded.transform, Transform)
+    source = ImageSource(images, loaded.transform, Pass(batch_size=len(images)))
+    x = source.inputs(next(iter(source.batches(0))), torch.device("cpu"))
+    with FeatureTap(loaded.model, find_head(loaded.model, x)) as tap, torch.no_grad():
+        loaded.model(x)
+    z = digits.evaluation().arrays()[0].float()
+    far = (tap.features - z).abs().max() / z.abs().max()
+    assert far < (1e-5 if more == ("--preprocessing",) else 0.1)
 
 
 def test_differences_are_measured_against_the_largest_logit() -> None:
