@@ -22,10 +22,10 @@ from penult.diff.flips import SideReading
 from penult.diff.gate import Rule, check_rules, judge_rules
 from penult.diff.shared import Shared
 from penult.diff.side import Side
-from penult.diff.text import markdown, ruled, samples_said
+from penult.diff.text import fails, markdown, ruled, samples_said
 from penult.errors import InputError
 from penult.features.features import Features, save_features
-from penult.intervals import holm, paired_interval
+from penult.intervals import holm, paired_interval, sign_test
 from penult.runs.analyze import Options, analyze_features
 from small_run import NET, images_for
 
@@ -512,6 +512,47 @@ def test_a_single_sample_is_compared(old: Path, tmp_path: Path) -> None:
         "599 samples are in only the first and left out",
     ]
     assert judge_rules([Rule.read("accuracy < -1")], found)[0]["verdict"].startswith("not enough")
+
+
+def test_strict_fails_what_cannot_be_told_and_only_that() -> None:
+    rows = [{"verdict": text} for text in ("fails", "not enough samples to tell", "passes")]
+    assert [fails(row, False) for row in rows] == [True, False, False]
+    assert [fails(row, True) for row in rows] == [True, True, False]
+
+
+def test_what_changed_for_sure_is_corrected_for_all_looks(old: Path, tmp_path: Path) -> None:
+    z, labels, weight = made()
+    other = weight + 0.3 * torch.randn(C, D, generator=torch.Generator().manual_seed(8))
+    rows = document(old, run_of(tmp_path / "b", z, labels, other))["classes"]
+    adjusted = holm([sign_test(row["lost"], row["won"]) for row in rows])
+    assert [row["p_adjusted"] for row in rows] == pytest.approx(adjusted)
+    assert [row["sure"] for row in rows] == [p <= 0.05 for p in adjusted]
+
+
+def test_classes_in_another_order_are_no_change(old: Path, tmp_path: Path) -> None:
+    z, labels, weight = made()
+    order = torch.tensor([2, 0, 3, 1])
+    names = tuple(NAMES[c] for c in order.tolist())
+    found = document(old, run_of(tmp_path / "b", z, order.argsort()[labels], weight[order], names))
+    assert found["flips"]["n_changed"] == 0
+    assert found["probabilities"]["kl"] == pytest.approx(0, abs=1e-7)
+    assert found["evidence"]["classes"] == []
+    assert found["probabilities"]["old"] == pytest.approx(found["probabilities"]["new"])
+
+
+def test_groups_of_the_one_side_hold_for_samples_in_another_order(
+    old: Path, tmp_path: Path
+) -> None:
+    z, labels, weight = made()
+    turned = torch.arange(N - 1, -1, -1)
+    ids = [f"{i:04d}" for i in turned.tolist()]
+    new = run_of(tmp_path / "b", z[turned], labels[turned], weight, ids=ids)
+    right = (z @ weight.T).argmax(1) == labels
+    night = torch.arange(N) % 3 == 0
+    for sides in ((old, new), (new, old)):
+        rows = {row["value"]: row for row in document(*sides)["groups"]["light"]}
+        assert rows["night"]["n_samples"] == int(night.sum())
+        assert rows["night"]["before"] == pytest.approx(float(right[night].double().mean()))
 
 
 def test_what_became_of_a_feature_is_told_by_its_shares() -> None:
