@@ -70,6 +70,15 @@ class Grouped(Base):
         self.last = conv(N_FEATURES, N_FEATURES, groups=2)
 
 
+class Multiplied(Base):
+    """Two channels are made of each one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = conv(3, N_FEATURES // 2)
+        self.last = conv(N_FEATURES // 2, N_FEATURES, groups=N_FEATURES // 2)
+
+
 class Squeezed(Base):
     def __init__(self) -> None:
         super().__init__()
@@ -185,6 +194,7 @@ KINDS: dict[type[Base], tuple[int, str]] = {
     Residual: (GONE * (LAST + 2), "residual stream"),
     Depthwise: (GONE * (LAST + 2 + 9 + 2), ""),
     Grouped: (GONE * 2, "the convolution has 2 groups of several channels"),
+    Multiplied: (GONE * 2, "the convolution has 4 groups of several channels"),
     Squeezed: (GONE * (2 + 1), "residual stream"),
     Branches: (LAST + 2 + 4 * (N_FEATURES + 2), ""),
     Swish: (GONE * (LAST + 2), ""),
