@@ -81,6 +81,7 @@ def test_every_view_fits_and_shows_its_images(visit: Open, made: Any) -> None:
 def test_a_flip_shows_both_networks_maps_of_its_features(made: Any) -> None:
     _, document, images, _ = made
     for case in document["cases"]:
+        assert (case["kind"] == "negative") == (case["before"] == case["label"])
         assert images[case["images"]["old"]]["src"].startswith("data:image/")
         for feature in case["features"]:
             for which in ("old", "new"):
