@@ -35,6 +35,7 @@ from penult.features.shard_folder import ShardFolder
 from penult.progress import Progress
 from penult.runs.parts import Part
 from penult.runs.sums import Summing, Sums, Total
+from penult.storage import sweep
 from penult.text import duration
 from penult.user_code import code_digest
 
@@ -102,6 +103,7 @@ class ClusterFill:
         finally:
             with undisturbed():
                 work.cancel()
+        sweep(shards.folder)  # what workers left that died while they wrote
         for text in work.said:
             warnings.warn(text, stacklevel=2)
         shards.take(n_shards)
