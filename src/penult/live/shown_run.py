@@ -130,13 +130,12 @@ class ShownRun:
         self.numbered = numbered = NumberedImages(self.table, self.found, album)
         details, distributions = Details(self.found, numbered), self._builder.distributions(set())
         mistakes = self._builder.mistakes(numbered)
-        reasons = [row["reasons"] for row in mistakes["rows"]]
         self._items: dict[str, Sequence[Any]] = {
             "class": Lazily(self.found.n_classes, lambda c: rounded(details.of_class(c))),
             "feature": Lazily(
                 self.n_features, lambda j: rounded(details.of_feature(j, distributions))
             ),
-            "mistake": reasons,
+            "mistake": Lazily(len(mistakes["rows"]), self.found.reasons_of),
         }
         # A class that shows hundreds of features is large enough by itself.
         each = max(1, self.found.shown.nnz // max(1, self.found.n_classes))

@@ -73,7 +73,7 @@ def bundles(
     yield "data-document", embedded({**light, "has": list(apart)})
     for name, part in apart.items():
         yield f"data-{name}", embedded(rounded(part))
-    reasons = [row["reasons"] for row in mistakes["rows"]]
+    reasons = [row["reasons"] for row in mistakes["rows"] if "reasons" in row]
     parts: dict[str, Sequence[Any]] = {
         "class": rounded(class_details),
         "feature": rounded(feature_details),

@@ -34,6 +34,7 @@ FORMAT = "penult-report/1"
 REASON_SAMPLES = 100
 PROVEN_FEATURES = 128  # up to which the smallest reasons are searched for, not only bounded
 PROOF_SECONDS = 0.25
+QUICKLY = 20_000_000  # weights times images whose reasons are bounded in a second or two
 FEWEST_FOR_A_MEDIAN = 5
 MISSING_NAMED = 20
 MOST_TAKEN = 3
@@ -81,7 +82,8 @@ class DocumentBuilder:
     Args:
         findings: what they found.
         effects: see `build`.
-        prove: prove some of the sufficient reasons smallest, which takes up to a minute.
+        prove: prove the sufficient reasons of many images, which takes up to a minute; else a
+            few are bounded.
 
     Attributes:
         found: these findings.
@@ -113,7 +115,7 @@ class DocumentBuilder:
         details = Details(found, shots)
         classes = [details.of_class(c) for c in range(found.n_classes)]
         features = details.of_features(distributions)
-        mistakes = self.mistakes(shots)
+        mistakes = self.with_reasons(self.mistakes(shots), shots)
         document = self.document(_pictures(gallery, shots), shots, mistakes)
         return ReportData(document, classes, features, list(shots.images()))
 
@@ -139,13 +141,10 @@ class DocumentBuilder:
             album.mistakes.append((key, mistake.sample, mapped))
 
     def mistakes(self, shots: PageImages) -> dict[str, Any]:
-        """The samples that a head gets wrong, and why."""
+        """The samples that a head gets wrong; `with_reasons` says why."""
         rows = []
-        for mistake, reasons in zip(self.found.verdicts.mistakes, self.found.reasons, strict=True):
+        for mistake in self.found.verdicts.mistakes:
             key = (self.found.eval_part, mistake.sample.number)
-            for reason in reasons:
-                for row in reason["features"]:
-                    row[3] = shots.map(key, row[0])
             rows.append(
                 {
                     "image": shots.number(key),
@@ -154,13 +153,24 @@ class DocumentBuilder:
                     "dense": mistake.dense,
                     "sparse": mistake.sparse,
                     "kind": mistake.kind,
-                    "reasons": reasons,
                 }
             )
         counts = {
             f"n_{kind.replace('-', '_')}": self.found.verdicts.n_of_kind[kind] for kind in KINDS
         }
         return {"n_samples": len(self.found.verdicts.labels), **counts, "rows": rows}
+
+    def with_reasons(self, mistakes: dict[str, Any], shots: PageImages) -> dict[str, Any]:
+        """The mistakes with the features that led to each, and their maps."""
+        for row, mistake, reasons in zip(
+            mistakes["rows"], self.found.verdicts.mistakes, self.found.reasons, strict=True
+        ):
+            key = (self.found.eval_part, mistake.sample.number)
+            for reason in reasons:
+                for shown in reason["features"]:
+                    shown[3] = shots.map(key, shown[0])
+            row["reasons"] = reasons
+        return mistakes
 
     def document(
         self, pictures: dict[str, Any], shots: PageImages, mistakes: dict[str, Any]
@@ -341,6 +351,8 @@ class DocumentBuilder:
             return None, [None] * found.n_classes
         exact = self._prove and found.n_features <= PROVEN_FEATURES
         n = min(REASON_SAMPLES, found.evaluation.n_samples)
+        if not self._prove:
+            n = min(n, max(FEWEST_FOR_A_MEDIAN, QUICKLY // (found.n_classes * found.n_features)))
         keep = spread(torch.from_numpy(found.verdicts.labels), n)
         z, labels = found.evaluation.subset(keep).arrays()
         box = Box(found.survey.low.double(), found.survey.high.double())

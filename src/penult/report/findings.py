@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -42,7 +45,6 @@ class Findings:
         deciding: (n_features,) of how many classes a feature is among the network's strongest.
         survey: ranges and largest values; relations: variances and correlations; verdicts: what
             the heads call the evaluation samples; confusions: counts of these, class by class;
-            reasons: those of each mistake that is shown.
     """
 
     def __init__(self, run: Run, choice: HeadChoice | None, images: int | None) -> None:
@@ -68,7 +70,16 @@ class Findings:
         sparse_head = None if choice is None else choice.head
         self.verdicts = Answers.of(self.evaluation, self.dense, sparse_head)
         self.confusions = self.verdicts.confusions()
-        self.reasons = [m.reasons(self.dense, sparse_head) for m in self.verdicts.mistakes]
+        self._sparse_head = sparse_head
+
+    def reasons_of(self, mistake: int) -> list[dict[str, Any]]:
+        """Why each head gives its class in a mistake that is shown, by its number."""
+        return self.verdicts.mistakes[mistake].reasons(self.dense, self._sparse_head)
+
+    @cached_property
+    def reasons(self) -> list[list[dict[str, Any]]]:
+        """Those of each mistake that is shown."""
+        return [self.reasons_of(i) for i in range(len(self.verdicts.mistakes))]
 
     @property
     def n_classes(self) -> int:
