@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -40,7 +40,12 @@ def with_values(z: Tensor, values: Mapping[str, Any]) -> Tensor:
 
 
 def decision_on(
-    head: Head, z: Tensor, box: Box, label: int | tuple[int, ...] | None, of: int | None = None
+    head: Head,
+    z: Tensor,
+    box: Box,
+    label: int | tuple[int, ...] | None,
+    of: int | None = None,
+    also: Sequence[int] = (),
 ) -> dict[str, Any]:
     """What a head makes of a sample, feature by feature; the parts add up to the total.
 
@@ -50,6 +55,7 @@ def decision_on(
         box: the range of each feature in the analysed data.
         label: class that the data says, or classes of multi-label data; None where it does not.
         of: the class that is taken apart; the one predicted, or that of the largest logit.
+        also: features that are listed however little they add.
 
     Returns:
         As the page holds it; `against` is the label where the prediction is wrong, else the class
@@ -71,7 +77,7 @@ def decision_on(
         "predicted": called(decided(logits[None], head.link)[0]),
         "label": label,
         "classes": [[one, float(logits[one]), float(likely[one])] for one in listed],
-        **_parts(head, z, box, c, against),
+        **_parts(head, z, box, c, against, also),
         "reason": _reason(head, z, box, c),
     }
 
@@ -83,7 +89,9 @@ def _against(c: int, order: list[int], label: int | tuple[int, ...] | None) -> i
     return next((other for other in order if other != c), None)
 
 
-def _parts(head: Head, z: Tensor, box: Box, c: int, against: int | None) -> dict[str, Any]:
+def _parts(
+    head: Head, z: Tensor, box: Box, c: int, against: int | None, also: Sequence[int]
+) -> dict[str, Any]:
     """A logit, or a difference of two, feature by feature."""
     edited, wide = bounded(head), z[None].double()
     weight, bias = edited.weight[c].double(), edited.bias[c].double()
@@ -96,7 +104,9 @@ def _parts(head: Head, z: Tensor, box: Box, c: int, against: int | None) -> dict
         weight, read = weight - other, read | (other != 0)
         bias = bias - edited.bias[against].double()
     rows = read.nonzero()[:, 0]
-    shown = rows[parts[rows].abs().sort(descending=True, stable=True).indices[:TERMS_LISTED]]
+    order = rows[parts[rows].abs().sort(descending=True, stable=True).indices]
+    few = torch.tensor([j for j in also if j not in order[:TERMS_LISTED]], dtype=torch.int64)
+    shown = torch.cat([order[:TERMS_LISTED], few])
     columns = (wide[0], weight, parts, box.low, box.high)
     total = float(parts.sum() + bias)
     return {

@@ -32,6 +32,8 @@ class ImageShelf:
     def __init__(self, run: Run, table: SampleTable, places: Places) -> None:
         self._run, self._table, self._places = run, table, places
         self._lock = threading.Lock()
+        # An archive is one file, which two threads must not read at once.
+        self._reading = threading.Lock()
         self._data: dict[str, tuple[ImageData | None, dict[str, int]]] = {}
         self._kept: OrderedDict[tuple[str, int, int], bytes] = OrderedDict()
         self._size = 0
@@ -50,7 +52,9 @@ class ImageShelf:
         data, index = self._found(self._table.part(part), n)
         transform = Transform.from_json(self._run.about["transform"])
         try:
-            made = picture_of(read(data, transform, index).values, side=key[2])
+            with self._reading:
+                values = read(data, transform, index).values
+            made = picture_of(values, side=key[2])
         except ImageFaultError as error:
             raise InputError(f"the image can no longer be read: {error}") from error
         with self._lock:
@@ -61,7 +65,8 @@ class ImageShelf:
         """The beginning of a text, "" where it is gone."""
         try:
             data, index = self._found(self._table.part(part), n)
-            found = data.load(index)
+            with self._reading:
+                found = data.load(index)
         except (InputError, ImageFaultError):
             return ""
         return one_line(" ".join(found.split()), LONGEST_TEXT) if isinstance(found, str) else ""

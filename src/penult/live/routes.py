@@ -303,6 +303,7 @@ class LiveRoutes:
         asked = Listener()
         loop = asyncio.get_running_loop()
         found = loop.run_in_executor(None, work, asked)
+        found.add_done_callback(_looked_at)
         try:
             while True:
                 done, _ = await asyncio.wait([found], timeout=APART)
@@ -353,6 +354,12 @@ class LiveRoutes:
         finally:
             self._n_streams -= 1
             asked.cancelled.set()
+
+
+def _looked_at(found: asyncio.Future[Any]) -> None:
+    """A job that nobody waits for any more fails in silence."""
+    if not found.cancelled():
+        found.exception()
 
 
 def _called(function: Callable[..., Any], *given: Any) -> Any:

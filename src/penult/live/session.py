@@ -235,7 +235,8 @@ class RunSession:
             z, label = part.row(at[1]), None
             if not self.run.own_labels:
                 label = self.shown.table.about(part.first + at[1], False)["class"]
-        return decision_on(self.board.head(state), with_values(z, values), self._box, label, of)
+        z, also = with_values(z, values), sorted(map(int, values))
+        return decision_on(self.board.head(state), z, self._box, label, of, also)
 
     def upload(self, raw: bytes, name: str, state: HeadState, asked: Listener) -> dict[str, Any]:
         """An image of a user's own: what is decided, by what, and which samples are like it.

@@ -113,6 +113,7 @@ class ShownRun:
         heard = progress or (lambda done, total: None)
         self.run = run
         self.signature = signature_of(run.folder)
+        self._kept_page = "", ""
         self.table = SampleTable(run)
         heard(0, len(STAGES))
         self.found = Findings(run, choose_head(run), None)
@@ -152,11 +153,17 @@ class ShownRun:
                 "n_images": n, "n_missing": 0, "missing": [], "n_changed": 0}  # fmt: skip
 
     def page(self, live: Mapping[str, Any]) -> str:
-        """The page.
+        """The page; it is made anew where somebody has said something meanwhile.
 
         Args:
             live: what the server says of itself, besides what is known here.
         """
+        key = f"{sorted(live.items())} {self.verdicts_version()}"
+        if self._kept_page[0] != key:
+            self._kept_page = key, self._page(live)
+        return self._kept_page[1]
+
+    def _page(self, live: Mapping[str, Any]) -> str:
         summary = self.found.summary
         groups = self.table.part(self.table.judged).groups
         known = {
@@ -241,7 +248,7 @@ class ShownRun:
 
     def view_of(self, name: str, document: dict[str, Any]) -> tuple[dict[str, Any], set[int]]:
         """The effect of edits as the page shows it, and the samples that it names."""
-        view = self._builder.edits.view(name, document, self.numbered)
+        view = self._builder.edits.view(name, document, self.numbered, most=None)
         flips = [flip for kind in view["flips"].values() for flip in kind["samples"]]
         return rounded(view), {flip["image"] for flip in flips if flip["image"] is not None}
 

@@ -61,8 +61,10 @@ class EditViews:
         found = effect["flips"]
         return [flip for kind, n in FLIPS.items() for flip in found[kind]["samples"][:n]]
 
-    def view(self, name: str, effect: dict[str, Any], shots: PageImages) -> dict[str, Any]:
-        """One of them, or another edit's, under a name."""
+    def view(
+        self, name: str, effect: dict[str, Any], shots: PageImages, most: int | None = CLASSES
+    ) -> dict[str, Any]:
+        """One of them, or another edit's, under a name; at most so many classes, all where None."""
         place = self._place
         classes = sorted(effect["classes"], key=lambda row: (-abs(row["loss"]), -row["lost"]))
         changed = [row for row in classes if row["lost"] or row["won"]]
@@ -70,7 +72,7 @@ class EditViews:
         return {
             "name": name,
             **{key: effect[key] for key in known},
-            "classes": [{**row, "class": place[row["class"]]} for row in changed[:CLASSES]],
+            "classes": [{**row, "class": place[row["class"]]} for row in changed[:most]],
             "n_changed": len(changed),
             "n_classes": len(classes),
             "groups": [
