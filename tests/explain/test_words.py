@@ -22,7 +22,10 @@ from penult.errors import InputError
 from penult.explain.explanation import Explanation
 from penult.explain.page import explanation_page
 from penult.explain.words import WordAttribution
-from penult.runs.reopen import reopen_texts
+from penult.live.samples import SampleQuery
+from penult.live.session import Listener, RunSession
+from penult.live.state import HeadState
+from penult.runs.reopen import Places, reopen_texts
 from sentences import PLANTED, classifier, save, sentences, tokenizer, write_table
 
 CPU = torch.device("cpu")
@@ -219,6 +222,22 @@ def test_one_line_says_what_does_not_fit(
     assert penult("analyze", *command, "--out", "refused") == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert re.search(said, error), error
+
+
+def test_the_live_page_gives_texts_in_place_of_pictures(run: Run) -> None:
+    session = RunSession(run.folder, Places(), "cpu")
+    try:
+        data = open_data("eval.csv", options=DataOptions(texts=True))
+        found = session.samples("eval", SampleQuery(limit=12))
+        texts = [found["images"][number]["text"] for number, _ in found["rows"]]
+        assert texts == [data.load(i) for i in range(12)]
+        assert all(image["src"] is None for image in found["images"].values())
+        with pytest.raises(InputError, match="the run was not made from images"):
+            session.upload(b"", "x", HeadState(), Listener())
+        with pytest.raises(InputError, match="no network and images of which maps"):
+            session.maps(0, [0], Listener())
+    finally:
+        session.close()
 
 
 class Bag(torch.nn.Module):

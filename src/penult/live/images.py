@@ -10,7 +10,7 @@ from penult.data.transform import Transform
 from penult.errors import InputError
 from penult.explain.thumbnails import picture_of
 from penult.live.samples import PartSamples, SampleTable
-from penult.runs.reopen import Places, holds_texts, images_of
+from penult.runs.reopen import Places, images_of
 from penult.runs.run import Run
 from penult.text import one_line
 
@@ -98,8 +98,3 @@ class ImageShelf:
         if data is None or index is None:
             raise InputError(f"{one_line(part.name(n), 80)} is no longer where the run found it")
         return data, index
-
-    @property
-    def texts(self) -> bool:
-        """Whether the samples are texts."""
-        return holds_texts(self._run)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -22,7 +19,6 @@ from starlette.responses import (
     JSONResponse,
     RedirectResponse,
     Response,
-    StreamingResponse,
 )
 from starlette.routing import Route
 
@@ -44,14 +40,12 @@ from penult.live.requests import (
 from penult.live.session import Listener, RunSession
 from penult.live.shelf import RunShelf
 from penult.live.shown_run import signature_of
+from penult.live.streams import Streams, Work
 from penult.live.worker import JobCancelledError
 from penult.report import page
 from penult.text import one_line
 
 SIGNATURE = "X-Penult-Run"
-APART = 0.1  # seconds between two news of a stage
-ALIVE = 10.0  # seconds without news after which a stream says that it goes on
-MOST_STREAMS = 16
 # Of the live page alone, in this order, besides those of the report.
 SCRIPTS = (
     *("net.js", "parts.js", "heat.js", "state.js", "effect.js", "switches.js", "dock.js"),
@@ -61,7 +55,6 @@ STYLES = ("live.css",)
 _HERE = Path(__file__).parent
 
 Handler = Callable[[Request, RunSession], Awaitable[Response]]
-Work = Callable[[Listener], Any]
 
 
 class LiveRoutes:
@@ -74,8 +67,7 @@ class LiveRoutes:
 
     def __init__(self, shelf: RunShelf, keys: Keys) -> None:
         self._shelf = shelf
-        self._threads = ThreadPoolExecutor(MOST_STREAMS, "penult-app")
-        self._n_streams = 0
+        self._streams = Streams()
         api: dict[str, tuple[Handler, str]] = {
             "part/{kind}/{chunk:int}": (self._part, "GET"),
             "suspects": (self._suspects, "GET"),
@@ -108,7 +100,7 @@ class LiveRoutes:
 
     def close(self) -> None:
         """Wait for nobody."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._streams.close()
 
     # Pages
 
@@ -203,7 +195,7 @@ class LiveRoutes:
             raise InputError("expected a feature and images")
         kept = [n for n in numbers if n is not None]
         work: Work = partial(_called, session.maps, feature, kept)
-        return await self._waited(request, work)
+        return await self._streams.waited(request, work)
 
     async def _sample(self, request: Request, session: RunSession) -> Response:
         path, query = request.path_params, request.query_params
@@ -238,7 +230,7 @@ class LiveRoutes:
         work: Work = lambda asked: session.switched(None, state, name, asked)  # noqa: E731
         if session.board.is_quick(state):
             return await _json(work, Listener())
-        return await self._streamed(request, work)
+        return await self._streams.streamed(work)
 
     async def _compare(self, request: Request, session: RunSession) -> Response:
         found = await json_of(request)
@@ -247,7 +239,7 @@ class LiveRoutes:
         work: Work = lambda asked: session.switched(before, after, name, asked)  # noqa: E731
         if session.board.is_quick(before, after):
             return await _json(work, Listener())
-        return await self._streamed(request, work)
+        return await self._streams.streamed(work)
 
     async def _upload(self, request: Request, session: RunSession) -> Response:
         raw = await body_of(request, MOST_UPLOAD)
@@ -258,7 +250,7 @@ class LiveRoutes:
             state = session.state(json.loads(request.query_params.get("state", "{}")))
         except (ValueError, RecursionError) as error:
             raise error if isinstance(error, InputError) else InputError("expected JSON") from None
-        return await self._streamed(request, partial(_called, session.upload, raw, name, state))
+        return await self._streams.streamed(partial(_called, session.upload, raw, name, state))
 
     async def _verdict(self, request: Request, session: RunSession) -> Response:
         found = await json_of(request)
@@ -270,96 +262,25 @@ class LiveRoutes:
 
     async def _find_suspects(self, request: Request, session: RunSession) -> Response:
         await json_of(request)
-        return await self._streamed(request, session.find_suspects)
+        return await self._streams.streamed(session.find_suspects)
 
     async def _write(self, request: Request, session: RunSession) -> Response:
         found = await json_of(request)
         state, name = session.state(found.get("state")), name_of(found)
         format = text(found, "format") or None
-        return await self._streamed(request, partial(_called, session.write, state, name, format))
+        return await self._streams.streamed(partial(_called, session.write, state, name, format))
 
     async def _report(self, request: Request, session: RunSession) -> Response:
         found = await json_of(request)
         state, name = session.state(found.get("state")), text(found, "name", "now")
         work: Work = partial(_called, session.report, state, name, route_of(found))
-        return await self._streamed(request, work)
+        return await self._streams.streamed(work)
 
     async def _download(self, request: Request, session: RunSession) -> Response:
         place = session.page_of(request.path_params["id"])
         name = f"{session.run.folder.resolve().name}.html"
         headers = {"Content-Security-Policy": "sandbox"}
         return FileResponse(place, media_type="text/html", filename=name, headers=headers)
-
-    # What takes long
-
-    async def _streamed(self, request: Request, work: Work) -> Response:
-        """The news of a job as they come, then its result; who leaves cancels it."""
-        if self._n_streams >= MOST_STREAMS:
-            return _failed("the server has too much to do: ask again later", 503)
-        return StreamingResponse(self._news(work), media_type="text/event-stream")
-
-    async def _waited(self, request: Request, work: Work) -> Response:
-        """The result of a job alone; who leaves cancels it."""
-        asked = Listener()
-        loop = asyncio.get_running_loop()
-        found = loop.run_in_executor(None, work, asked)
-        found.add_done_callback(_looked_at)
-        try:
-            while True:
-                done, _ = await asyncio.wait([found], timeout=APART)
-                if done:
-                    return JSONResponse(found.result())
-                if await request.is_disconnected():
-                    raise JobCancelledError
-        finally:
-            asked.cancelled.set()
-
-    async def _news(self, work: Work) -> AsyncIterator[str]:
-        loop = asyncio.get_running_loop()
-        queue: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
-        last = 0.0
-
-        def put(kind: str, found: Any) -> None:
-            loop.call_soon_threadsafe(queue.put_nowait, (kind, found))
-
-        def told(name: str, done: int, total: int) -> None:
-            nonlocal last
-            if time.monotonic() - last >= APART or not done:
-                last = time.monotonic()
-                put("progress", {"name": name, "done": done, "all": total})
-
-        asked = Listener(told)
-
-        def run() -> None:
-            try:
-                put("result", work(asked) or {})
-            except JobCancelledError:
-                put("error", {"error": "cancelled"})
-            except InputError as error:
-                put("error", {"error": str(error)})
-            except Exception as error:  # or the page would wait for ever
-                put("error", {"error": f"{type(error).__name__}: {one_line(str(error))}"})
-
-        self._n_streams += 1
-        try:
-            self._threads.submit(run)
-            kind = ""
-            while kind not in ("result", "error"):
-                try:
-                    kind, found = await asyncio.wait_for(queue.get(), ALIVE)
-                except TimeoutError:
-                    yield ": at work\n\n"
-                    continue
-                yield f"event: {kind}\ndata: {json.dumps(found)}\n\n"
-        finally:
-            self._n_streams -= 1
-            asked.cancelled.set()
-
-
-def _looked_at(found: asyncio.Future[Any]) -> None:
-    """A job that nobody waits for any more fails in silence."""
-    if not found.cancelled():
-        found.exception()
 
 
 def _called(function: Callable[..., Any], *given: Any) -> Any:

@@ -100,6 +100,7 @@ class RunSession:
             self.run = self.shown.run
             self.board = Switchboard(self.run, self._scratch.path, self._refitted)
             self.pictures = ImageShelf(self.run, self.shown.table, places)
+            self.shown.text_of = self.pictures.text
         except BaseException:
             self.close()
             raise

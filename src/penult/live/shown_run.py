@@ -106,6 +106,7 @@ class ShownRun:
         heads: selection and k of its sparse heads.
         class_names: in the order of the logits.
         n_features: of the network.
+        text_of: gives the beginning of a text, by part and number, in a run of texts.
         signature: changes when the run on disk is another than the one that was read.
     """
 
@@ -114,6 +115,7 @@ class ShownRun:
         self.run = run
         self.signature = signature_of(run.folder)
         self._kept_page = "", ""
+        self.text_of: Callable[[str, int], str] | None = None
         self.table = SampleTable(run)
         heard(0, len(STAGES))
         self.found = Findings(run, choose_head(run), None)
@@ -219,7 +221,11 @@ class ShownRun:
     def images_of(self, numbers: set[int]) -> dict[int, dict[str, Any]]:
         """What a page knows of some samples, by their numbers."""
         pictured = self.images and not self.texts
-        return {n: legible(self.table.about(n, pictured)) for n in sorted(numbers)}
+        found = {n: self.table.about(n, pictured) for n in sorted(numbers)}
+        if self.texts and self.text_of is not None:
+            for about in found.values():
+                about["text"] = self.text_of(about["part"], about["sample"])
+        return {n: legible(about) for n, about in found.items()}
 
     def suspects(self) -> dict[str, Any]:
         """What a search for shortcuts found, with the samples to judge it by."""
