@@ -91,6 +91,7 @@ def test_one_state_in_the_place_of_another_is_what_both_give_by_themselves(
         HeadState(),
         HeadState(None, (off,)),
         HeadState(None, (off, cap)),
+        HeadState(("contribution", 1)),
         HeadState(("contribution", 2)),
         HeadState(("contribution", 3), (cap,)),
     ]
@@ -232,6 +233,9 @@ def test_the_parts_of_a_decision_add_up_also_with_caps(board: Switchboard, seed:
     assert found["total"] == pytest.approx(float(logits[c] - logits[against]), abs=1e-5)
     parts = sum(term[3] for term in found["terms"]) + found["rest"] + found["bias"]
     assert parts == pytest.approx(found["total"], abs=1e-9)
+    weight = head.weight
+    read = ((weight[c] != 0) | (weight[against] != 0)).nonzero()[:, 0].tolist()
+    assert sorted(term[0] for term in found["terms"]) == read
     likely = logits.softmax(0)
     for d, logit, probability in found["classes"]:
         assert logit == pytest.approx(float(logits[d]), abs=1e-6)
