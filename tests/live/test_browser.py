@@ -401,7 +401,7 @@ def test_a_server_that_goes_and_comes_again_and_a_run_that_changes(
     again = started(copy, server.keys.port)
     try:
         assert again.keys.port == server.keys.port
-        seen.page.wait_for_selector(".banner:has-text('token')")
+        seen.page.wait_for_selector(".banner:has-text('started anew')")
         seen.page.goto(again.address)
         wait_for_numbers(seen, told(folder, OFF))
         summary = json.loads((copy / "summary.json").read_text())

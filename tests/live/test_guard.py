@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import shutil
 import socket
 import threading
 from collections.abc import Iterator
@@ -170,8 +171,10 @@ def test_every_answer_says_what_it_may_do(ask: Asker) -> None:
 def test_no_path_of_a_request_reaches_a_file(ask: Asker, path: str) -> None:
     status, headers, body = ask(path)
     assert status in (400, 404)
-    assert headers["content-type"].startswith("application/json")
-    assert set(json.loads(body)) == {"error"}
+    if headers["content-type"].startswith("text/html"):
+        assert b"<p>there is no run " in body
+    else:
+        assert set(json.loads(body)) == {"error"}
 
 
 @pytest.mark.parametrize(
@@ -197,6 +200,46 @@ def test_what_is_no_request_gets_one_line(ask: Asker, body: bytes) -> None:
         status, _, answer = ask(f"/run/run/api/{path}", body)
         assert status == 400, path
         assert "\n" not in json.loads(answer)["error"]
+
+
+def test_a_run_that_is_not_there_is_said_to_a_person(ask: Asker) -> None:
+    status, headers, body = ask("/run/nope/")
+    assert (status, headers["content-type"].split(";")[0]) == (404, "text/html")
+    assert b"there is no run nope here" in body
+    status, _, body = ask("/run/nope/api/alive")
+    assert (status, json.loads(body)["error"]) == (404, "there is no run nope here")
+
+
+def test_nothing_is_written_into_a_run_that_is_gone(tmp_path: Path) -> None:
+    run = acted(tmp_path)
+    server = LiveServer(run.folder, port=0)
+    server.read()
+    server.start()
+    try:
+        ask = Asker(server)
+        assert ask("/run/run/api/effect", {"state": {}})[0] == 200
+        shutil.rmtree(run.folder)
+        for path, body in (
+            ("verdict", {"feature": 1, "verdict": "core"}),
+            ("write", {"state": OFF, "name": "x"}),
+            ("find-suspects", {}),
+        ):
+            _, _, answer = ask(f"/run/run/api/{path}", body)
+            assert b"the run is gone from" in answer, path
+        assert not run.folder.exists()
+        assert ask("/run/run/")[0] == 200, "what was read is still shown"
+        status, _, answer = ask("/run/run/api/effect", {"state": OFF})
+        assert status == 200, answer
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize("feature", ["9" * 5000, "\u0663", "-1", "1e3", ""])
+def test_numbers_that_are_none_get_one_line(ask: Asker, feature: str) -> None:
+    body = {"part": "eval", "sample": 0, "values": {feature: 1.0}}
+    status, _, answer = ask("/run/run/api/what-if", body)
+    assert status == 400
+    assert "there is no feature" in json.loads(answer)["error"]
 
 
 def test_names_of_a_run_are_text_in_its_page(ask: Asker) -> None:

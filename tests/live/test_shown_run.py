@@ -120,9 +120,7 @@ def test_a_verdict_of_somebody_else_is_seen(tmp_path: Path, run: Run) -> None:
     assert signature_of(tmp_path / "run") == signature, "a verdict makes no other run"
 
 
-@pytest.mark.parametrize(
-    "name", ["run.json", "summary.json", "shortcuts.json", "groups/eval.safetensors"]
-)
+@pytest.mark.parametrize("name", ["run.json", "summary.json", "groups/eval.safetensors"])
 def test_a_run_that_changes_on_disk_is_noticed(tmp_path: Path, run: Run, name: str) -> None:
     folder = tmp_path / "run"
     shutil.copytree(run.folder, folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,29 @@ def test_a_refit_is_made_once_and_what_follows_goes_on_from_it(run: Run) -> None
     assert board.is_quick(HeadState(None, (off, REFIT, Edit("cap", feature=1, at=0.5))))
     assert [edit["edit"] for edit in then.document["edits"]] == ["off", "refit", "cap"]
     assert first.document["overall"]["n_samples"] == 900
+
+
+def test_others_are_answered_while_a_refit_is_made(run: Run) -> None:
+    begun, over = threading.Event(), threading.Event()
+    plain = Switchboard(run, None)
+
+    def refit(state: HeadState) -> Any:
+        begun.set()
+        assert over.wait(60)
+        return plain._applied(state)
+
+    board = Switchboard(run, None, refit)
+    slow = threading.Thread(target=board.effect, args=(HeadState(None, (REFIT,)),))
+    slow.start()
+    assert begun.wait(60)
+    quick = threading.Thread(target=board.effect, args=(HeadState(None, (drawn(1)[0],)),))
+    quick.start()
+    quick.join(60)
+    answered = not quick.is_alive()
+    over.set()
+    slow.join(60)
+    quick.join(60)
+    assert answered, "an edit waits for somebody else's refit"
 
 
 def test_caps_are_told_by_class_or_for_all(board: Switchboard) -> None:

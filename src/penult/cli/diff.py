@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 import typer
 
 from penult.cli import options as given
-from penult.cli.console import begun_when_heard, progress_bars
+from penult.cli.console import begun_when_heard, progress_bars, tell
 from penult.cli.diff_pages import diff_page
 from penult.cli.many_pages import many_page
 from penult.cli.output import print_json
@@ -32,6 +32,7 @@ from penult.runs.groups import evaluated_part, groups_of
 from penult.runs.outputs import check_output_file
 from penult.runs.reopen import Places
 from penult.storage import write_atomically
+from penult.text import number_of
 
 MARKDOWN = (".md", ".markdown", ".txt", "")  # the summary files of build servers have no ending
 JUNIT = (".xml",)
@@ -195,7 +196,12 @@ def diff(
             print(f"\nReport: {paged.page}")
         if paged.table is not None:
             print(f"\nTable: {paged.table}")
-    if any(fails(row, strict) for row in document["gate"]):
+    stopped = [row for row in document["gate"] if fails(row, strict)]
+    unsure = [row for row in stopped if not fails(row, False)]
+    if unsure:
+        how_many = number_of(len(unsure), "rules")
+        tell(f"--strict: {how_many} that there are not enough samples to tell stop the change")
+    if stopped:
         raise typer.Exit(FAILED)
 
 

@@ -72,6 +72,9 @@ Timed = Annotated[str, option("Batch sizes that are timed.", "--timed")]
 ReplaceExport = Annotated[bool, option("Replace the export that --out holds.", "--overwrite")]
 
 
+MOST_TIMED = 4096  # images of a batch
+
+
 @spread
 def export(
     run: given.RunFolder,
@@ -135,6 +138,8 @@ def _sizes(text: str, fixed: int | None) -> tuple[int, ...]:
     if fixed is not None:
         return (fixed,)
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise InputError(f"--timed: expected numbers above 0 like 1,8,32, found {text!r}")
+    if not all(part.isdecimal() and 0 < int(part[:9]) <= MOST_TIMED for part in parts):
+        raise InputError(
+            f"--timed: expected numbers from 1 to {MOST_TIMED:,} like 1,8,32, found {text!r:.80}"
+        )
     return tuple(dict.fromkeys(map(int, parts)))

@@ -36,6 +36,7 @@ from penult.heads.reading import Together
 from penult.heads.samples import MEMORY_LIMIT, Samples, Sums, Tile
 from penult.heads.survey import SampleSurvey
 from penult.network.head import Head
+from penult.text import one_line
 
 # Segments at most: few sums to hand over, and a share for each of many workers.
 MOST_SEGMENTS = 64
@@ -146,7 +147,7 @@ class Crew:
             tasks: one for all segments, or one for each.
 
         Raises:
-            InputError: a worker cannot read its features; names it.
+            InputError: a worker cannot read its features; names it. One has died for good.
         """
         n, n_holders = len(self.held.segments), len(self.holders)
         held, given = self._handed_over, [self.ray.put(task) for task in tasks]
@@ -164,6 +165,11 @@ class Crew:
             if isinstance(error.cause, InputError):
                 raise error.cause from None
             raise
+        except self.ray.exceptions.RayActorError as error:
+            raise InputError(
+                f"a worker has died and Ray could not begin it anew ({one_line(str(error), 120)}): "
+                "repeat the command"
+            ) from error
         return [one for part in found for one in part]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
 
 from penult.data.transform import Transform
 from penult.export.shipped_head import ShippedHead
@@ -99,4 +100,4 @@ def _classes(shipped: ShippedHead, class_names: Sequence[str]) -> str:
 
 
 def _cell(name: str) -> str:
-    return " ".join(name.replace("|", "\\|").split())
+    return " ".join(escape(name, quote=False).replace("|", "\\|").split())

@@ -34,7 +34,9 @@ def require_huggingface(shipped: ShippedHead, run: Run) -> None:
     Raises:
         InputError: says which formats can.
     """
-    spec = str(run.about.get("network", {}).get("spec", ""))
+    if "network" not in run.about:
+        return  # which is said for all formats of whole networks alike
+    spec = str(run.about["network"].get("spec", ""))
     if not spec.startswith("hf:"):
         raise InputError(
             f"--format hf is for networks of transformers (hf:NAME), and this one is "

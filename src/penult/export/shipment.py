@@ -20,6 +20,7 @@ from penult.export.proof import TOLERANCE, Trial
 from penult.export.samples import FEWEST, ProofSamples
 from penult.export.shipped_head import ShippedHead
 from penult.export.shipped_network import ShippedNetwork, inputs_by_name
+from penult.network.onnx_file import OnnxNetwork
 from penult.network.replace import replace_head
 from penult.runs.reopen import Places, load_as, network_of, reopen_network
 from penult.runs.run import Run
@@ -209,5 +210,11 @@ def open_network(run: Run, shipped: ShippedHead, places: Places) -> nn.Module:
     network_of(run)
     tuned = shipped.tuned
     if tuned is None or tuned.document["head_only"]:
-        return reopen_network(run, places)
+        model = reopen_network(run, places)
+        if isinstance(model, OnnxNetwork):
+            raise InputError(
+                f"{run.folder} is of an ONNX file, which torch cannot trace: export the head alone "
+                "with --format head, or export from the network that the file was made from"
+            )
+        return model
     return load_as(run, tuned.folder / "network.safetensors", places).model.eval()

@@ -23,6 +23,8 @@ function startApp() {
   watchDrops();
   watchKeys();
   whenBack.push(() => refresh());
+  // A view that was asked for while the server was gone.
+  whenBack.push(() => other.querySelector(":scope > .failed") && show(current, { focus: false }));
   mapsButton.addEventListener("click", () => nextMaps());
   refresh();
   watchServer();

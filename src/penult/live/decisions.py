@@ -30,7 +30,7 @@ def with_values(z: Tensor, values: Mapping[str, Any]) -> Tensor:
     """
     made = z.clone()
     for name, value in values.items():
-        if not name.isdecimal() or int(name) >= len(z):
+        if not (name.isascii() and name.isdecimal() and len(name) < 10) or int(name) >= len(z):
             raise InputError(f"there is no feature {name:.20}: expected 0 to {len(z) - 1}")
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or not abs(value) < 3e38:

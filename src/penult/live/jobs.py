@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -117,7 +118,11 @@ def look_at(own: OpenedRun, begin: Begin, raw: bytes, features: int) -> dict[str
             f"{MOST_PIXELS // 1_000_000} million"
         )
     device = torch.device(own.device)
-    found = look_up(own.run, image, own.places, device, True)
+    try:
+        found = look_up(own.run, image, own.places, device, True)
+    except InputError as error:
+        # By itself an image of nobody's data is called by its number.
+        raise InputError(re.sub(r"^0: ", "the image ", str(error))) from error
     head = own.run.train().require_head()
     z = found.features
     c = int(head(z[None])[0].argmax())
@@ -147,7 +152,7 @@ def search_suspects(own: OpenedRun, begin: Begin) -> None:
 
 def write_edited(
     own: OpenedRun, begin: Begin, state: HeadState, folder: Path, format: str | None
-) -> list[str]:
+) -> tuple[list[Path], list[str]]:
     """Write the head of a state and the network with it into a folder of the run.
 
     Args:
@@ -155,25 +160,30 @@ def write_edited(
         begin: starts a stage.
         state: the head and its edits.
         folder: made where absent.
-        format: of an export that is written besides, into the folder's `export`; None for none.
+        format: of an export that is written besides, into the run's `exported`; None for none.
 
     Returns:
-        What could not be written, and why.
+        The folders that were written; what could not be written, and why.
     """
     begin("the head and the network")
     check_output_folder(folder, "the edited head", edited=True)
     made = EditedRun.at(own.desk, state.recipe, sparse=state.sparse)
     notes = made.save(folder, own.places)
+    places = [folder]
     if format is not None:
-        _export(own, begin, made, folder, format)
-    return notes
+        try:
+            places.append(_export(own, begin, made, folder, format))
+        except InputError as error:
+            notes.append(f"there is no export, for {error}")
+    return places, notes
 
 
-def _export(own: OpenedRun, begin: Begin, made: EditedRun, folder: Path, format: str) -> None:
+def _export(own: OpenedRun, begin: Begin, made: EditedRun, folder: Path, format: str) -> Path:
     select, k = made.sparse or (None, None)
     shipped = shipped_head(own.run, k=k, select=select, recipe=folder / "recipe.json")
     place = own.run.folder / "exported" / folder.name
     Export.of(own.run, shipped, place, ExportOptions(format), places=own.places, begin=begin)
+    return place
 
 
 def write_report(

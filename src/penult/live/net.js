@@ -33,8 +33,8 @@ async function ask(path, { body, signal, progress } = {}) {
 }
 
 function refused(text, status) {
-  if (status === 401) banner("stranger", text || "The server was started anew: open the address that it prints.");
-  return new Refused(text || `The server answers ${status}.`, status);
+  if (status === 401) banner("stranger", "The server was started anew: open the address that it prints. What stands here goes on then.");
+  return new Refused(status === 401 ? "The server does not know this page yet." : text || `The server answers ${status}.`, status);
 }
 
 // The result of long work, whose progress comes first.
@@ -145,4 +145,4 @@ function waiting(holder) {
   return () => { clearTimeout(timer); line.remove(); };
 }
 
-const failed = (error) => el("p", { class: "empty failed", role: "alert" }, error.message || "The server does not answer.");
+const failed = (error) => el("p", { class: "empty failed", role: "alert" }, error instanceof TypeError ? "The server does not answer." : error.message || "The server does not answer.");

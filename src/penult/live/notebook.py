@@ -75,7 +75,7 @@ def app(
     import_extra("starlette", "app")
     from penult.live.server import LiveServer  # what it needs may not be installed
 
-    folder = run.folder if isinstance(run, Run) else Path(run)
+    folder = run.folder if isinstance(run, Run) else Run.open(run).folder
     server = LiveServer(folder, port=port, places=sources, device=device)
     server.read()
     server.start()

@@ -69,7 +69,7 @@ def whole(found: Mapping[str, Any], name: str, default: int | None = None) -> in
     value = found.get(name)
     if value is None or value == "":
         return default
-    if isinstance(value, str) and value.isdecimal() and len(value) < 16:
+    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 16:
         return int(value)
     if type(value) is int and 0 <= value < 1 << 53:
         return value

@@ -38,7 +38,7 @@ from penult.live.requests import (
     whole,
 )
 from penult.live.session import Listener, RunSession
-from penult.live.shelf import RunShelf
+from penult.live.shelf import RunShelf, UnknownRunError
 from penult.live.shown_run import signature_of
 from penult.live.streams import Streams, Work
 from penult.live.worker import JobCancelledError
@@ -116,10 +116,14 @@ class LiveRoutes:
 
     async def _page(self, request: Request) -> Response:
         name = request.path_params["run"]
-        folder = await run_in_threadpool(self._shelf.folder, name)
+        try:
+            folder = await run_in_threadpool(self._shelf.folder, name)
+        except UnknownRunError as error:
+            link = '<p><a href="../../">What there is</a></p>'
+            return _plain("No such run", f"<p>{escape(str(error))}</p>{link}", 404)
         session = self._shelf.ready(name)
         now = await run_in_threadpool(signature_of, folder)
-        if session is None or (session.shown.signature != now and folder.is_dir()):
+        if session is None or (session.shown.signature != now and (folder / "run.json").is_file()):
             return self._reading(name)
         live = {"run": name, "runs": len(await run_in_threadpool(self._shelf.folders)),
                 "signature": now}  # fmt: skip
@@ -152,6 +156,9 @@ class LiveRoutes:
             session = self._shelf.ready(name)
             if session is None:
                 folder = await run_in_threadpool(self._shelf.folder, name)
+                why = await run_in_threadpool(self._shelf.failure, name)
+                if why is not None:
+                    return _failed(why, 409)
                 if self._shelf.progress(name) is None:
                     self._shelf.begin(name)
                 return _failed(f"the run {one_line(folder.name, 60)} is being read: wait", 409)
@@ -335,7 +342,7 @@ async def _refused(request: Request, error: Exception) -> Response:
     if isinstance(error, TooLargeError):
         return _failed(str(error), 413)
     status = 409 if isinstance(error, NotWrittenError) else 400
-    if isinstance(error, InputError) and request.url.path.split("/")[-2:-1] == ["run"]:
+    if isinstance(error, UnknownRunError):
         status = 404
     return _failed(str(error), status)
 

@@ -54,6 +54,10 @@ class PartSamples:
         run: a finished run.
         part: "train" or "eval".
         first: number of its first sample among all.
+
+    Attributes:
+        labels: what the data says, (n_samples,) int64, or (n_samples, n_classes) bool.
+        ids: name of each sample; empty where they have none.
     """
 
     def __init__(self, run: Run, part: str, first: int) -> None:
@@ -62,23 +66,16 @@ class PartSamples:
         self.features: Features = run.train() if part == "train" else run.evaluation()
         self.n_samples = self.features.n_samples
         self._parts = self.features.mapped()
+        # Read now, for the run may be gone when they are asked for.
+        self.labels = self.features.labels()
+        self.ids = self.features.ids()
         self._columns: dict[int, Tensor] = {}
-
-    @cached_property
-    def labels(self) -> Tensor:
-        """What the data says, (n_samples,) int64, or (n_samples, n_classes) bool."""
-        return self.features.labels()
 
     @cached_property
     def predicted(self) -> Tensor:
         """What the network gives, likewise; one pass over the features where not recorded."""
         head = self.features.require_head()
         return torch.cat([block.dense_classes(head) for block in self.features.blocks()])
-
-    @cached_property
-    def ids(self) -> list[str]:
-        """Name of each sample; empty where they have none."""
-        return self.features.ids()
 
     @cached_property
     def groups(self) -> Groups | None:

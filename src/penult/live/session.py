@@ -93,6 +93,7 @@ class RunSession:
         self._scratch = ScratchFolder()
         given = {"folder": folder, "places": places, "device": device}
         self._viewer = Worker(jobs.OpenedRun.of, **given)
+        self._fitter = Worker(jobs.OpenedRun.of, **given)
         self._writer = Worker(jobs.OpenedRun.of, **given)
         self._local = threading.local()
         try:
@@ -110,6 +111,7 @@ class RunSession:
     def close(self) -> None:
         """End its processes, and leave nothing behind."""
         self._viewer.close()
+        self._fitter.close()
         self._writer.close()
         self._scratch.remove()
 
@@ -290,11 +292,13 @@ class RunSession:
         names = self.shown.class_names
         if c is not None and not 0 <= c < len(names):
             raise InputError(f"there is no class {c}: expected 0 to {len(names) - 1}")
+        self._require_there()
         add_verdict(self.run, feature, c, kind, note)
         return self.shown.verdicts()
 
     def find_suspects(self, asked: Listener) -> None:
         """Look for shortcuts, and keep what is found in the run."""
+        self._require_there()
         self._writer.do(WorkerJob(jobs.search_suspects, {}, asked.told, asked.cancelled))
 
     def write(self, state: HeadState, name: str, format: str | None, asked: Listener) -> Any:
@@ -305,10 +309,12 @@ class RunSession:
         """
         if format is not None and format not in self.shown.formats():
             raise InputError(f"no format {format:.40}: expected {some(self.shown.formats())}")
+        self._require_there()
         folder = self.run.folder / "edited" / name
         given = {"state": state, "folder": folder, "format": format}
-        notes = self._writer.do(WorkerJob(jobs.write_edited, given, asked.told, asked.cancelled))
-        return {"folder": str(folder), "notes": notes}
+        job = WorkerJob(jobs.write_edited, given, asked.told, asked.cancelled)
+        places, notes = self._writer.do(job)
+        return {"folder": " and ".join(map(str, places)), "notes": notes}
 
     def report(self, state: HeadState, name: str, start: str, asked: Listener) -> dict[str, Any]:
         """Write the report of a state to a file that can be fetched once."""
@@ -331,10 +337,19 @@ class RunSession:
             raise InputError("that report is not here any more: save it again")
         return self._pages[id]
 
+    def _require_there(self) -> None:
+        """Refuse to write into a run that is gone, whose folder would be made anew.
+
+        Raises:
+            InputError: it is.
+        """
+        if not (self.run.folder / "run.json").is_file():
+            raise InputError(f"the run is gone from {self.run.folder}: nothing is written there")
+
     def _refitted(self, state: HeadState) -> Edited:
         """The edits of a state that ends in a refit, made in another process."""
         asked: Listener = getattr(self._local, "asked", None) or Listener()
-        made: Edited = self._writer.do(
+        made: Edited = self._fitter.do(
             WorkerJob(jobs.refit_head, {"state": state}, asked.told, asked.cancelled)
         )
         return made

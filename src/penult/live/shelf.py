@@ -8,9 +8,15 @@ from pathlib import Path
 
 from penult.errors import InputError
 from penult.live.session import RunSession
+from penult.live.shown_run import signature_of
 from penult.progress import Progress
 from penult.runs.run import Run
 from penult.text import one_line
+
+
+class UnknownRunError(InputError):
+    """A run that is not among those that are served."""
+
 
 Opening = Callable[[Path, Progress], RunSession]
 
@@ -28,7 +34,7 @@ class RunShelf:
         self._lock = threading.Lock()
         self._sessions: dict[str, RunSession] = {}
         self._reading: dict[str, list[int]] = {}
-        self._failed: dict[str, str] = {}
+        self._failed: dict[str, tuple[str, str]] = {}
         if not self.folders():
             Run.open(place)  # says what is wrong with it
             raise InputError(f"{place} holds no finished runs")
@@ -46,13 +52,13 @@ class RunShelf:
         """The folder of a run.
 
         Raises:
-            InputError: there is none of that name.
+            UnknownRunError: there is none of that name.
         """
         found = self.folders()
         if name in self._sessions and name not in found:
             return self._sessions[name].run.folder
         if name not in found:
-            raise InputError(f"there is no run {one_line(name, 60)} here")
+            raise UnknownRunError(f"there is no run {one_line(name, 60)} here")
         return found[name]
 
     def ready(self, name: str) -> RunSession | None:
@@ -65,8 +71,9 @@ class RunShelf:
         return None if found is None else (found[0], found[1])
 
     def failure(self, name: str) -> str | None:
-        """Why a run could not be read; asking clears it."""
-        return self._failed.pop(name, None)
+        """Why a run could not be read as it is now; None where that was not tried."""
+        signature, why = self._failed.get(name, ("", ""))
+        return why if why and signature == signature_of(self.folder(name)) else None
 
     def read(self, name: str, progress: Progress | None = None) -> RunSession | None:
         """Read a run now, in the place of an earlier state of it.
@@ -104,7 +111,7 @@ class RunShelf:
             try:
                 self.read(name)
             except InputError as error:
-                self._failed[name] = str(error)
+                self._failed[name] = signature_of(self.folder(name)), str(error)
 
         threading.Thread(target=work, daemon=True).start()
 

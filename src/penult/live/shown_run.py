@@ -160,7 +160,8 @@ class ShownRun:
         Args:
             live: what the server says of itself, besides what is known here.
         """
-        key = f"{sorted(live.items())} {self.verdicts_version()}"
+        suspects = _stamp(self.run.folder / "shortcuts.json")
+        key = f"{sorted(live.items())} {self.verdicts_version()} {suspects}"
         if self._kept_page[0] != key:
             self._kept_page = key, self._page(live)
         return self._kept_page[1]
@@ -191,8 +192,12 @@ class ShownRun:
 
     def formats(self) -> list[str]:
         """Formats in which a network or a head of the run can be exported."""
-        whole = "network" in self.run.about
-        return [name for name, format in FORMATS.items() if whole or not format.whole]
+        network = str(self.run.about.get("network", {}).get("spec", ""))
+        return [
+            name
+            for name, format in FORMATS.items()
+            if (network or not format.whole) and (name != "hf" or network.startswith("hf:"))
+        ]
 
     def part(self, kind: str, chunk: int) -> dict[str, Any]:
         """Some details of a kind, and the samples that they name.
@@ -287,9 +292,9 @@ def _heads(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
 def signature_of(folder: Path) -> str:
     """Changes when the run that a folder holds is made anew or is given something.
 
-    Verdicts, pictures and edits that are saved do not count: pages know of them.
+    Verdicts, suspects, pictures and edits do not count: pages ask for them.
     """
-    names = ("run.json", "summary.json", "moments.safetensors", "shortcuts.json")
+    names = ("run.json", "summary.json", "moments.safetensors")
     places = [folder / name for name in names]
     places += [folder / "features" / part / "index.json" for part in ("train", "eval")]
     places += sorted((folder / "groups").glob("*.safetensors"))

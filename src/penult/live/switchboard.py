@@ -86,6 +86,7 @@ class Switchboard:
         Raises:
             InputError: edits that there are not, a class left without features.
         """
+        self._fit(state)
         with self._lock:
             return self._applied(state).head
 
@@ -97,6 +98,8 @@ class Switchboard:
         self, before: HeadState, after: HeadState, progress: Progress | None = None
     ) -> Switched:
         """The head of one state in the place of that of another; see `head`."""
+        self._fit(before)
+        self._fit(after)
         with self._lock:
             key = before, after
             if key not in self._effects:
@@ -105,6 +108,15 @@ class Switchboard:
                     self._effects.popitem(last=False)
             self._effects.move_to_end(key)
             return self._effects[key]
+
+    def _fit(self, state: HeadState) -> None:
+        """Make the refits of a state elsewhere, while others go on to be answered."""
+        for n, edit in enumerate(state.edits, 1):
+            now = HeadState(state.sparse, state.edits[:n])
+            if edit.kind == "refit" and self._refit is not None and now not in self._edited:
+                made = self._refit(now)
+                with self._lock:
+                    self._keep(now, made)
 
     def _compared(self, before: HeadState, after: HeadState, progress: Progress | None) -> Switched:
         desk = self.desk
@@ -146,10 +158,7 @@ class Switchboard:
                 break
         for edit in rest:
             now = HeadState(state.sparse, (*made.edits, edit))
-            if edit.kind == "refit" and self._refit is not None:
-                made = self._refit(now)
-            else:
-                made = made.apply(edit, self.desk.setting)
+            made = made.apply(edit, self.desk.setting)
             self._keep(now, made)
         return made
 

@@ -65,8 +65,8 @@ function onward(index, text) {
 
 function noSuspects() {
   const holder = el("div");
-  const controller = new AbortController();
   const look = async () => {
+    const controller = new AbortController();
     const line = progressLine("Looking for shortcuts", controller);
     holder.replaceChildren(line.node);
     try {

@@ -23,6 +23,7 @@ from penult.features.draw import ranks
 from penult.features.features import Features
 from penult.heads.refit.softmax import refit_softmax
 from penult.heads.sparse_head import SparseHead, accuracies
+from penult.network.onnx_file import OnnxNetwork
 from penult.network.replace import Replacement, replace_head
 from penult.progress import Progress
 from penult.runs.reopen import (
@@ -148,6 +149,11 @@ class _Job:
         images = self._images(reopen_images(self.run, "data", sources))
         shown = self._images(reopen_images(self.run, "evaluation", sources))
         model = reopen_network(self.run, sources)
+        if isinstance(model, OnnxNetwork):
+            raise InputError(
+                f"{self.run.folder} is of an ONNX file, whose weights cannot be trained: give "
+                "--head-only to fit the head, or tune the network that the file was made from"
+            )
         model = model.float().to(self.device)
         teacher = copy.deepcopy(model).requires_grad_(False)
         frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
