@@ -26,9 +26,10 @@ from penult.edit.recipe import Recipe, apply_recipe
 from penult.edit.registry import apply_edit
 from penult.edit.setting import EditSetting
 from penult.edit.suspects import described_pair, find_suspects
-from penult.features.features import Features, save_features
+from penult.features.features import Features
 from penult.features.groups import Attribute, Groups
 from penult.features.moments import Moments
+from penult.features.saving import save_features
 from penult.network.head import Head
 
 Rows = list[tuple[str, float, float]]

@@ -6,8 +6,8 @@ is dropped. The network as it was and the export take turns in one process.
 
     python bench/export.py ../shared/data --out docs/benchmarks
 
-In parts that are added up: `--part heads --kept /tmp/export.json`, then `--network resnet20
---part networks --kept /tmp/export.json`, and so on.
+In parts that are added up: `--part heads --kept parts.json`, then `--network resnet20 --part
+networks --kept parts.json`, and so on.
 """
 
 from __future__ import annotations

@@ -25,7 +25,8 @@ from typing import Any
 import torch
 
 from penult.cli.app import main as penult
-from penult.features.features import Features, save_features
+from penult.features.features import Features
+from penult.features.saving import save_features
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks" / "kills.md"
 TRIES = 20

@@ -25,7 +25,8 @@ from penult.data.open import open_data
 from penult.data.source import ImageSource, Pass
 from penult.data.transform import Transform
 from penult.features.collect import network_shards, usable_head
-from penult.features.features import Features, save_features
+from penult.features.features import Features
+from penult.features.saving import save_features
 from penult.heads.path import fit_path
 from penult.heads.plan import Plan
 from penult.network.head import Head

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from penult.edit.setting import EditSetting
-from penult.features.features import Features, save_features
+from penult.features.features import Features
 from penult.features.moments import Moments
+from penult.features.saving import save_features
 from penult.runs.analyze import Options, analyze_features
 from penult.runs.run import Run
 

@@ -24,7 +24,6 @@ from penult.export.shipped_head import ShippedHead as ShippedHead
 from penult.export.shipped_head import shipped_head as shipped_head
 from penult.features.collect import collect as collect
 from penult.features.features import Features as Features
-from penult.features.features import save_features as save_features
 from penult.features.groups import Groups as Groups
 from penult.features.groups_file import read_groups as read_groups
 from penult.features.influence import SCORES as SCORES
@@ -32,6 +31,7 @@ from penult.features.influence import Evidence as Evidence
 from penult.features.influence import influence as influence
 from penult.features.layers import collect_layers as collect_layers
 from penult.features.moments import Moments as Moments
+from penult.features.saving import save_features as save_features
 from penult.heads.comparison import Comparison as Comparison
 from penult.heads.comparison import compare_heads as compare_heads
 from penult.heads.estimator import SparseHeadClassifier as SparseHeadClassifier

@@ -20,7 +20,8 @@ from torch import nn
 
 from command import penult
 from penult.command import main
-from penult.features.features import Features, save_features
+from penult.features.features import Features
+from penult.features.saving import save_features
 from penult.runs.run import Run
 
 FACTORY = """

@@ -20,7 +20,8 @@ from penult.cluster.fitting import ClusterReader, Crew, SpreadSamples, segmented
 from penult.cluster.holder import Held, Holder, Segment, surveyed
 from penult.cluster.session import Place, connected
 from penult.errors import InputError
-from penult.features.features import Features, save_features
+from penult.features.features import Features
+from penult.features.saving import save_features
 from penult.heads.path import fit_path
 from penult.heads.plan import Plan
 from penult.heads.reading import ReadHere, Together

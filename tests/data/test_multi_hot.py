@@ -23,7 +23,8 @@ from penult.data.labels import labels_of
 from penult.data.open import batches, open_data
 from penult.data.transform import Transform
 from penult.errors import InputError
-from penult.features.features import Features, save_features
+from penult.features.features import Features
+from penult.features.saving import save_features
 
 PLAIN = Transform(mean=(0.5,), std=(0.5,), source="test")
 NAMES = ("cat", "dog", "owl")

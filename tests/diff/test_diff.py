@@ -24,7 +24,8 @@ from penult.diff.shared import Shared
 from penult.diff.side import Side
 from penult.diff.text import fails, markdown, ruled, samples_said
 from penult.errors import InputError
-from penult.features.features import Features, save_features
+from penult.features.features import Features
+from penult.features.saving import save_features
 from penult.intervals import holm, paired_interval, sign_test
 from penult.runs.analyze import Options, analyze_features
 from small_run import NET, images_for

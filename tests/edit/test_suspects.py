@@ -23,8 +23,9 @@ from penult.edit.shortcuts import find_shortcuts, shortcuts_document
 from penult.edit.suspects import Pair, auc, find_suspects, off, pull
 from penult.edit.verdicts import add_verdict
 from penult.errors import InputError
-from penult.features.features import Features, save_features
+from penult.features.features import Features
 from penult.features.groups import Attribute, Groups
+from penult.features.saving import save_features
 from penult.intervals import benjamini_hochberg, upper_tail
 from penult.network.head import Head
 from penult.runs.analyze import Options, analyze_features

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from penult.errors import InputError
 from penult.features import shards as module
-from penult.features.features import Features, save_features
+from penult.features.features import Features
+from penult.features.saving import save_features
 from penult.features.shards import Block, write_shard
 from penult.storage import write_tensors
 

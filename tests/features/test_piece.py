@@ -9,7 +9,8 @@ import torch
 
 from penult.features import features as features_module
 from penult.features import shards
-from penult.features.features import Features, save_features
+from penult.features.features import Features
+from penult.features.saving import save_features
 from penult.features.shards import Block
 
 

@@ -11,7 +11,8 @@ import torch
 from penult.cli.app import main
 from penult.cli.values import sizes_of
 from penult.errors import InputError
-from penult.features.features import Features, save_features
+from penult.features.features import Features
+from penult.features.saving import save_features
 from penult.heads.cross_fit import affordable_folds
 from penult.heads.extension import extend_path, extend_until
 from penult.heads.path import Interrupted, fit_path

@@ -20,7 +20,7 @@ from penult.live.server import LiveServer
 from penult.report.page import percent, points
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Route
 
 pytest.importorskip("starlette")
 
@@ -211,11 +211,29 @@ def test_undo_redo_and_a_slider_as_one_step(browse: Browse, folder: Path) -> Non
     seen.page.keyboard.press("z")
     wait_for_numbers(seen, told(folder, OFF))
     seen.page.keyboard.press("Control+z")
-    assert seen.text(".dock-numbers") == plain
+    wait_for_numbers(seen, plain)
     assert seen.page.get_by_role("button", name="Undo").is_disabled()
     seen.page.keyboard.press("Shift+Z")
     wait_for_numbers(seen, told(folder, OFF))
     seen.page.get_by_role("button", name="Remove: 3 off").click()
+    wait_for_numbers(seen, plain)
+
+
+def test_an_answer_that_comes_after_an_undo_is_not_shown(browse: Browse, folder: Path) -> None:
+    seen = browse("class/2")
+    plain = seen.text(".dock-numbers")
+    held: list[Route] = []
+    seen.page.route("**/api/effect", lambda route: held.append(route))
+    group = seen.page.get_by_role("group", name=f"Feature 3 for {NAMES[2]}", exact=True)
+    group.get_by_role("button", name="Weight").click()
+    with seen.page.expect_request("**/api/effect"):
+        group.get_by_role("slider").fill("0.001")
+    seen.page.locator("h1:visible").focus()
+    seen.page.keyboard.press("z")
+    wait_for_numbers(seen, plain)
+    with seen.page.expect_response("**/api/effect"):
+        held[0].continue_()
+    seen.page.wait_for_timeout(300)
     assert seen.text(".dock-numbers") == plain
 
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from command import penult
-from penult.features.features import Features, save_features
+from penult.features.features import Features
 from penult.features.groups import Attribute
+from penult.features.saving import save_features
 from penult.heads.comparison import Comparison
 from penult.measure.groups import accuracy_by_group, counts_by_group, hidden_losses
 

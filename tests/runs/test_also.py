@@ -16,7 +16,8 @@ from penult.data.image import ImageData
 from penult.data.open import open_data
 from penult.data.source import Pass
 from penult.data.transform import Transform
-from penult.features.features import Features, save_features
+from penult.features.features import Features
+from penult.features.saving import save_features
 from penult.features.unlabelled import open_unlabelled
 from penult.heads.path import fit_path
 from penult.heads.plan import Plan

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from command import penult
 from penult.data.forms import DataOptions
 from penult.data.open import open_data
-from penult.features.features import Features, save_features
+from penult.features.features import Features
+from penult.features.saving import save_features
 from penult.runs.run import Run
 
 

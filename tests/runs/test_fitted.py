@@ -18,7 +18,8 @@ import torch
 from command import penult
 from penult.errors import InputError
 from penult.explain.choice import choose_head
-from penult.features.features import Features, save_features
+from penult.features.features import Features
+from penult.features.saving import save_features
 from penult.heads.comparison import USUAL, PairedCounts, paired_counts
 from penult.heads.fitting import fit_heads
 from penult.heads.judge import EVALUATION, Judge, size_within

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -29,8 +30,9 @@ from penult.explain.gallery import PictureOptions
 from penult.extras import import_extra
 from penult.progress import Progress
 from penult.runs.groups import evaluated_part, groups_of
-from penult.runs.outputs import check_output_file
+from penult.runs.outputs import PAGES, check_output_file
 from penult.runs.reopen import Places
+from penult.runs.run import Run
 from penult.storage import write_atomically
 from penult.text import number_of
 
@@ -164,16 +166,7 @@ def diff(
     _check_distinct(gate, markdown_file, junit_file, paged.page, paged.table)
     both = Side.read(sides[0]), Side.read(sides[1])
     for side in both:
-        if markdown_file is not None:
-            check_output_file(markdown_file, side.run, "Markdown file", MARKDOWN)
-        if junit_file is not None:
-            check_output_file(junit_file, side.run, "JUnit file", JUNIT)
-        if paged.page is not None:
-            check_output_file(paged.page, side.run, "page")
-        if paged.table is not None:
-            check_output_file(paged.table, side.run, "table", ENDINGS)
-    if paged.table is not None and paged.table.suffix.lower() == ".parquet":
-        import_extra("pyarrow", "tables")  # before the work starts
+        _check_outputs(side.run, markdown_file, junit_file, paged)
     _check(rules, *both)
     with progress_bars("reading both runs") as heard:
         compared = TwoSides.of(*both, heard)
@@ -196,11 +189,39 @@ def diff(
             print(f"\nReport: {paged.page}")
         if paged.table is not None:
             print(f"\nTable: {paged.table}")
-    stopped = [row for row in document["gate"] if fails(row, strict)]
-    unsure = [row for row in stopped if not fails(row, False)]
-    if unsure:
-        how_many = number_of(len(unsure), "rules")
-        tell(f"--strict: {how_many} that there are not enough samples to tell stop the change")
+    _end_by(document["gate"], strict)
+
+
+def _check_outputs(
+    run: Run, markdown_file: Path | None, junit_file: Path | None, paged: DiffPageOptions
+) -> None:
+    """Refuse files that would replace something of a run, before the work starts."""
+    outputs = (
+        (markdown_file, "Markdown file", MARKDOWN),
+        (junit_file, "JUnit file", JUNIT),
+        (paged.page, "page", PAGES),
+        (paged.table, "table", ENDINGS),
+    )
+    for path, what, endings in outputs:
+        if path is not None:
+            check_output_file(path, run, what, endings)
+    if paged.table is not None and paged.table.suffix.lower() == ".parquet":
+        import_extra("pyarrow", "tables")
+
+
+def _end_by(gate: Sequence[Mapping[str, Any]], strict: bool) -> None:
+    """End with another status where a rule stops the change; it is said where only --strict does.
+
+    Raises:
+        typer.Exit: a rule stops it.
+    """
+    stopped = [row for row in gate if fails(row, strict)]
+    n_unsure = sum(not fails(row, False) for row in stopped)
+    if n_unsure:
+        tell(
+            f"--strict: the gate fails, since for {number_of(n_unsure, 'rules')} there are not "
+            "enough samples to tell"
+        )
     if stopped:
         raise typer.Exit(FAILED)
 

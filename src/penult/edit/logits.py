@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from penult.errors import InputError
+from penult.features.columns import StoredColumns
 from penult.features.features import Features
 from penult.heads.bounded_head import BoundedHead, bounded
 from penult.network.head import Head
@@ -61,22 +62,16 @@ class LogitTable:
         self.head = bounded(head)
         self.n_samples, self.n_classes = features.n_samples, head.n_classes
         self.labels = features.labels()
-        self._parts = features.mapped()
-        # A feature of all samples is spread over the whole file: those looked at last are kept.
-        self._columns: dict[int, Tensor] = {}
+        self._stored = StoredColumns(features)
         self._largest = max(1e-30, float(self.head.weight.double().norm(dim=1).max()))
         self.logits = self._logits(file, progress)
-        self._norms = torch.cat([part.float().norm(dim=1) for part in self._parts])
+        self._norms = torch.cat([part.float().norm(dim=1) for part in self._stored.parts])
         self._guard = GUARD * (self._norms * self._largest + self.head.bias.abs().max() + 1e-12)
         self.classes, self._margin = self._decided()
 
     def column(self, j: int) -> Tensor:
         """One feature of all samples, (n_samples,) float32."""
-        if j not in self._columns:
-            if len(self._columns) >= FEW:
-                self._columns.pop(next(iter(self._columns)))
-            self._columns[j] = torch.cat([part[:, j].float() for part in self._parts])
-        return self._columns[j]
+        return self._stored.column(j)
 
     def columns(self, features: Tensor) -> Tensor:
         """Some features of all samples, (n_samples, n) float32."""
@@ -84,15 +79,7 @@ class LogitTable:
 
     def rows(self, rows: Tensor) -> Tensor:
         """All features of some samples, (n, n_features) float32; rows in rising order."""
-        found, start = [], 0
-        for part in self._parts:
-            inside = rows[(rows >= start) & (rows < start + len(part))]
-            if len(inside):
-                found.append(part[inside - start].float())
-            start += len(part)
-        if not found:
-            return torch.zeros(0, self.head.n_features, dtype=torch.float32)
-        return torch.cat(found)
+        return self._stored.rows(rows)
 
     def along(self, direction: Tensor) -> Tensor:
         """What features come to along a direction (n_features,), (n_samples,) float32."""
@@ -183,7 +170,7 @@ class LogitTable:
     def blocks(self) -> Iterator[tuple[int, Tensor]]:
         """Features (n, n_features) float32 of some samples at a time, with the first one's row."""
         start = 0
-        for part in self._parts:
+        for part in self._stored.parts:
             for block in torch.split(part, ROWS):
                 yield start, block.float()
                 start += len(block)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import compress
@@ -15,14 +13,13 @@ import torch
 from torch import Tensor
 
 from penult.errors import InputError
-from penult.features.given import block_as_given, check_labels, multi_hot
+from penult.features.given import block_as_given, check_labels, class_places, multi_hot
 from penult.features.piece import PIECE_ROWS, Piece
 from penult.features.shards import (
     FORMAT,
     Block,
     load_dense,
     map_shard,
-    packed,
     read_class_names,
     read_ids,
     read_labels,
@@ -31,12 +28,12 @@ from penult.features.shards import (
     require_finite,
     require_one_each,
     row_names,
+    shard_name,
     shard_shape,
 )
 from penult.network.head import Head, head_of
 from penult.network.link import SIGMOID, SOFTMAX, require_softmax
-from penult.storage import read_json, read_tensors, write_tensors
-from penult.text import some
+from penult.storage import read_json, read_tensors
 
 
 class Features:
@@ -156,7 +153,7 @@ class Features:
                 "it stopped"
             )
         try:
-            parts = [folder / _shard_name(shard["file"]) for shard in index["shards"]]
+            parts = [folder / shard_name(shard["file"]) for shard in index["shards"]]
             names = [str(name) for name in index["class_names"]]
             n_features = int(index["n_features"])
         except (KeyError, TypeError) as error:
@@ -343,29 +340,19 @@ class Features:
                 "those for evaluation: expected features of the same network"
             )
         own, head = self.head, reference.head
-        if own is not None and head is not None and not _same(own, head):
+        if own is not None and head is not None and not own.is_equal(head):
             raise InputError(
                 "the features for evaluation come with another head than the features: expected "
                 "features of the same network"
             )
-        names, known = self.class_names, reference.class_names
-        place = None
-        if names is not None and known is not None and names != known:
-            unknown = [name for name in names if name not in known]
-            if unknown:
-                raise InputError(
-                    f"the features for evaluation have classes that the features do not include: "
-                    f"{some(unknown)}"
-                )
-            position = {name: i for i, name in enumerate(known)}
-            place = torch.tensor([position[name] for name in names])
+        place = class_places(self.class_names, reference.class_names)
         if self.multi_label and not reference.multi_label:
             raise InputError(
                 "the features for evaluation are multi-label and the features have one class per "
                 "sample: expected labels of the same kind"
             )
         view = _View(self, place=place, n_classes=reference.n_classes)
-        view.head, view.class_names, view.link = head, known, reference.link
+        view.head, view.class_names, view.link = head, reference.class_names, reference.link
         view._check("the features for evaluation")
         return view
 
@@ -461,31 +448,3 @@ class _View(Features):
         for tensor in (self._keep, self._place):
             digest.update(b"" if tensor is None else tensor.numpy().tobytes())
         return digest.hexdigest()
-
-
-def _same(first: Head, second: Head) -> bool:
-    return torch.equal(first.weight, second.weight) and torch.equal(first.bias, second.bias)
-
-
-def save_features(path: str | Path, features: Features) -> None:
-    """Write features that fit in memory as one features file, with ids, head and class names."""
-    z, y = features.arrays()
-    tensors = {"features": z, "labels": y}
-    metadata = {"format": FORMAT}
-    ids = features.ids()
-    if ids != row_names(0, len(ids)):
-        metadata["ids"] = packed(ids)
-    if features.head is not None:
-        tensors |= {"weight": features.head.weight, "bias": features.head.bias}
-    if features.multi_label:
-        metadata["link"] = features.link
-    if features.class_names is not None:
-        metadata["class_names"] = json.dumps(features.class_names, ensure_ascii=False)
-    write_tensors(Path(path), tensors, metadata)
-
-
-def _shard_name(name: object) -> str:
-    """The name of a shard, as this library writes it: an index may come from anybody."""
-    if not isinstance(name, str) or not re.fullmatch(r"shard-\d{5,9}\.safetensors", name):
-        raise InputError(f"index.json names {name!r:.80}: expected shard-00000.safetensors")
-    return name

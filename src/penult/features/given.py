@@ -13,6 +13,7 @@ from torch import Tensor
 from penult.data.labels import labels_of
 from penult.errors import InputError
 from penult.features.shards import Block, require_one_each
+from penult.text import some
 
 COARSE = 64  # float32's steps in a feature's standard deviation, below which it is said
 
@@ -153,3 +154,21 @@ def belonging(labels: Tensor, c: int) -> Tensor:
 def multi_hot(labels: Tensor, n_classes: int) -> Tensor:
     """Labels (n_samples,) as (n_samples, n_classes) bool."""
     return torch.nn.functional.one_hot(labels, n_classes).bool()
+
+
+def class_places(names: Sequence[str] | None, known: Sequence[str] | None) -> Tensor | None:
+    """Place of each class among those that are known; None where nothing is to be put in order.
+
+    Raises:
+        InputError: a class that is unknown.
+    """
+    if names is None or known is None or tuple(names) == tuple(known):
+        return None
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise InputError(
+            f"the features for evaluation have classes that the features do not include: "
+            f"{some(unknown)}"
+        )
+    position = {name: i for i, name in enumerate(known)}
+    return torch.tensor([position[name] for name in names])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -272,3 +273,10 @@ def _check_predicted(path: Path, predicted: Any, expected: tuple[int, ...]) -> N
             f"{path}: expected {kind} `predicted` of shape {expected}, found {dtype} of shape "
             f"{shape}"
         )
+
+
+def shard_name(name: object) -> str:
+    """The name of a shard, as this library writes it: an index may come from anybody."""
+    if not isinstance(name, str) or not re.fullmatch(r"shard-\d{5,9}\.safetensors", name):
+        raise InputError(f"index.json names {name!r:.80}: expected shard-00000.safetensors")
+    return name

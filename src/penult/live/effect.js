@@ -40,6 +40,7 @@ function stateChanged(sliding) {
 function refresh(sliding = false) {
   const [before, after] = [baseline(), state];
   const key = keyOf(before, after);
+  next = null;
   if (same(before, after)) { take(null); return; }
   if (answers.has(key)) { take({ before, after, answer: answers.get(key) }); return; }
   next = { before, after, key, sliding };
@@ -65,7 +66,8 @@ async function askEffect() {
     answers.set(key, answer);
     if (answers.size > MOST_KEPT) answers.delete(answers.keys().next().value);
     const wanted = same(after, state) && same(before, baseline());
-    if (wanted || sliding) take({ before, after, answer }); // of a slider the last one that came, if it still moves
+    // Of a slider that still moves the last answer that came; never one that comes after an undo.
+    if (wanted || (sliding && next?.sliding)) take({ before, after, answer });
   } catch (error) {
     if (same(after, state)) {
       problem = cancelled(error) ? "The work was cancelled." : error.message;

@@ -12,14 +12,13 @@ from torch import Tensor
 
 from penult.errors import InputError
 from penult.explain.survey import called
+from penult.features.columns import StoredColumns
 from penult.features.features import Features
 from penult.features.groups import Groups
 from penult.network.link import decided
 from penult.runs.groups import groups_of
 from penult.runs.run import Run
 from penult.text import one_line, some
-
-MOST_COLUMNS = 64  # features of all samples that are kept
 
 
 @dataclass(frozen=True)
@@ -65,11 +64,10 @@ class PartSamples:
         self._run = run
         self.features: Features = run.train() if part == "train" else run.evaluation()
         self.n_samples = self.features.n_samples
-        self._parts = self.features.mapped()
+        self._stored = StoredColumns(self.features)
         # Read now, for the run may be gone when they are asked for.
         self.labels = self.features.labels()
         self.ids = self.features.ids()
-        self._columns: dict[int, Tensor] = {}
 
     @cached_property
     def predicted(self) -> Tensor:
@@ -88,20 +86,11 @@ class PartSamples:
 
     def column(self, j: int) -> Tensor:
         """One feature of all samples, (n_samples,) float32."""
-        if j not in self._columns:
-            while len(self._columns) >= MOST_COLUMNS:
-                self._columns.pop(next(iter(self._columns)))
-            self._columns[j] = torch.cat([part[:, j].float() for part in self._parts])
-        return self._columns[j]
+        return self._stored.column(j)
 
     def row(self, n: int) -> Tensor:
         """All features of one sample, (n_features,) float32."""
-        start = 0
-        for part in self._parts:
-            if n - start < len(part):
-                return part[n - start].float()
-            start += len(part)
-        raise InputError(f"{self.part} has {self.n_samples:,} samples, found number {n}")
+        return self._stored.row(n)
 
     def given(self, n: int) -> Tensor:
         """What the network gives one sample, without a look at the others."""

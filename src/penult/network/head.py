@@ -116,6 +116,10 @@ class Head:
             return logits
         return logits[:, list(self.kept)]
 
+    def is_equal(self, other: Head) -> bool:
+        """Whether weight and bias are the same numbers."""
+        return torch.equal(self.weight, other.weight) and torch.equal(self.bias, other.bias)
+
     def fingerprint(self) -> str:
         """Name, and a hash of weight and bias."""
         digest = hashlib.blake2b(digest_size=8)

@@ -250,8 +250,7 @@ def _without_effect(model: nn.Module, names: list[str]) -> list[str]:
             for tensor in tensors:
                 tensor.fill_(torch.nan)
             output = model(example)
-    # A network may raise anything on NaN; whatever it is, it depends on these parameters.
-    except Exception:
+    except Exception:  # whatever a network raises on NaN, it depends on these parameters
         return []
     finally:
         with torch.no_grad():
@@ -278,8 +277,7 @@ def runnable_example(model: nn.Module, dtype: torch.dtype | None = None) -> Tens
             try:
                 with torch.no_grad(), evaluating(model):
                     model(example)
-            # Whatever a network says of images of the wrong size.
-            except Exception:
+            except Exception:  # a network raises what it likes on images of the wrong size
                 continue
             return example
     return None
