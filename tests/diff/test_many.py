@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,18 @@ def seeds(tmp_path_factory: pytest.TempPathFactory) -> list[Side]:
 def right(side: Side) -> Tensor:
     z, labels = side.features.arrays()
     return (z @ side.head.weight.T).argmax(1) == labels
+
+
+def test_one_network_is_no_two_seeds(seeds: list[Side], tmp_path: Path) -> None:
+    shutil.copytree(seeds[0].run.folder, tmp_path / "copy")
+    copy = Side.read(str(tmp_path / "copy"))
+    for twice in ([seeds[0], seeds[1], copy], [seeds[0], Side.read(f"{seeds[0].name}@k5")]):
+        with pytest.raises(InputError, match="are of the same network and data"):
+            compare_many(twice)
+    with pytest.raises(InputError, match="are of the same network and data"):
+        compare_many(seeds, [seeds[0], copy])
+    # What is compared with the seeds may be made of them: sparse heads with their networks.
+    assert compare_many(seeds[:2], [Side.read(f"{side.name}@k5") for side in seeds[:2]])
 
 
 def test_a_change_is_told_from_seeds(seeds: list[Side], tmp_path: Path) -> None:

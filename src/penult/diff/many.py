@@ -48,13 +48,15 @@ def compare_many(
         changes between two seeds, and by the change.
 
     Raises:
-        InputError: fewer than two seeds; no sample in common; multi-label data.
+        InputError: fewer than two seeds, or one twice; no sample in common; multi-label data.
     """
     if len(seeds) < 2:
         raise InputError(
             "expected at least two runs that differ by their seed: one shows no spread, found "
             f"{len(seeds)}"
         )
+    for alike in (seeds, changed):
+        _require_different(alike)
     sides = [*seeds, *changed]
     table = _RightByRun.of(sides, len(seeds))
     pairs = _pairs(sides, len(seeds), progress)
@@ -73,6 +75,22 @@ def compare_many(
         **pairs,
     }
     return {"verdict": verdict_of_many(found), **found}
+
+
+def _require_different(sides: Sequence[Side]) -> None:
+    """Refuse runs of one and the same network, which would be taken for trainings of their own.
+
+    Raises:
+        InputError: names both.
+    """
+    for n, side in enumerate(sides):
+        for other in sides[:n]:
+            if side.run.about["identity"] == other.run.about["identity"]:
+                raise InputError(
+                    f"{other.name} and {side.name} are of the same network and data: expected "
+                    "another training for each, since a copy, or another head of it, has no seed "
+                    "of its own"
+                )
 
 
 def verdict_of_many(found: dict[str, Any]) -> str:

@@ -55,6 +55,8 @@ class Side:
         Raises:
             InputError: no run, no such head, a recipe for another head.
         """
+        if not text.strip():
+            raise InputError(f"expected the folder of a run, found an empty name: {EXPECTED}")
         folder, at, what = (text, "", "") if Path(text).is_dir() else _split(text)
         run = Run.open(folder)
         features = run.evaluation()

@@ -85,7 +85,9 @@ def ruled(row: Mapping[str, Any]) -> str:
     number = f"{value:.2f} %" if rate else f"{value:+z.2f} points"
     ends = f"{low:.2f} to {high:.2f}" if rate else f"{low:+z.2f} to {high:+z.2f}"
     more = f" and {len(whose) - 1} more" if len(whose) > 1 and row["verdict"] == FAILS else ""
-    return f"{row['verdict']}: {one_line(whose[0], 40)} {number} ({ends}){more}"
+    # The name of a class may be a number, or any words.
+    kind = "class " if row["what"].startswith("class.") else ""
+    return f"{row['verdict']}: {kind}{one_line(whose[0], 40)} {number} ({ends}){more}"
 
 
 def _table(title: str, rows: Sequence[Mapping[str, Any]], name: str) -> list[str]:
@@ -113,7 +115,7 @@ def _flips(found: Mapping[str, Any]) -> list[str]:
     lines = []
     for kind, title in FLIPS.items():
         samples = found[kind]["samples"][:ROWS]
-        lines += [f"**{title}**: {found[kind]['n_samples']:,} samples", ""]
+        lines += [f"**{title}**: {number_of(found[kind]['n_samples'], 'samples')}", ""]
         if samples:
             lines += ["| sample | before | after | by features |", "| --- | --- | --- | --- |"]
             lines += [
