@@ -7,9 +7,11 @@ import json
 import shutil
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -240,6 +242,41 @@ def test_numbers_that_are_none_get_one_line(ask: Asker, feature: str) -> None:
     status, _, answer = ask("/run/run/api/what-if", body)
     assert status == 400
     assert "there is no feature" in json.loads(answer)["error"]
+    if feature:
+        status, _, answer = ask(f"/run/run/api/samples?feature={quote(feature)}")
+        assert (status, json.loads(answer)["error"][:9]) == (400, "feature: ")
+
+
+def test_a_run_that_cannot_be_read_says_why_until_it_is_mended(tmp_path: Path) -> None:
+    run = acted(tmp_path)
+    broken = tmp_path / "broken"
+    shutil.copytree(run.folder, broken)
+    (broken / "moments.safetensors").write_bytes(b"no tensors")
+    server = LiveServer(tmp_path, port=0)
+    server.start()
+    try:
+        ask = Asker(server)
+        assert b"broken" in ask("/")[2]
+
+        def looked_at() -> tuple[int, bytes]:
+            """What the page is once it is no more being read."""
+            for _ in range(600):
+                found, _, body = ask("/run/broken/")
+                if b"Reading the run" not in body:
+                    return found, body
+                time.sleep(0.1)
+            raise AssertionError("it is read for ever")
+
+        status, body = looked_at()
+        assert (status, b"moments.safetensors" in body) == (409, True)
+        assert ask("/run/broken/")[0] == 409, "it is not read again and again"
+        status, _, body = ask("/run/broken/api/alive")
+        assert (status, b"moments.safetensors" in body) == (409, True)
+        shutil.copy(run.moments_file, broken)
+        status, body = looked_at()
+        assert (status, b"data-document" in body) == (200, True)
+    finally:
+        server.stop()
 
 
 def test_names_of_a_run_are_text_in_its_page(ask: Asker) -> None:
@@ -363,9 +400,22 @@ def test_a_run_of_images_in_a_notebook(tmp_path: Path, monkeypatch: pytest.Monke
         assert found["maps"]["4"] == result["maps"][str(j)] or len(found["maps"]["4"]) == len(
             result["maps"][str(j)]
         )
-        for image, said in ((b"", "is empty"), (b"GIF89a", "damaged"), (b"text", "no image")):
+        cut = body[: len(body) // 2]
+        for image, said in ((b"", "is empty"), (cut, "damaged"), (b"text", "no image")):
             _, _, news = ask("/run/run/api/upload", image, headers=sent)
-            assert said in json.loads(news.decode().split("event: error\ndata: ")[1])["error"]
+            error = json.loads(news.decode().split("event: error\ndata: ")[1])["error"]
+            assert error.startswith("the image"), error
+            assert said in error
+        shelf = shown.server.shelf.ready("run")
+        assert shelf is not None
+        assert shelf.shown.formats() == ["onnx", "torch", "safetensors", "head"]
+        capped = {"head": "dense", "edits": [{"edit": "cap", "feature": 0, "at": 0.1}]}
+        asked = {"state": capped, "name": "capped", "format": "safetensors"}
+        _, _, news = ask("/run/run/api/write", asked)
+        result = json.loads(news.decode().split("event: result\ndata: ")[1])
+        assert result["folder"] == str(Path("run") / "edited" / "capped")
+        assert any("there is no export, for" in note for note in result["notes"])
+        assert (tmp_path / "run" / "edited" / "capped" / "recipe.json").is_file()
         (tmp_path / "data" / "a" / "00.png").unlink()
         status, _, body = ask("/run/run/image/train/0")
         assert (status, b"no longer" in body) == (400, True)

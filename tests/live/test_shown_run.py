@@ -110,9 +110,14 @@ def test_a_verdict_of_somebody_else_is_seen(tmp_path: Path, run: Run) -> None:
     shutil.copytree(run.folder, tmp_path / "run")
     shown = ShownRun(Run.open(tmp_path / "run"))
     before, version = shown.verdicts(), shown.verdicts_version()
+    live = {"run": "run", "runs": 1}
+    page = shown.page(live)
+    assert shown.page(live) is page, "a page is made once"
     signature = signature_of(tmp_path / "run")
     add_verdict(Run.open(tmp_path / "run"), 5, NAMES[1], "core", "", "somebody else")
     assert shown.verdicts_version() != version
+    assert "somebody else" in shown.page(live)
+    assert "somebody else" not in page
     new = [said for said in shown.verdicts() if said not in before]
     assert [(said["feature"], said["class"], said["who"]) for said in new] == [
         (5, 1, "somebody else")

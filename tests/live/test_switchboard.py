@@ -22,6 +22,7 @@ from penult.live.decisions import decision_on, with_values
 from penult.live.samples import SampleQuery, SampleTable
 from penult.live.state import HeadState
 from penult.live.switchboard import Switchboard
+from penult.network.head import Head
 
 REFIT = Edit("refit", to="labels")
 
@@ -264,6 +265,20 @@ def test_the_parts_of_a_decision_add_up_also_with_caps(board: Switchboard, seed:
     for d, logit, probability in found["classes"]:
         assert logit == pytest.approx(float(logits[d]), abs=1e-6)
         assert probability == pytest.approx(float(likely[d]), abs=1e-6)
+
+
+def test_features_that_a_person_moved_are_listed_however_little_they_add() -> None:
+    weight = torch.zeros(2, 90)
+    weight[0] = torch.arange(90, 0, -1)
+    head = Head("", weight, torch.zeros(2))
+    box = Box(torch.zeros(90), torch.ones(90))
+    few = decision_on(head, torch.ones(90), box, None)
+    assert [term[0] for term in few["terms"]] == list(range(40))
+    more = decision_on(head, torch.ones(90), box, None, also=[3, 70, 88])
+    assert [term[0] for term in more["terms"]] == [*range(40), 70, 88]
+    for found in (few, more):
+        parts = sum(term[3] for term in found["terms"]) + found["rest"] + found["bias"]
+        assert parts == pytest.approx(found["total"]) == pytest.approx(90 * 91 / 2)
 
 
 @pytest.mark.parametrize("seed", range(6))
