@@ -28,6 +28,17 @@ def test_the_interval_of_an_accuracy_is_wilsons(n_right: int, n: int) -> None:
     assert [float(low[0]), float(high[0])] == pytest.approx([wanted.low, wanted.high])
 
 
+def test_none_is_not_surely_more_than_none_nor_all_less_than_all() -> None:
+    """A limit of 0 or 1 is met exactly: no rounding lies beyond it."""
+    n = torch.arange(1, 3000)
+    for z in (1.0, 1.959963984540054, 3.7):
+        assert {accuracy_interval(0, m, z)[0] for m in n.tolist()} == {0.0}
+        assert {accuracy_interval(m, m, z)[1] for m in n.tolist()} == {1.0}
+    assert bool((accuracy_intervals(torch.zeros_like(n), n)[0] == 0).all())
+    assert bool((accuracy_intervals(n, n)[1] == 1).all())
+    assert all(bool(end.isnan().all()) for end in accuracy_intervals(n[:1] * 0, n[:1] * 0))
+
+
 @pytest.mark.parametrize(("lost", "won", "n"), [(12, 3, 100), (0, 0, 20), (5, 5, 60)])
 def test_the_tail_of_a_paired_loss_is_5_per_cent_at_the_end_of_its_interval(
     lost: int, won: int, n: int

@@ -30,7 +30,9 @@ def accuracy_interval(n_right: float, n: float, z: float = Z95) -> tuple[float, 
     p, whole = n_right / n, 1 + z * z / n
     middle = (p + z * z / (2 * n)) / whole
     half = z / whole * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    # At its ends the interval is exact, whatever the rounding: none of n is not more than none.
+    low = 0.0 if n_right <= 0 else max(0.0, middle - half)
+    return low, 1.0 if n_right >= n else min(1.0, middle + half)
 
 
 def accuracy_intervals(n_right: Tensor, n: Tensor) -> tuple[Tensor, Tensor]:
@@ -39,7 +41,9 @@ def accuracy_intervals(n_right: Tensor, n: Tensor) -> tuple[Tensor, Tensor]:
     p, whole = n_right / m, 1 + Z95 * Z95 / m
     middle = (p + Z95 * Z95 / (2 * m)) / whole
     half = Z95 / whole * (p * (1 - p) / m + Z95 * Z95 / (4 * m * m)).sqrt()
-    return (middle - half).clamp_min(0), (middle + half).clamp_max(1)
+    low = (middle - half).clamp_min(0).where(n_right > 0, 0.0)
+    high = (middle + half).clamp_max(1).where(n_right < m, 1.0)
+    return low.where(m > 0, torch.nan), high.where(m > 0, torch.nan)
 
 
 @lru_cache(maxsize=REMEMBERED)

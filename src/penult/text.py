@@ -23,6 +23,13 @@ def one_line(text: str, longest: int | None = None) -> str:
     return line if longest is None or len(line) <= longest else f"{line[: longest - 1]}…"
 
 
+def in_markdown(text: str, longest: int = 200) -> str:
+    """Text from data that gives Markdown and HTML no orders, on one line."""
+    line = unbroken(one_line(text, longest)).replace("\\", "\\\\")
+    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([`*_\[\]|#~!@])", r"\\\1", line)
+
+
 def counted(name: str) -> list[tuple[int, int, str]]:
     """Sort key of a person who counts: "class 2" comes before "class 10"."""
     parts = _DIGITS.split(name)

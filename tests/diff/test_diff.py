@@ -425,6 +425,15 @@ def test_the_command_exits_with_3_where_a_rule_fails(
     assert "By light: " in page
     Path("penult-gate.toml").write_text('fail_if = ["negative_flips > 1%"]\nstrict = true\n')
     assert penult("diff", str(old), str(new), "--gate", "penult-gate.toml") == 3
+    unsure = ("diff", str(old), str(old), "--fail-if", "negative_flips > 0%")
+    assert penult(*unsure) == 0
+    assert "--strict" not in capsys.readouterr().err
+    assert penult(*unsure, "--strict") == 3
+    said = capsys.readouterr().err
+    assert "--strict: the gate fails, since for 1 rule there are not enough samples to tell" in said
+    capsys.readouterr()
+    assert penult("diff", str(old), str(new), "--fail-if", "class.any < -2") == 3
+    assert "fails: class fox " in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,8 @@ from penult.data.transform import Transform
 from penult.export.proof import MismatchError, compared
 from penult.export.samples import features_for_proof
 from penult.extras import import_extra
+from penult.features.features import Features
+from penult.runs.analyze import Options, analyze_features
 from small_run import NET, images_for
 
 for package in ("onnx", "onnxscript", "onnxruntime"):
@@ -344,6 +346,10 @@ REFUSED: dict[str, Refused] = {
     "no such form": (("--format", "torch", "-k", "5", "--form", "x"), "--form: expected one of"),
     "no samples": (("--format", "head", "-k", "5", "--samples", "0"), "--samples: expected 1"),
     "no times": (("--format", "head", "-k", "5", "--timed", "1,x"), "--timed: expected numbers"),
+    "an endless batch": (
+        ("--format", "head", "-k", "5", "--timed", "99999999999"),
+        "--timed: expected numbers from 1 to 4,096",
+    ),
     "no tuned head": (("--format", "head", "-k", "5", "--tuned", "head"), "tune.json"),
     "no such tuning": (
         ("--format", "head", "-k", "5", "--tuned", "x"),
@@ -506,8 +512,10 @@ def test_a_run_of_features_ships_its_head_alone(
     assert penult("analyze", str(digits.train_folder), "--out", run, "--no-fit") == 0
     capsys.readouterr()
     arguments = ("-k", "5", "--timed", "1", "--out", str(tmp_path / "out"))
-    assert penult("export", run, *arguments, "--format", "torch") == 2
-    assert "was made from features, so there is no network to export" in capsys.readouterr().err
+    for name in ("torch", "hf"):
+        assert penult("export", run, *arguments, "--format", name) == 2
+        said = capsys.readouterr().err
+        assert "was made from features, so there is no network to export" in said
     assert penult("export", run, *arguments, "--format", "head") == 0
     page = (tmp_path / "out" / "head.md").read_text(encoding="utf-8")
     assert "come from a features file" in page
@@ -564,6 +572,27 @@ def test_a_shipped_network_is_looked_at_again(
     # Opened once more by the run's own word: a file of ONNX runs no code.
     arguments = ("-k", "5", "--format", "head", "--timed", "1")
     assert penult("export", run, *arguments, "--out", str(tmp_path / "again")) == 0
+    capsys.readouterr()
+    whole = ("-k", "5", "--format", "onnx", "--out", str(tmp_path / "whole"))
+    assert penult("export", run, *whole) == 2
+    assert "is of an ONNX file, which torch cannot trace: export the" in capsys.readouterr().err
+    assert penult("tune", run, "-k", "5") == 2
+    assert "is of an ONNX file, whose weights cannot be trained: give" in capsys.readouterr().err
+
+
+def test_names_with_markup_are_text_in_the_page_of_a_head(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    z, weight = (torch.randn(n, 6, generator=generator) for n in (40, 2))
+    names = ["<b>a</b>|b", "[c](javascript:d)"]
+    features = Features.of(z, torch.arange(40) % 2, weight, class_names=names)
+    run = analyze_features(features, None, tmp_path / "run", Options(fit=False))
+    out = tmp_path / "out"
+    arguments = ("-k", "2", "--format", "head", "--timed", "1", "--out", str(out))
+    assert penult("export", str(run.folder), *arguments) == 0
+    page = (out / "head.md").read_text(encoding="utf-8")
+    assert "| &lt;b&gt;a&lt;/b&gt;\\|b |" in page
+    assert "<b>" not in page
+    assert "[c](" not in page
 
 
 @pytest.mark.slow

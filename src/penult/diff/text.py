@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree
 
 from penult.diff.gate import FAILS, PASSES
+from penult.text import in_markdown as plain
 from penult.text import number_of, one_line, percent, unbroken
 
 ROWS = 10
@@ -18,12 +18,15 @@ MARKS = {FAILS: "❌", PASSES: "✅"}
 
 def markdown(document: Mapping[str, Any]) -> str:
     """A comparison as Markdown: the verdict and the rules, the rest in a fold."""
-    lines = [f"### {_plain(document['old']['name'])} → {_plain(document['new']['name'])}", ""]
-    lines += [_plain(document["verdict"]), ""]
+    lines = [
+        f"### {plain(document['old']['name'])} → {plain(document['new']['name'])}",
+        "",
+    ]
+    lines += [plain(document["verdict"]), ""]
     if document.get("gate"):
         lines += ["| | rule | |", "| --- | --- | --- |"]
         lines += [
-            f"| {MARKS.get(row['verdict'], '❔')} | {_code(row['rule'])} | {_plain(ruled(row))} |"
+            f"| {MARKS.get(row['verdict'], '❔')} | {_code(row['rule'])} | {plain(ruled(row))} |"
             for row in document["gate"]
         ]
         lines.append("")
@@ -34,9 +37,9 @@ def markdown(document: Mapping[str, Any]) -> str:
     lines += _flips(document["flips"])
     lines += _evidence(document)
     lines += ["| size and speed | before | now |", "| --- | --: | --: |"]
-    lines += [f"| {_plain(name)} | {old} | {new} |" for name, old, new in sizes(document)]
+    lines += [f"| {plain(name)} | {old} | {new} |" for name, old, new in sizes(document)]
     lines.append("")
-    lines += [part for said in suspects_said(document["suspects"]) for part in (_plain(said), "")]
+    lines += [part for said in suspects_said(document["suspects"]) for part in (plain(said), "")]
     return "\n".join([*lines, "</details>", ""])
 
 
@@ -93,9 +96,9 @@ def ruled(row: Mapping[str, Any]) -> str:
 def _table(title: str, rows: Sequence[Mapping[str, Any]], name: str) -> list[str]:
     changed = [row for row in rows if row["lost"] or row["won"]]
     if not changed:
-        return [f"**{_plain(title)}**: no sample is won or lost.", ""]
+        return [f"**{plain(title)}**: no sample is won or lost.", ""]
     lines = [
-        f"**{_plain(title)}**",
+        f"**{plain(title)}**",
         "",
         f"| {name} | samples | before | after | 95 % interval of the change, in points | |",
     ]
@@ -104,7 +107,7 @@ def _table(title: str, rows: Sequence[Mapping[str, Any]], name: str) -> list[str
         low, high = (-100 * end for end in reversed(row["interval"]))
         sure = SURE if row["sure"] else ""
         lines.append(
-            f"| {_plain(row[name])} | {row['n_samples']:,} | {percent(row['before'])} % | "
+            f"| {plain(row[name])} | {row['n_samples']:,} | {percent(row['before'])} % | "
             f"{percent(row['after'])} % | {low:+z.2f} to {high:+z.2f} | {sure} |"
         )
     more = len(changed) - ROWS
@@ -119,7 +122,7 @@ def _flips(found: Mapping[str, Any]) -> list[str]:
         if samples:
             lines += ["| sample | before | after | by features |", "| --- | --- | --- | --- |"]
             lines += [
-                f"| {_plain(row['id'])} | {_plain(row['before'])} | {_plain(row['after'])} | "
+                f"| {plain(row['id'])} | {plain(row['before'])} | {plain(row['after'])} | "
                 f"{', '.join(map(feature_name, row['features']))} |"
                 for row in samples
             ]
@@ -133,7 +136,7 @@ def _evidence(document: Mapping[str, Any]) -> list[str]:
         return [f"**{said}**", ""]
     lines = [f"**{said}**", "", "| class | changed by | features |", "| --- | --: | --- |"]
     lines += [
-        f"| {_plain(row['class'])} | {100 * row['changed']:.0f}\u00a0% | "
+        f"| {plain(row['class'])} | {100 * row['changed']:.0f}\u00a0% | "
         f"{'; '.join(map(change_of, row['features']))} |"
         for row in classes[:ROWS]
     ]
@@ -260,13 +263,6 @@ def samples_said(found: Mapping[str, Any]) -> list[str]:
         ends = ("has another label", "have other labels")
         said.append(f"{counted(found['relabelled'], 'samples', *ends)}: the second's count")
     return said
-
-
-def _plain(text: str) -> str:
-    """Text that gives Markdown and HTML no orders."""
-    line = unbroken(one_line(text, 200)).replace("\\", "\\\\")
-    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([`*_\[\]|#~!@])", r"\\\1", line)
 
 
 def _code(text: str) -> str:

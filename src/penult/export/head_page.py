@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 
 from penult.data.transform import Transform
 from penult.export.shipped_head import ShippedHead
 from penult.network.link import SIGMOID
 from penult.runs.run import Run
+from penult.text import in_markdown
 
 CLASSES_SHOWN = 50
 
@@ -93,11 +93,7 @@ def _classes(shipped: ShippedHead, class_names: Sequence[str]) -> str:
     for name, row in list(zip(class_names, shipped.head.weight, strict=True))[:CLASSES_SHOWN]:
         kept = row.abs().argsort(descending=True)[: int((row != 0).sum())][:20].tolist()
         more = " …" if int((row != 0).sum()) > len(kept) else ""
-        lines.append(f"| {_cell(name)} | {' '.join(map(str, kept))}{more} |")
+        lines.append(f"| {in_markdown(name)} | {' '.join(map(str, kept))}{more} |")
     if len(class_names) > CLASSES_SHOWN:
         lines.append(f"\nand {len(class_names) - CLASSES_SHOWN:,} more, named in the file.")
     return "\n".join(lines)
-
-
-def _cell(name: str) -> str:
-    return " ".join(escape(name, quote=False).replace("|", "\\|").split())

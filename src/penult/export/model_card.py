@@ -12,7 +12,7 @@ from penult.export.shipment import Shipment
 from penult.intervals import accuracy_interval
 from penult.network.link import SIGMOID, decided
 from penult.runs.groups import evaluated_part, groups_of
-from penult.text import percent
+from penult.text import in_markdown, percent
 
 
 def model_card(shipment: Shipment) -> str:
@@ -69,5 +69,5 @@ def _table(shipment: Shipment, right: Tensor, labels: Tensor) -> Iterator[str]:
 def _row(name: str, right: Tensor) -> str:
     n, n_right = right.numel(), int(right.sum())
     low, high = accuracy_interval(n_right, n)
-    shown = " ".join(name.replace("|", "\\|").split())
+    shown = in_markdown(name)
     return f"| {shown} | {n:,} | {percent(n_right / n)} % ({percent(low)} to {percent(high)}) |"
