@@ -110,9 +110,13 @@ def noisy(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return lambda: parts_of(data)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """A Chromium that opens the pages of reports."""
+    """A Chromium that opens the pages of reports.
+
+    It ends with its module: as long as Playwright lives, its event loop runs in this thread, and
+    a test of another module that begins a loop of its own would fail.
+    """
     if importlib.util.find_spec("playwright") is None:
         _absent("no browser to open the page with: pip install playwright")
     if not CHROMIUM.exists():
