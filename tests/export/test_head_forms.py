@@ -75,6 +75,20 @@ def test_a_form_gives_the_logits_of_the_definition(form: str, bounded: bool, dro
     assert layer(z.double()).dtype == torch.float32
 
 
+@pytest.mark.parametrize("piece", [1, 12, 30])
+def test_blocks_in_pieces_give_the_logits_of_the_definition(
+    monkeypatch: pytest.MonkeyPatch, piece: int
+) -> None:
+    whole = head_layer(shipped(), "blocks")
+    monkeypatch.setattr("penult.export.head_forms.PIECE", piece)
+    one = shipped()
+    layer = head_layer(one, "blocks")
+    assert len(list(layer.parameters())) > len(list(whole.parameters())) == 2  # with the bias
+    z = torch.randn(5, N_FEATURES)
+    assert np.abs(layer(z).numpy() - naive(one.head, z)).max() < 1e-5
+    assert sum(p.numel() for p in layer.parameters()) == sum(p.numel() for p in whole.parameters())
+
+
 def test_caps_of_a_network_that_averages_positions_hold_for_the_mean() -> None:
     one = shipped(bounded=True)
     one = ShippedHead(replace(one.head, reduce="mean"), None, {})
