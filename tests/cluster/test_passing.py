@@ -11,17 +11,15 @@ import pytest
 
 from cluster_work import analyze, contents
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("data", "more"),
     [
         ("data.py:images", ("--eval", "data.py:images", "--store", "float16")),
-        pytest.param(
-            *("photos", ("--also", "photos", "--labels", "predicted")), marks=pytest.mark.slow
-        ),
-        pytest.param(
-            *("photos", ("--views", "2", "--labels", "predicted")), marks=pytest.mark.slow
-        ),
+        ("photos", ("--also", "photos", "--labels", "predicted")),
+        ("photos", ("--views", "2", "--labels", "predicted")),
     ],
 )
 def test_workers_make_the_same_bytes_as_one_process(
@@ -40,7 +38,6 @@ def test_workers_make_the_same_bytes_as_one_process(
     assert contents(work / "one") == contents(work / "two")
 
 
-@pytest.mark.slow
 def test_a_worker_that_is_killed_costs_no_more_than_its_shards(
     work: Path, two_workers: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -55,7 +52,6 @@ def test_a_worker_that_is_killed_costs_no_more_than_its_shards(
     assert contents(work / "one") == contents(work / "two")
 
 
-@pytest.mark.slow
 def test_a_run_that_was_cut_short_goes_on_with_the_shards_that_are_there(
     work: Path, two_workers: str
 ) -> None:
@@ -87,7 +83,6 @@ def test_a_worker_without_the_data_is_named(
     assert "KeyError: 'ONLY_HERE'" in said
 
 
-@pytest.mark.slow
 def test_an_archive_that_changes_meanwhile_is_refused(
     work: Path, two_workers: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -101,7 +96,6 @@ def test_an_archive_that_changes_meanwhile_is_refused(
     assert "photos.zip changed while it was read: let no other program write it" in said
 
 
-@pytest.mark.slow
 def test_a_disk_that_is_full_is_said_once_and_the_run_goes_on(
     work: Path, two_workers: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -115,7 +109,6 @@ def test_a_disk_that_is_full_is_said_once_and_the_run_goes_on(
     assert contents(work / "one") == contents(work / "two")
 
 
-@pytest.mark.slow
 def test_each_gpu_has_one_worker_that_keeps_it(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray believes in GPUs that are declared to it; the workers find none, and use the CPU."""
     assert analyze("one") == 0

@@ -188,6 +188,7 @@ def values(folder: Path) -> dict[str, Tensor]:
     }
 
 
+@pytest.mark.slow
 def test_a_run_gets_the_heads_that_one_process_fits(tmp_path: Path, two_workers: str) -> None:
     save_features(tmp_path / "train.safetensors", features(600))
     run, other = str(tmp_path / "one"), str(tmp_path / "two")

@@ -56,6 +56,7 @@ def made(pair: Path) -> tuple[TwoSides, dict[str, Any], list[dict[str, Any]], st
         return compared, document, images, diff_html(compared, take_shots(compared, options()))
 
 
+@pytest.mark.slow
 def test_every_view_fits_and_shows_its_images(visit: Open, made: Any) -> None:
     compared, document, _, html = made
     flips = compared.document["flips"]

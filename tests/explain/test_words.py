@@ -365,6 +365,7 @@ def test_pages_of_texts_speak_of_texts(run: Run, capsys: pytest.CaptureFixture[s
     assert "images" not in said.partition("Report:")[0]
 
 
+@pytest.mark.slow
 def test_a_mend_of_texts_by_the_planted_word(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -237,6 +237,7 @@ def test_an_answer_that_comes_after_an_undo_is_not_shown(browse: Browse, folder:
     assert seen.text(".dock-numbers") == plain
 
 
+@pytest.mark.slow
 def test_the_address_holds_the_state_and_tabs_do_not_share_it(browse: Browse, folder: Path) -> None:
     seen = browse("class/2")
     switch(seen, "Off", 3, NAMES[2])
@@ -347,6 +348,7 @@ def own(folder: Path, tmp_path: Path) -> Iterator[tuple[LiveServer, Path]]:
     server.stop()
 
 
+@pytest.mark.slow
 def test_suspects_are_judged_by_keys_and_others_see_it(
     browse: Browse, own: tuple[LiveServer, Path]
 ) -> None:
@@ -378,6 +380,7 @@ def test_suspects_are_judged_by_keys_and_others_see_it(
     )
 
 
+@pytest.mark.slow
 def test_networks_recipes_and_reports_are_written(
     browse: Browse, own: tuple[LiveServer, Path], tmp_path: Path
 ) -> None:
@@ -405,6 +408,7 @@ def test_networks_recipes_and_reports_are_written(
     assert "data-edits" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_server_that_goes_and_comes_again_and_a_run_that_changes(
     browse: Browse, folder: Path, tmp_path: Path
 ) -> None:

@@ -203,6 +203,7 @@ def test_details_are_the_features_of_the_samples_they_name(digits: Run, report: 
         assert counts == len(z)
 
 
+@pytest.mark.slow
 def test_the_page_of_a_real_run_is_whole(visit: Open, report: Report) -> None:
     n_classes, n_mistakes = 10, len(report.document["mistakes"]["rows"])
     routes = ["summary", "classes", "features", "mistakes", "guide"]

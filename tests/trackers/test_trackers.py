@@ -81,6 +81,7 @@ def test_tensorboard_reads_the_numbers(run: Run, tmp_path: Path) -> None:
     assert (folder / "report.html").read_bytes() == run.report_file.read_bytes()
 
 
+@pytest.mark.slow
 def test_mlflow_reads_the_numbers(run: Run, tmp_path: Path) -> None:
     mlflow = pytest.importorskip("mlflow")
     pytest.importorskip("sqlalchemy")
@@ -105,6 +106,7 @@ def test_mlflow_reads_the_numbers(run: Run, tmp_path: Path) -> None:
         assert "plots/accuracy.png" in plots
 
 
+@pytest.mark.slow
 def test_wandb_keeps_the_numbers_offline(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
