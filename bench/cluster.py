@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import multiprocessing
 import os
 import pickle
 import platform
@@ -52,6 +53,7 @@ HERE = Path(__file__).parent
 RESNET20 = f"{HERE / 'cifar_resnet.py'}:resnet20"
 OVERHEAD, SCALING = 0.05, 1.8
 BATCH = 256
+_subject: Subject  # of a process of `limit`
 
 
 @dataclass
@@ -120,6 +122,28 @@ def kill_one(killed: list[int]) -> None:
             os.kill(process.pid, signal.SIGKILL)
             killed.append(process.pid)
             return
+
+
+def _prepare(open_: Callable[[], Subject]) -> None:
+    global _subject
+    torch.set_num_threads(1)
+    _subject = open_()
+
+
+def _own_pass(_: int) -> float:
+    with tempfile.TemporaryDirectory() as made:
+        return filled(fill_here, _subject, "train", Path(made) / "train").seconds
+
+
+def limit(open_: Callable[[], Subject], rounds: int) -> float:
+    """How many times as much two processes do as one, if neither knows of the other."""
+    with multiprocessing.get_context("spawn").Pool(2, _prepare, (open_,)) as pool:
+        pool.map(_own_pass, range(2), chunksize=1)  # warm
+        gains = []
+        for _ in range(rounds):
+            alone = pool.apply(_own_pass, (0,))
+            gains.append(2 * alone / max(pool.map(_own_pass, range(2), chunksize=1)))
+    return statistics.median(gains)
 
 
 def weight_of_sums(n_features: int, n_classes: int) -> tuple[int, int]:
@@ -214,7 +238,9 @@ def report(found: dict[str, Any], n_samples: int, rate: float) -> str:
         f"(at most {100 * OVERHEAD:.0f} %); of processor seconds, which other work disturbs less, "
         f"{100 * (work / used('0', 'command') - 1):+.1f} %",
         f"- {met(scaling >= SCALING)}: two workers against one, {scaling:.2f} times as fast "
-        f"(at least {SCALING:g} on two quiet cores)",
+        f"(at least {SCALING:g} on two quiet cores); two processes that know nothing of each "
+        f"other, each with such a pass of its own, do {found['limit']:.2f} times as much as one: "
+        "the most that two workers can reach on this machine",
         f"- {met(same)}: shards and moments are the same, byte for byte, in all rounds",
         f"- a killed worker: {lost:+.1f} s; what it had not written is done again, by a worker "
         "that loads the network anew",
@@ -269,6 +295,8 @@ def main() -> None:
     subject = open_()
     found: dict[str, Any] = {name: [] for name in ("0", "1", "2", "killed", "warm")}
     found["ray"] = ray.__version__
+    found["limit"] = limit(open_, given.rounds)
+    print(f"two processes do {found['limit']:.2f} times as much as one", flush=True)
     rounds = range(given.rounds)
     with workers(open_, subject, 1, found["warm"]) as one:
         for _ in rounds:
