@@ -306,10 +306,6 @@ def test_differences_are_measured_against_the_largest_logit() -> None:
 
 Refused = tuple[tuple[str, ...], str]
 REFUSED: dict[str, Refused] = {
-    "no architecture of transformers": (
-        ("--format", "hf", "-k", "5"),
-        "--format hf is for networks of transformers (hf:NAME), and this one is penult.demo",
-    ),
     "fewer channels in the same architecture": (
         ("--format", "safetensors", "-k", "5", "--drop-unread"),
         "--drop-unread changes the network's structure",

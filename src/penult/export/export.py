@@ -77,6 +77,7 @@ class Export:
         format.fits(shipped, run)
         begin("opening the network and the samples")
         shipment = _shipment(run, shipped, options, format, places or Places())
+        format.takes(shipment)
         begin("the network's logits")
         reference = _reference(shipment)
         document: dict[str, Any] = {}

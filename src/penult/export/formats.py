@@ -9,6 +9,7 @@ from penult.export.huggingface_format import (
     require_huggingface,
     write_huggingface,
 )
+from penult.export.huggingface_network import require_architecture
 from penult.export.onnx_format import check_onnx, write_onnx
 from penult.export.shipment import ExportFormat
 from penult.export.torch_format import check_torch, write_torch
@@ -30,6 +31,7 @@ FORMATS: dict[str, ExportFormat] = {
         "a folder that transformers loads, with a model card",
         check=check_huggingface,
         fits=require_huggingface,
+        takes=require_architecture,
     ),
     "head": ExportFormat(
         write_head_alone,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from penult.data.tokens import TokenTransform
-from penult.errors import InputError
+from penult.data.transform import Transform
+from penult.export.huggingface_network import loader_of, pretrained
+from penult.export.huggingface_processor import (
+    check_processor,
+    save_processor,
+    timm_settings,
+)
 from penult.export.model_card import model_card
 from penult.export.proof import Trial
 from penult.export.shipment import ExportOptions, Shipment, Written
@@ -19,8 +22,6 @@ from penult.extras import import_extra
 from penult.runs.run import Run
 from penult.storage import write_atomically
 
-LOADERS = ("AutoModelForImageClassification", "AutoModelForSequenceClassification")
-
 
 def check_huggingface(options: ExportOptions) -> None:
     """Refuse what the library cannot load, before any work."""
@@ -29,25 +30,13 @@ def check_huggingface(options: ExportOptions) -> None:
 
 
 def require_huggingface(shipped: ShippedHead, run: Run) -> None:
-    """Refuse a network that is none of the library's, or a head that has no place in it.
+    """Refuse a head that has no place in any network of the library.
 
     Raises:
         InputError: says which formats can.
     """
     if "network" not in run.about:
         return  # which is said for all formats of whole networks alike
-    spec = str(run.about["network"].get("spec", ""))
-    if not spec.startswith("hf:"):
-        raise InputError(
-            f"--format hf is for networks of transformers (hf:NAME), and this one is "
-            f"{spec or 'not known'}: transformers has no architecture to load it into; export with "
-            "--format onnx, torch or safetensors"
-        )
-    if shipped.head.kept is not None:
-        raise InputError(
-            "--format hf writes all classes of the network, and the run keeps only some: export "
-            "with --format onnx, torch or head"
-        )
     require_place(shipped, run)
 
 
@@ -58,28 +47,39 @@ def write_huggingface(shipment: Shipment, folder: Path) -> Written:
         InputError: the head has no place in the architecture.
     """
     put_head(shipment)
-    network: Any = shipment.network
-    transform, spec = shipment.samples.transform, str(shipment.run.about["network"]["spec"])
+    network = pretrained(shipment)
+    transform, notes = shipment.samples.transform, []
+    is_timm = network.config.model_type == "timm_wrapper"
+    if is_timm and isinstance(transform, Transform):
+        network.config.pretrained_cfg.update(timm_settings(transform) or {})
     with quiet():
         network.save_pretrained(folder)
         if isinstance(transform, TokenTransform):
             transform.tokenizer.save_pretrained(folder)
+    if isinstance(transform, Transform):
+        if is_timm:
+            lacking = check_processor(folder, transform)
         else:
-            _save_processor(spec.removeprefix("hf:"), folder)
+            lacking = save_processor(transform, _own_name(shipment), folder)
+        if lacking:
+            notes.append(_not_prepared(lacking))
     card = model_card(shipment)
     write_atomically(folder / "README.md", lambda place: place.write_text(card, encoding="utf-8"))
-    loader = LOADERS[isinstance(transform, TokenTransform)]
-    trial = Trial("huggingface", [folder], shipment.options.batch_size, more={"loader": loader})
-    return Written(sorted(_files(folder)), trial, shipment.inputs, {"loader": loader})
+    loader = loader_of(shipment)
+    more = {"loader": loader}
+    trial = Trial("huggingface", [folder], shipment.options.batch_size, more=more)
+    files = sorted(file for file in folder.iterdir() if file.is_file())
+    return Written(files, trial, shipment.inputs, {"loader": loader}, notes=notes)
 
 
-def _save_processor(name: str, folder: Path) -> None:
-    """The image processor that lies with the network, where there is one."""
-    transformers = import_extra("transformers", "hf")
-    with suppress(OSError, ValueError):
-        found = transformers.AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
-        found.save_pretrained(folder)
+def _own_name(shipment: Shipment) -> str | None:
+    """The folder or the name by which transformers may know a processor of the network."""
+    library, _, name = str(shipment.run.about["network"]["spec"]).partition(":")
+    return name if library == "hf" else None
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    return (file for file in folder.iterdir() if file.is_file())
+def _not_prepared(lacking: list[str]) -> str:
+    return (
+        "AutoImageProcessor does not prepare images as the run did, which no processor of "
+        f"transformers does for this network ({', '.join(lacking)}): prepare them as the card says."
+    )

@@ -179,6 +179,7 @@ class ExportFormat:
         whole: whether it holds the network, so that the run's network and samples are needed.
         check: refuses options that it cannot have, before any work.
         fits: refuses a head that it cannot hold, likewise.
+        takes: refuses a network that it cannot hold, before its logits are computed.
     """
 
     write: Callable[[Shipment, Path], Written]
@@ -186,6 +187,7 @@ class ExportFormat:
     whole: bool = True
     check: Callable[[ExportOptions], None] = lambda options: None
     fits: Callable[[ShippedHead, Run], None] = lambda shipped, run: None
+    takes: Callable[[Shipment], None] = lambda shipment: None
 
 
 def require_float(options: ExportOptions) -> None:

@@ -103,7 +103,7 @@ def load_model(
             f"{spec!r} names no network: expected file.py:factory, package.module:factory, "
             "torchvision:NAME, timm:NAME, hf:NAME or a file that ends in .onnx"
         )
-    given = {key: _literal(text) for key, text in options.items()}
+    given = {key: literal(text) for key, text in options.items()}
     if library in LIBRARIES:
         weights, given = weights_in_options(spec, weights, given)
     if weights is not None and "://" in str(weights):
@@ -280,7 +280,7 @@ def _seeded() -> Iterator[None]:
         yield
 
 
-def _literal(text: object) -> object:
+def literal(text: object) -> object:
     if not isinstance(text, str):
         return text
     if text.lower() in ("true", "false"):

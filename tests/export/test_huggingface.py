@@ -1,0 +1,196 @@
+"""Folders for transformers: its own loaders make the network and what it does to images again."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable
+from contextlib import chdir
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from command import penult
+from penult import Run
+from penult.data.transform import Transform
+from penult.export.huggingface_processor import check_processor, save_processor, timm_settings
+from penult.extras import import_extra, import_torchvision
+
+for package in ("torchvision", "timm", "transformers"):
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} is not installed", allow_module_level=True)
+
+Analysed = Callable[..., Path]
+NAMES = ("<b>a</b>|猫", "b", "c")
+MOVED = (
+    "--size",
+    "32",
+    "--mean",
+    "0.5,0.4,0.3",
+    "--std",
+    "0.2,0.3,0.25",
+)  # not what the library says
+
+
+@pytest.fixture(scope="module")
+def hf() -> Any:
+    import_torchvision()
+    return import_extra("transformers", "hf")
+
+
+@pytest.fixture(scope="module")
+def analysed(tmp_path_factory: pytest.TempPathFactory) -> Analysed:
+    """The folder with `table.csv`, its images, and `run` of a network with random weights."""
+    made: dict[tuple[str, ...], Path] = {}
+
+    def analysed(*arguments: str) -> Path:
+        if arguments in made:
+            return made[arguments]
+        folder = tmp_path_factory.mktemp("analysed")
+        made[arguments] = folder
+        pixels = np.random.default_rng(0).integers(0, 256, (60, 5, 7, 3), dtype=np.uint8)
+        rows = ["path,label"]
+        for i, image in enumerate(pixels):
+            Image.fromarray(image).resize((70, 50)).save(folder / f"{i:02d}.png")
+            rows.append(f"{i:02d}.png,{NAMES[i % 3]}")
+        (folder / "table.csv").write_text("\n".join(rows), encoding="utf-8")
+        with chdir(folder):
+            random = ("--weights", "random", "--no-fit", "--out", "run")
+            assert penult("analyze", arguments[0], "table.csv", *arguments[1:], *random) == 0
+        return folder
+
+    return analysed
+
+
+def shipped(folder: Path, out: Path) -> dict[str, Any]:
+    """What `export.json` says of the run's head with five features a class."""
+    with chdir(folder):
+        assert penult("export", "run", "-k", "5", "--format", "hf", "--out", str(out)) == 0
+    document: dict[str, Any] = json.loads((out / "export.json").read_text(encoding="utf-8"))
+    return document
+
+
+def loaded_logits(hf: Any, folder: Path, out: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Logits of image files by what transformers loads, and by the definition of the head."""
+    run = Run.open(folder / "run")
+    document = json.loads((out / "export.json").read_text(encoding="utf-8"))
+    head = run.head(document["head"]["select"], 5)
+    z = run.train().arrays()[0].double().numpy()
+    expected = z @ head.dense_weight().detach().double().numpy().T + head.bias.detach().numpy()
+    network = hf.AutoModelForImageClassification.from_pretrained(out).eval()
+    processor = hf.AutoImageProcessor.from_pretrained(out)
+    found = []
+    for name in run.train().ids():
+        images = Image.open(folder / name).convert("RGB")
+        with torch.no_grad():
+            found.append(network(**processor(images, return_tensors="pt")).logits[0].numpy())
+    return np.array(found), expected
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(("timm:resnet10t", "--set", "num_classes=3", *MOVED), id="timm resnet"),
+        *(
+            pytest.param((name, "--set", "num_classes=3", *more), id=name, marks=pytest.mark.slow)
+            for name, more in {
+                "timm:mobilenetv3_small_050": ("--size", "64"),
+                "timm:vit_tiny_patch16_224": ("--set", "img_size=64", "--set", "depth=2"),
+                "timm:convnext_atto": ("--size", "32", "--resize", "40"),
+                "timm:efficientnet_b0": ("--size", "64"),
+                "torchvision:resnet18": ("--size", "64"),
+                "torchvision:densenet121": ("--size", "64"),
+            }.items()
+        ),
+    ],
+)
+def test_networks_of_timm_and_some_of_torchvision_are_loaded_with_their_images(
+    arguments: tuple[str, ...], analysed: Analysed, hf: Any, tmp_path: Path
+) -> None:
+    folder, out = analysed(*arguments), tmp_path / "out"
+    document = shipped(folder, out)
+    assert document["notes"] == []
+    found, expected = loaded_logits(hf, folder, out)
+    assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
+    config = json.loads((out / "config.json").read_text(encoding="utf-8"))
+    assert config["label_names"] == sorted(NAMES)
+    assert config["problem_type"] == "single_label_classification"
+    assert {"url", "hf_hub_id", "file"}.isdisjoint(config["pretrained_cfg"])
+
+
+@pytest.mark.parametrize("name", ["torchvision:mobilenet_v3_small", "penult.demo:DigitsCNN"])
+def test_what_has_no_architecture_is_refused(
+    name: str,
+    analysed: Analysed,
+    digits: Run,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = digits.folder
+    if "penult" not in name:
+        run = analysed(name, "--set", "num_classes=3", "--size", "32") / "run"
+    capsys.readouterr()
+    with chdir(run.parent):
+        arguments = ("-k", "5", "--format", "hf", "--out", str(tmp_path / "out"))
+        assert penult("export", str(run), *arguments) == 2
+    assert (
+        f"neither has an architecture with the weights of {name}: export with --format onnx, torch "
+        "or safetensors"
+    ) in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("resize", "crop"),
+    [(256, 224), (235, 224), (201, 176), (224, 224), (33, 32), ((64, 64), None), ((40, 60), None)],
+)
+def test_timm_prepares_images_as_its_settings_are_written(resize: Any, crop: Any) -> None:
+    """By timm's own transform on an image whose sides differ."""
+    timm_data = import_extra("timm", "vision").data
+    transform = Transform(resize=resize, crop=crop, interpolation="bicubic")
+    settings = timm_settings(transform)
+    assert settings is not None
+    config = timm_data.resolve_data_config(settings, verbose=False)
+    theirs = timm_data.create_transform(**config, is_training=False)
+    pixels = np.random.default_rng(0).integers(0, 256, (91, 143, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels).resize((500, 333))
+    ours = transform.normalise(torch.tensor(transform.decode(image))[None])[0]
+    assert (theirs(image) - ours).abs().max() < 1e-5
+
+
+def test_no_settings_of_timm_for_what_it_does_not_do() -> None:
+    assert timm_settings(Transform()) is None
+    assert timm_settings(Transform(resize=80, crop=(32, 64))) is None
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        Transform(resize=256, crop=224),
+        Transform(resize=(48, 64), mean=(0.0,) * 3, std=(1.0,) * 3, interpolation="nearest"),
+        Transform(resize=40, crop=(32, 48), scale=1.0, mean=(127.0,) * 3, std=(64.0,) * 3),
+        Transform(),
+    ],
+    ids=["resize and crop", "squeezed", "other numbers", "as it is"],
+)
+def test_a_processor_is_written_for_any_plain_preparation(
+    transform: Transform, hf: Any, tmp_path: Path
+) -> None:
+    assert save_processor(transform, None, tmp_path) == []
+    assert check_processor(tmp_path, transform) == []
+    other = Transform(resize=250, crop=224, mean=(0.1, 0.2, 0.3))
+    assert {"resize", "mean"} <= set(check_processor(tmp_path, other))
+
+
+def test_what_no_processor_does_is_said(hf: Any, tmp_path: Path) -> None:
+    said = save_processor(Transform(bgr=True, upright=True), None, tmp_path)
+    assert said == [
+        "channels in the order blue, green, red",
+        "images turned as their EXIF orientation says",
+    ]
+    assert save_processor(Transform(mean=(0.5,), std=(0.5,)), None, tmp_path) == ["grey images"]
+    assert list(tmp_path.iterdir()) == []
