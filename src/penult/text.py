@@ -30,6 +30,24 @@ def in_markdown(text: str, longest: int = 200) -> str:
     return re.sub(r"([`*_\[\]|#~!@])", r"\\\1", line)
 
 
+def as_code(text: str, longest: int = 200) -> str:
+    """Text from data as code within a line of Markdown, whatever marks it holds."""
+    line = one_line(text, longest)
+    marks = "`" * (_longest_run(line) + 1)
+    apart = " " if len(marks) > 1 else ""
+    return f"{marks}{apart}{line}{apart}{marks}"
+
+
+def code_block(text: str, language: str = "") -> str:
+    """Text of several lines as a block of code in Markdown, whatever marks it holds."""
+    fence = "`" * max(3, _longest_run(text) + 1)
+    return f"{fence}{language}\n{text}\n{fence}"
+
+
+def _longest_run(text: str) -> int:
+    return max((len(run) for run in re.findall("`+", text)), default=0)
+
+
 def counted(name: str) -> list[tuple[int, int, str]]:
     """Sort key of a person who counts: "class 2" comes before "class 10"."""
     parts = _DIGITS.split(name)

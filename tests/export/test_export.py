@@ -589,37 +589,3 @@ def test_names_with_markup_are_text_in_the_page_of_a_head(tmp_path: Path) -> Non
     assert "| &lt;b&gt;a&lt;/b&gt;\\|b |" in page
     assert "<b>" not in page
     assert "[c](" not in page
-
-
-@pytest.mark.slow
-def test_transformers_loads_the_folder_and_the_card_tells_each_class(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from PIL import Image
-
-    from penult.network.load import import_torchvision
-
-    pytest.importorskip("transformers")
-    import_torchvision()
-    hf: Any = import_extra("transformers", "hf")
-    monkeypatch.chdir(tmp_path)
-    names = dict(enumerate("abc"))
-    sizes = {"image_size": 16, "patch_size": 8, "hidden_size": 16, "intermediate_size": 32}
-    layers = {"num_hidden_layers": 2, "num_attention_heads": 2}
-    config = hf.ViTConfig(**sizes, **layers, num_labels=3, id2label=names)
-    hf.ViTForImageClassification(config).save_pretrained("net")
-    hf.ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained("net")
-    pixels = np.random.default_rng(0).integers(0, 256, (60, 16, 16, 3), dtype=np.uint8)
-    for i, image in enumerate(pixels):
-        place = Path("data") / "abc"[i % 3] / f"{i:02d}.png"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(place)
-    assert penult("analyze", "hf:net", "data", "--out", "run") == 0
-    assert penult("export", "run", "-k", "5", "--format", "hf", "--out", "out") == 0
-    assert of(Path("out"))["proof"]["greatest_difference"] < 1e-5
-    loaded = hf.AutoModelForImageClassification.from_pretrained("out")
-    assert (loaded.classifier.weight != 0).sum(1).max() <= 5
-    card = Path("out/README.md").read_text(encoding="utf-8")
-    assert card.startswith("---\nlibrary_name: transformers")
-    rows = [line for line in card.splitlines() if line.startswith("| ")]
-    assert [row.split("|")[1].strip() for row in rows] == ["of", "---", "all", *"abc"]

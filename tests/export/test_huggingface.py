@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import chdir
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.numpy import load_file
 
 from command import penult
 from penult import Run
@@ -74,9 +75,11 @@ def shipped(folder: Path, out: Path) -> dict[str, Any]:
     return document
 
 
-def loaded_logits(hf: Any, folder: Path, out: Path) -> tuple[np.ndarray, np.ndarray]:
+def loaded_logits(
+    hf: Any, folder: Path, out: Path, place: Path | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Logits of image files by what transformers loads, and by the definition of the head."""
-    run = Run.open(folder / "run")
+    run = Run.open(place or folder / "run")
     document = json.loads((out / "export.json").read_text(encoding="utf-8"))
     head = run.head(document["head"]["select"], 5)
     z = run.train().arrays()[0].double().numpy()
@@ -194,3 +197,72 @@ def test_what_no_processor_does_is_said(hf: Any, tmp_path: Path) -> None:
     ]
     assert save_processor(Transform(mean=(0.5,), std=(0.5,)), None, tmp_path) == ["grey images"]
     assert list(tmp_path.iterdir()) == []
+
+
+VIT = {
+    "image_size": 16,
+    "patch_size": 8,
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+}
+
+
+def save_vit(hf: Any, folder: Path, n_classes: int) -> None:
+    names = {i: f"class {i}" for i in range(n_classes)}
+    config = hf.ViTConfig(**VIT, num_labels=n_classes, id2label=names)
+    hf.ViTForImageClassification(config).save_pretrained(folder)
+    hf.ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(folder)
+
+
+def save_images(folder: Path, names: Sequence[str]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 16, 16, 3), dtype=np.uint8)
+    for i, image in enumerate(pixels):
+        place = folder / names[i % len(names)] / f"{i:02d}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(place)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "more",
+    [(), ("--size", "20", "--resize", "24"), ("--mean", "0.1,0.2,0.3", "--std", "1,2,3")],
+    ids=str,
+)
+def test_the_processor_of_the_folder_does_what_the_run_did(
+    more: tuple[str, ...], hf: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network's own, and where the run was made with other options one that follows these."""
+    monkeypatch.chdir(tmp_path)
+    save_vit(hf, Path("net"), 3)
+    save_images(Path("data"), ["class 0", "class 1", "class 2"])
+    sized = ("--set", "image_size=20", "--weights", "random") if "--size" in more else ()
+    arguments = ("analyze", "hf:net", "data", "--no-fit", "--out", "run", *more, *sized)
+    assert penult(*arguments) == 0
+    assert shipped(tmp_path, Path("out"))["notes"] == []
+    found, expected = loaded_logits(hf, tmp_path / "data", Path("out"), tmp_path / "run")
+    assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
+    settings = json.loads(Path("out/preprocessor_config.json").read_text())
+    assert settings["image_processor_type"].startswith("CLIP" if more else "ViT")
+
+
+@pytest.mark.slow
+def test_some_of_the_classes_are_written_as_a_network_of_these(
+    hf: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_vit(hf, Path("net"), 6)
+    save_images(Path("data"), ["class 4", "class 1", "class 2"])
+    assert (
+        penult("analyze", "hf:net", "data", "--classes", "present", "--no-fit", "--out", "run") == 0
+    )
+    assert shipped(tmp_path, Path("out"))["class_names"] == ["class 1", "class 2", "class 4"]
+    weights = load_file("out/model.safetensors")
+    assert weights["classifier.weight"].shape == (3, 16)
+    found, expected = loaded_logits(hf, tmp_path / "data", Path("out"), tmp_path / "run")
+    assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
+    config = json.loads(Path("out/config.json").read_text())
+    assert config["id2label"] == {"0": "class 1", "1": "class 2", "2": "class 4"}
+    card = Path("out/README.md").read_text(encoding="utf-8")
+    assert "The network had 6 outputs; those of the other classes were left out." in card

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,7 @@ class Export:
         format.takes(shipment)
         begin("the network's logits")
         reference = _reference(shipment)
+        shipment = replace(shipment, logits=reference)
         document: dict[str, Any] = {}
 
         def fill(new: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from penult.data.transform import Transform
 from penult.export.shipped_head import ShippedHead
+from penult.network.libraries import LIBRARIES
 from penult.network.link import SIGMOID
 from penult.runs.run import Run
-from penult.text import in_markdown
+from penult.text import as_code, in_markdown
 
 CLASSES_SHOWN = 50
 
@@ -43,22 +45,52 @@ def head_page(shipped: ShippedHead, class_names: Sequence[str], run: Run) -> str
 def _features(run: Run, shipped: ShippedHead) -> str:
     if "network" not in run.about:
         return "They come from a features file; the network that made them is not known to penult."
-    spec = run.about["network"]["spec"]
     said = [
-        f"They are what the layer `{shipped.head.name}` of the network `{spec}` reads "
-        f"({_positions(shipped.head.reduce)})."
+        f"They are what the layer {as_code(shipped.head.name)} of the network "
+        f"{as_code(short_name(run))} reads ({_positions(shipped.head.reduce)})."
     ]
     if shipped.origin.get("tuned") == "network":
         said.append("The network was trained together with this head: it needs the tuned weights.")
     about = run.about.get("transform", {})
     if "kind" not in about:
-        transform = Transform.from_json(about)
-        said.append(
-            f"Images are prepared so: resize {transform.resize}, centre crop {transform.crop}, "
-            f"values times {transform.scale:.6g}, minus {list(transform.mean)}, divided by "
-            f"{list(transform.std)}, channels {'BGR' if transform.bgr else transform.mode}."
-        )
+        said.append(f"Images are prepared so: {preparation(Transform.from_json(about))}.")
     return " ".join(said)
+
+
+def short_name(run: Run) -> str:
+    """What a run calls its network, without the folders of this computer that lead to it."""
+    spec = str(run.about["network"]["spec"])
+    library, colon, name = spec.partition(":")
+    if library in LIBRARIES:
+        return f"{library}{colon}{Path(name).name or name}" if Path(name).is_absolute() else spec
+    return f"{Path(library).name}{colon}{name}"
+
+
+def preparation(transform: Transform) -> str:
+    """How images become what a network takes, in words."""
+    steps = [f"decode as {'grey' if transform.channels == 1 else 'RGB'}"]
+    if transform.upright:
+        steps.append("turn as the EXIF orientation says")
+    resize, crop = transform.resize, transform.crop
+    if isinstance(resize, int):
+        steps.append(f"resize the shorter side to {resize} pixels ({transform.interpolation})")
+    elif resize is not None:
+        steps.append(f"resize to {resize[1]} × {resize[0]} pixels ({transform.interpolation})")
+    height, width = (crop, crop) if isinstance(crop, int) else crop or (0, 0)
+    if crop is not None and (height, width) != resize:
+        steps.append(f"crop {width} × {height} pixels from the centre")
+    if transform.bgr:
+        steps.append("put the channels in the order blue, green, red")
+    mean, std = (
+        ", ".join(f"{value:.6g}" for value in values) for values in (transform.mean, transform.std)
+    )
+    if transform.scale != 1:
+        unit = abs(transform.scale * 255 - 1) < 1e-9
+        steps.append(
+            f"multiply the 8-bit values by {'1/255' if unit else f'{transform.scale:.6g}'}"
+        )
+    steps.append(f"subtract {mean} and divide by {std} (by channel)")
+    return ", ".join(steps)
 
 
 def _positions(reduce: str) -> str:

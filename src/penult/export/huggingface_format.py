@@ -48,7 +48,7 @@ def write_huggingface(shipment: Shipment, folder: Path) -> Written:
     """
     put_head(shipment)
     network = pretrained(shipment)
-    transform, notes = shipment.samples.transform, []
+    transform, lacking = shipment.samples.transform, list[str]()
     is_timm = network.config.model_type == "timm_wrapper"
     if is_timm and isinstance(transform, Transform):
         network.config.pretrained_cfg.update(timm_settings(transform) or {})
@@ -61,9 +61,8 @@ def write_huggingface(shipment: Shipment, folder: Path) -> Written:
             lacking = check_processor(folder, transform)
         else:
             lacking = save_processor(transform, _own_name(shipment), folder)
-        if lacking:
-            notes.append(_not_prepared(lacking))
-    card = model_card(shipment)
+    notes = [_not_prepared(lacking)] if lacking else []
+    card = model_card(shipment, is_timm=is_timm, unprepared=bool(lacking))
     write_atomically(folder / "README.md", lambda place: place.write_text(card, encoding="utf-8"))
     loader = loader_of(shipment)
     more = {"loader": loader}

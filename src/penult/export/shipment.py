@@ -69,6 +69,8 @@ class Shipment:
         options: what is asked for.
         network: in evaluation mode, with its own head; None where only the head is exported.
         fitting: samples of the analysed data, by which activations are scaled to 8 bits.
+        logits: of the network with the head on the samples, (n_samples, n_classes) float32; None
+            before they are computed.
     """
 
     run: Run
@@ -77,6 +79,7 @@ class Shipment:
     options: ExportOptions
     network: nn.Module | None = None
     fitting: ProofSamples | None = None
+    logits: Tensor | None = None
 
     @property
     def class_names(self) -> list[str]:
