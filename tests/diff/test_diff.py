@@ -19,7 +19,7 @@ from penult.diff.alignment import Alignment
 from penult.diff.compare import compare_sides
 from penult.diff.evidence import _what
 from penult.diff.flips import SideReading
-from penult.diff.gate import Rule, check_rules, judge_rules
+from penult.diff.gate import Rule, check_rules, judge_rules, read_gate
 from penult.diff.shared import Shared
 from penult.diff.side import Side
 from penult.diff.text import fails, markdown, ruled, samples_said
@@ -302,7 +302,7 @@ def test_samples_without_names_are_the_same_rows_or_none(tmp_path: Path) -> None
         features = Features.open(file)
         analyze_features(features, features, tmp_path / name, Options(fit=False))
         sides[name] = tmp_path / name
-    with pytest.raises(InputError, match="there are 600 in the one and 596 in the other"):
+    with pytest.raises(InputError, match="all has 600 samples and .* 596, all without names"):
         document(sides["all"], sides["fewer"])
     with pytest.raises(InputError, match="have no names, and their labels differ by row"):
         document(sides["all"], sides["others"])
@@ -333,6 +333,72 @@ def test_a_side_that_is_none_says_what_is_expected(old: Path) -> None:
     }.items():
         with pytest.raises(InputError, match=message):
             Side.read(text)
+
+
+def judged(
+    old: Path, new: Path, capsys: pytest.CaptureFixture[str], *more: str
+) -> tuple[int, str, str]:
+    """Exit status, verdict and words of the rule on shortcuts that are back."""
+    capsys.readouterr()
+    rule = ("--fail-if", "shortcut.returned", *more)
+    status = penult("diff", str(old), str(new), *rule, "--json")
+    (row,) = json.loads(capsys.readouterr().out)["gate"]
+    return status, row["verdict"], ruled(row)
+
+
+def test_no_shortcut_is_back_only_where_somebody_has_judged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without verdicts nothing can be back, so that nothing is known; likewise without a match."""
+    z, labels, weight = made()
+    weight[:, 3] = 0
+    with_cue = weight.clone()
+    z[labels == 1, 3] += 3
+    with_cue[1, 3] = 2.0
+    first = run_of(tmp_path / "a", z, labels, weight)
+    second = run_of(tmp_path / "b", z, labels, with_cue)
+    status, verdict, said = judged(first, second, capsys)
+    assert (status, verdict) == (0, "cannot be told")
+    assert f"nobody has judged a feature of {first} yet" in said
+    assert judged(first, second, capsys, "--strict")[0] == 3
+    assert penult("verdict", str(second), "3:dog", "shortcut") == 0
+    assert judged(first, second, capsys)[1] == "cannot be told", "those of the first count"
+    assert penult("verdict", str(first), "0:cat", "core") == 0
+    status, verdict, said = judged(first, second, capsys, "--strict")
+    assert (status, verdict) == (0, "passes")
+    assert "1 verdict so far, none of a shortcut" in said
+    assert penult("verdict", str(first), "3", "shortcut") == 0
+    status, verdict, said = judged(first, second, capsys)
+    assert (status, verdict) == (3, "fails")
+    assert "1 shortcut is back: 3:dog" in said
+    assert penult("verdict", str(first), "3:dog", "core") == 0
+    assert judged(first, second, capsys)[1] == "passes", "what is said of a class comes first"
+    assert penult("verdict", str(first), "3:dog", "shortcut") == 0
+    assert "1 shortcut is back: 3:dog" in judged(first, second, capsys)[2], "told once"
+    other = z.clone()
+    other[:, 3] = torch.randn(N, generator=torch.Generator().manual_seed(1))
+    third = run_of(tmp_path / "c", other, labels, weight)
+    status, verdict, said = judged(first, third, capsys)
+    assert (status, verdict) == (0, "cannot be told")
+    assert "2 of 2 shortcuts cannot be followed: the new side has no feature like it" in said
+
+
+def test_groups_that_only_one_side_has_are_told_of_both(old: Path, tmp_path: Path) -> None:
+    """The old side knows the light, the new one the place."""
+    new = run_of(tmp_path / "b", *made())
+    rows = "".join(f"{i:04d},{'in' if i % 2 else 'out'}\n" for i in range(N))
+    (tmp_path / "place.csv").write_text(f"id,place\n{rows}")
+    assert penult("groups", str(new), str(tmp_path / "place.csv"), "--part", "eval") == 0
+    found = document(old, new)["groups"]
+    counts = {
+        name: {row["value"]: row["n_samples"] for row in rows} for name, rows in found.items()
+    }
+    assert counts == {
+        "light": {"night": N // 3, "day": N - N // 3},
+        "place": {"in": 300, "out": 300},
+    }
+    rules = ("--fail-if", "group.light=day < -1", "--fail-if", "group.place=in < -1")
+    assert penult("diff", str(old), str(new), *rules) == 0
 
 
 def test_sizes_of_a_run_are_sides(tmp_path: Path) -> None:
@@ -430,7 +496,7 @@ def test_the_command_exits_with_3_where_a_rule_fails(
     assert "--strict" not in capsys.readouterr().err
     assert penult(*unsure, "--strict") == 3
     said = capsys.readouterr().err
-    assert "--strict: the gate fails, since for 1 rule there are not enough samples to tell" in said
+    assert "--strict: the gate fails, since it cannot be told of 1 rule" in said
     capsys.readouterr()
     assert penult("diff", str(old), str(new), "--fail-if", "class.any < -2") == 3
     assert "fails: class fox " in " ".join(capsys.readouterr().out.split())
@@ -439,7 +505,22 @@ def test_the_command_exits_with_3_where_a_rule_fails(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--fail-if", "accuracy -0.5"), "expected < or > at position 14, found its end"),
+        (("--fail-if", "accuracy -0.5"), "expected < or > at position 10, found '-0.5'"),
+        (("--fail-if", "accuracy = 3"), "expected < or > at position 10, found '= 3'"),
+        (("--fail-if", "accuracy => 3"), "expected < or > at position 10, found '=> 3'"),
+        (("--fail-if", "accuracy"), "expected < or > at position 9, found its end"),
+        (("--fail-if", "class.a b ≤ -3"), "expected < or > at position 11, found '≤ -3'"),
+        (("--fail-if", "group.light=night -3"), "expected < or > at position 19, found '-3'"),
+        (("--fail-if", "group.light=3"), "expected < or > at position 14, found its end"),
+        (("--fail-if", "class.a < b < lots"), "expected a number at position 15, found 'lots'"),
+        (("--fail-if", "accuracy < -1 or > 2"), "after the number, found 'or > 2' at position 15"),
+        (("--fail-if", " "), "expected a rule such as `accuracy < -0.5`, found none"),
+        (("--fail-if", "shortcuts.returned"), "did you mean shortcut.returned?"),
+        (("--fail-if", f"class.{'é' * 9999} < -1"), "no class is called 'ééé"),
+        (("--gate", "deep.toml"), "deep.toml cannot be read as TOML: RecursionError"),
+        (("--gate", "number.toml"), "number.toml: expected a list of texts under `fail_if`"),
+        (("--gate", "text.toml"), "text.toml: expected a list of texts under `fail_if`"),
+        (("--gate", "strict.toml"), "expected true or false under `strict`, found 'yes'"),
         (("--fail-if", "accuracy < lots"), "expected a number at position 12, found 'lots'"),
         (("--fail-if", "< 3"), "expected what the rule is about at position 1"),
         (("--fail-if", "acuracy < -1"), "did you mean accuracy?"),
@@ -482,9 +563,38 @@ def test_bad_rules_are_one_line(
     Path("gate.toml").write_text("fail = 3\n")
     Path("empty.toml").touch()
     Path("good.toml").write_text('fail_if = ["accuracy < -1"]\n')
+    Path("deep.toml").write_text(f"fail_if = {'[' * 5000}{']' * 5000}\n")
+    Path("number.toml").write_text("fail_if = [1]\n")
+    Path("text.toml").write_text("fail_if = 'accuracy < -1'\n")
+    Path("strict.toml").write_text("fail_if = ['accuracy < -1']\nstrict = 'yes'\n")
     assert penult("diff", str(old), str(old), *arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
+    assert len(line) < 700
+
+
+def test_a_file_of_rules_may_have_a_mark_and_comments(tmp_path: Path) -> None:
+    file = tmp_path / "penult-gate.toml"
+    file.write_bytes(b"\xef\xbb\xbf# rules\r\nfail_if = [\r\n  'accuracy < -1', # a point\r\n]\r\n")
+    assert read_gate(file) == ([Rule.read("accuracy < -1")], False)
+
+
+def test_any_name_can_stand_in_a_rule() -> None:
+    """Quotes around a name are taken off, but for those that belong to it."""
+    still = {"n_samples": 1000, "lost": 0, "won": 0, "loss": 0.0}
+    names = ("any", '"any"', "", " a ", "a < 3", "b\nc", '"', "shortcut.returned", '""')
+    classes = [{"class": name, **still} for name in names]
+    groups = {"a=b": [{"value": "c=d", **still}], "e": [{"value": "any", **still}]}
+    document = {"classes": classes, "groups": groups}
+    asked = {f'class."{name}" < -1': name for name in names}
+    asked |= {"class.a < 3 < -1": "a < 3", "class.b\nc < -1": "b\nc", 'class." < -1': '"'}
+    asked |= {"group.a=b=c=d < -1": "a=b=c=d", 'group."e=any" < -1': "e=any"}
+    rules = [Rule.read(text) for text in asked]
+    check_rules(rules, names, {"a=b": ["c=d"], "e": ["any"]})
+    found = [row["whose"] for row in judge_rules(rules, document)]
+    assert found == [[name] for name in asked.values()]
+    (every,) = judge_rules([Rule.read("class.any < -1")], document)
+    assert len(every["whose"]) == len(names)
 
 
 def test_files_beside_it_replace_nothing_of_a_run(

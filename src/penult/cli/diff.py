@@ -69,7 +69,7 @@ FailIf = Annotated[
 ]
 GateFile = Annotated[Path | None, option("A file of rules, penult-gate.toml.", "--gate")]
 Strict = Annotated[
-    bool, option("Fail as well where there are not enough samples to tell.", "--strict")
+    bool, option("Fail as well where it cannot be told, as of too few samples.", "--strict")
 ]
 MarkdownFile = Annotated[
     Path | None, option("Also write Markdown for a pull request.", "--markdown")
@@ -218,10 +218,7 @@ def _end_by(gate: Sequence[Mapping[str, Any]], strict: bool) -> None:
     stopped = [row for row in gate if fails(row, strict)]
     n_unsure = sum(not fails(row, False) for row in stopped)
     if n_unsure:
-        tell(
-            f"--strict: the gate fails, since for {number_of(n_unsure, 'rules')} there are not "
-            "enough samples to tell"
-        )
+        tell(f"--strict: the gate fails, since it cannot be told of {number_of(n_unsure, 'rules')}")
     if stopped:
         raise typer.Exit(FAILED)
 
@@ -257,7 +254,7 @@ def _check(rules: list[Rule], old: Side, new: Side) -> None:
     for side in (old, new):
         found = groups_of(side.run, evaluated_part(side.run))
         if found is not None:
-            groups = {name: one.values for name, one in found.attributes.items()}
+            groups |= {name: one.values for name, one in found.attributes.items()}
     check_rules(rules, [*names], groups)
 
 

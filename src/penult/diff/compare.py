@@ -178,23 +178,20 @@ def _classes(compared: Comparison, names: Sequence[str]) -> list[dict[str, Any]]
     return _tested([{"class": name} for name, _ in counted], [counts for _, counts in counted])
 
 
-def _groups_of(old: Side, new: Side, shared: Shared) -> Groups | None:
-    """Groups of the shared samples: those of the new side, else those of the old one."""
-    for side, rows in ((new, shared.new_rows), (old, shared.old_rows)):
+def _groups_of(old: Side, new: Side, shared: Shared) -> Groups:
+    """Groups of the shared samples: by attribute those of the new side, else of the old one."""
+    attributes = {}
+    for side, rows in ((old, shared.old_rows), (new, shared.new_rows)):
         found = groups_of(side.run, evaluated_part(side.run))
-        if found is not None:
-            attributes = {
-                name: type(one)(name, one.values, one.codes[rows])
-                for name, one in found.attributes.items()
-            }
-            return Groups(attributes, shared.n_samples)
-    return None
+        for name, one in ({} if found is None else found.attributes).items():
+            attributes[name] = type(one)(name, one.values, one.codes[rows])
+    return Groups(attributes, shared.n_samples)
 
 
-def _groups(compared: Comparison, groups: Groups | None) -> dict[str, list[dict[str, Any]]]:
+def _groups(compared: Comparison, groups: Groups) -> dict[str, list[dict[str, Any]]]:
     """By attribute, accuracy of the samples with each value."""
     found = {}
-    for name, attribute in ({} if groups is None else groups.attributes).items():
+    for name, attribute in groups.attributes.items():
         rows, counted = [], []
         for value, text in enumerate(attribute.values):
             chosen = attribute.codes == value

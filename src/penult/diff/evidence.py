@@ -46,7 +46,7 @@ def evidence(
         Whether the features can be compared at all ("comparable"); under "classes" those that
         changed, the most first, and under "changed" how much each did; under "returned" features
         that were called shortcuts of a class, that the old side did not use for it and the new
-        side does.
+        side does; under "judged" how many verdicts there are on the old side.
     """
     back = matched.in_old(shares[1].shape[1])
     aligned = torch.zeros_like(shares[0])
@@ -67,13 +67,15 @@ def evidence(
             said = said or verdict_on(verdicts[1], row["new"], names[c])
             row["verdict"] = None if said is None else said.kind
         rows.append({"class": names[c], "changed": float(changed[c]), "features": features})
+    returned, judged = _returned(shares[0], aligned, matched, shared, verdicts[0])
     return {
         "comparable": matched.n_matched >= FEWEST_MATCHED * len(matched.partner),
         "mean_changed": float(changed[seen].mean()),
         "n_classes": len(rows),
         "classes": rows[:CLASSES_LISTED],
         "changed": {name: float(changed[c]) for c, name in enumerate(names) if bool(seen[c])},
-        "returned": _returned(shares[0], aligned, matched, shared, verdicts[0]),
+        "returned": returned,
+        "judged": judged,
     }
 
 
@@ -140,25 +142,38 @@ def _returned(
     matched: Alignment,
     shared: Shared,
     verdicts: Verdicts,
-) -> list[dict[str, Any]]:
-    """Shortcuts by verdict that the old side did not use for their class and the new one does."""
-    found = []
-    names = shared.class_names
-    for (feature, of), verdict in verdicts.items():
-        if verdict.kind != "shortcut" or feature >= before.shape[1]:
-            continue
-        classes = range(len(names)) if of is None else [names.index(of)] if of in names else []
-        for c in classes:
-            was, now = float(before[c, feature]), float(after[c, feature])
-            if abs(was) < UNUSED and abs(now) >= SHARE:
-                found.append(
-                    {
-                        "feature": feature,
-                        "new": int(matched.partner[feature]),
-                        "class": names[c],
-                        "before": was,
-                        "after": now,
-                        "note": verdict.note,
-                    }
-                )
-    return found
+) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """Shortcuts by verdict that the old side did not use for their class and the new one does.
+
+    Returns:
+        Those, and how many verdicts there are, how many of them of shortcuts, and how many of
+        these cannot be followed: their feature is like none of the new side, or no sample is of
+        their class.
+    """
+    found, lost = [], 0
+    names, seen = shared.class_names, shared.counts > 0
+    judged = [verdict for verdict in verdicts.values() if verdict.feature < before.shape[1]]
+    shortcuts = [verdict for verdict in judged if verdict.kind == "shortcut"]
+    for verdict in shortcuts:
+        j = verdict.feature
+        # What was said of a class comes before what was said of all of them.
+        classes = [
+            c
+            for c, name in enumerate(names)
+            if bool(seen[c]) and verdict_on(verdicts, j, name) is verdict
+        ]
+        unused = [c for c in classes if abs(float(before[c, j])) < UNUSED]
+        lost += not classes or (bool(unused) and int(matched.partner[j]) < 0)
+        found += [
+            {
+                "feature": j,
+                "new": int(matched.partner[j]),
+                "class": names[c],
+                "before": float(before[c, j]),
+                "after": float(after[c, j]),
+                "note": verdict.note,
+            }
+            for c in unused
+            if abs(float(after[c, j])) >= SHARE
+        ]
+    return found, {"n_verdicts": len(judged), "n_shortcuts": len(shortcuts), "n_lost": lost}

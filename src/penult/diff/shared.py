@@ -14,7 +14,7 @@ from penult.diff.content import by_content
 from penult.diff.side import Side
 from penult.errors import InputError
 from penult.progress import Progress
-from penult.text import one_line, some
+from penult.text import number_of, one_line, some
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,9 +162,9 @@ def _require_names(old: Side, first: Sequence[str], new: Side, second: Sequence[
     one, other = (side.features.labels() for side in (old, new))
     if len(one) != len(other):
         raise InputError(
-            f"the samples of {old.name} and {new.name} have no names, and there are "
-            f"{len(one):,} in the one and {len(other):,} in the other: expected ids in both "
-            "features files, or the same samples in the same order"
+            f"{old.name} has {number_of(len(one), 'samples')} and {new.name} {len(other):,}, all "
+            "without names, so that nobody can say which of them are the same: expected ids in "
+            "both features files, or the same samples in the same order"
         )
     if not torch.equal(one, other):
         raise InputError(

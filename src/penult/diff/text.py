@@ -76,7 +76,7 @@ def ruled(row: Mapping[str, Any]) -> str:
     whose = row["whose"]
     if "interval" not in row:
         are = "is" if len(whose) == 1 else "are"
-        said = "none is back"
+        said = row["why"]
         if whose:
             said = f"{number_of(len(whose), 'shortcuts')} {are} back: {', '.join(whose[:3])}"
         return f"{row['verdict']}: {said}"
