@@ -136,7 +136,7 @@ def measured(subject: Subject, folder: Path) -> dict[str, Any]:
     whole = trace(ShippedNetwork(subject.model, own), images)
     with replace_head(subject.model, layer, own):
         module, dropped = drop_unread(trace(ShippedNetwork(subject.model, own), images))
-    program = trace(module, images) if dropped.layers else None
+    program = trace(module, images) if dropped.layers or dropped.positions else None
     if program is None:
         form, _ = choose_form(shipped, "onnxruntime", BATCHES, opset=OPSET)
         layer = head_layer(shipped, form)
@@ -195,8 +195,11 @@ def less(before: float, after: float) -> str:
 
 
 def said(dropped: dict[str, Any]) -> str:
-    smaller = ", ".join(f"{d['layer']} {d['before']:,} → {d['after']:,}" for d in dropped["layers"])
-    return smaller or f"nothing: {dropped['kept'][0]['why']}"
+    smaller = [f"{d['layer']} {d['before']:,} → {d['after']:,}" for d in dropped["layers"]]
+    smaller += [
+        f"{d['layer']} at {d['after']:,} of {d['before']:,} positions" for d in dropped["positions"]
+    ]
+    return ", ".join(smaller) or f"nothing: {dropped['kept'][0]['why']}"
 
 
 def report(rows: list[dict[str, Any]], forms: list[dict[str, Any]]) -> str:

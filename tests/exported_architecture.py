@@ -26,7 +26,8 @@ class ExportedArchitecture:
     """An exported network beside the network with the same head in torch.
 
     Attributes:
-        n_read, n_features: of the head.
+        head: with zeros where no class reads a feature.
+        read: the features that are read.
         in_torch: greatest difference of a logit, without what makes only unread channels, as a
             fraction of the largest logit.
         in_onnxruntime: the same of the ONNX file, for batches of another size than it was traced
@@ -35,8 +36,8 @@ class ExportedArchitecture:
         dropped: what was taken out.
     """
 
-    n_read: int
-    n_features: int
+    head: Head
+    read: list[int]
     in_torch: float
     in_onnxruntime: float
     before: int
@@ -76,8 +77,8 @@ def exported(model: nn.Module) -> ExportedArchitecture:
     ]
     rows = torch.cat([expected[:1], expected])
     return ExportedArchitecture(
-        n_read=len(shipped.read()),
-        n_features=head.n_features,
+        head=replace(head, weight=shipped.head.weight),
+        read=shipped.read().tolist(),
         in_torch=difference(run_graph(graph_of(again), x), expected),
         in_onnxruntime=difference(torch.cat(found), rows),
         before=n_parameters(program),

@@ -526,7 +526,7 @@ def test_a_smaller_network_costs_less_and_gives_the_same_logits(
     document = of(out)
     n_read = document["head"]["n_read"]
     layer = {"layer": "last.0 (conv2d)", "before": 64, "after": n_read}
-    assert document["what"]["dropped"] == {"layers": [layer], "kept": []}
+    assert document["what"]["dropped"] == {"layers": [layer], "positions": [], "kept": []}
     before, after = document["cost"]["before"], document["cost"]["after"]
     # The last convolution reads 32 channels by 3 × 3; batch norm has two numbers for each channel.
     gone = (64 - n_read) * (3 * 3 * 32 + 2 + 10)

@@ -30,7 +30,7 @@ def test_every_architecture_is_exported_with_the_same_logits(architecture: str) 
     made = exported(build())
     assert made.in_torch <= SAME
     assert made.in_onnxruntime <= SAME
-    assert made.n_read == made.n_features // 2
+    assert len(made.read) == made.head.n_features // 2
     layers, kept = made.dropped.layers, made.dropped.kept
     assert layers or kept, "neither was anything dropped nor is it said why not"
     # The numbers of a norm at the head go too, without a layer becoming smaller.

@@ -193,14 +193,17 @@ KINDS: dict[type[Base], tuple[int, str]] = {
     Base: (GONE * (LAST + 2), ""),
     Residual: (GONE * (LAST + 2), "residual stream"),
     Depthwise: (GONE * (LAST + 2 + 9 + 2), ""),
-    Grouped: (GONE * 2, "the convolution has 2 groups of several channels"),
-    Multiplied: (GONE * 2, "the convolution has 4 groups of several channels"),
+    # As many filters in each group: one that is unread stays.
+    Grouped: (GONE * 2 + (GONE - 1) * 36, "the convolution has 2 groups of several channels"),
+    # One group of four is unread, with the filter that makes its channel.
+    Multiplied: (GONE * (2 + 9) + 27 + 2, ""),
     Squeezed: (GONE * (2 + 1), "residual stream"),
     Branches: (LAST + 2 + 4 * (N_FEATURES + 2), ""),
     Swish: (GONE * (LAST + 2), ""),
     Scaled: (GONE * (LAST + 2 + 1), ""),
     Normed: (0, "layer norm takes mean and variance over all channels"),
-    Shuffled: (0, "may mix the channels"),
+    # Of four times two positions that become one axis, one of the four is unread.
+    Shuffled: (2 * (LAST + 2), "4 × 2 positions become one axis"),
     Pointwise: (GONE * (LAST + 2), ""),
     Maps: (GONE * (LAST + 2), ""),
     Hidden: (GONE * (N_FEATURES + 1), ""),
@@ -236,7 +239,7 @@ def test_what_makes_only_unread_channels_goes_and_the_logits_stay(kind: type[Bas
     said = " ".join(one["why"] for one in dropped.kept)
     assert reason in said
     assert bool(said) == bool(reason)
-    assert bool(dropped.layers) == (gone > GONE * 2)
+    assert bool(dropped.layers) == bool(gone)
     for one in dropped.layers:
         assert one["after"] < one["before"]
 

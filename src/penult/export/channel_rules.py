@@ -1,279 +1,402 @@
-"""Rules of channels: which channels of its inputs an operation needs to give some of its own.
+"""Rules of channels: what an operation needs of its inputs to give some positions along an axis.
 
-`needs_of` says it before anything is changed, `rewritten` makes the smaller operation.
+Each rule looks at one axis of what an operation gives; several axes are narrowed one by one. Those
+that only move axes are in `axis_rules.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Any
 
 from torch import fx
 
+from penult.export.axis_rules import MOVES
+from penult.export.narrowing import (
+    Keep,
+    Narrowing,
+    Need,
+    NewCall,
+    Rule,
+    Slot,
+    operation_of,
+    passed_on,
+    shape_of,
+    size_at,
+)
 
-@dataclass(frozen=True)
-class Wanted:
-    """Some channels of a tensor.
-
-    Attributes:
-        axis: along which the channels lie.
-        keep: which of them, rising.
-    """
-
-    axis: int
-    keep: tuple[int, ...]
-
-
-Needs = list[tuple[fx.Node, Wanted]]
-Narrowed = Callable[[fx.Node, Wanted], fx.Node]
-
-POINTWISE = {
-    *("relu", "relu_", "relu6", "relu6_", "hardtanh", "hardtanh_", "silu", "silu_", "gelu", "elu"),
-    *("sigmoid", "sigmoid_", "hardsigmoid", "hardsigmoid_", "hardswish", "hardswish_", "tanh"),
-    *("leaky_relu", "leaky_relu_", "mish", "mish_", "softplus", "clamp", "clamp_min", "clamp_max"),
-    *("dropout", "dropout_", "feature_dropout", "clone", "contiguous", "alias", "to", "neg", "abs"),
-    *("exp", "sqrt", "square", "detach", "elu_", "gelu_", "celu", "selu", "lift_fresh_copy"),
+ELEMENTWISE = {
+    *("relu", "relu6", "hardtanh", "silu", "gelu", "elu", "celu", "selu", "sigmoid", "hardsigmoid"),
+    *(
+        "hardswish",
+        "tanh",
+        "leaky_relu",
+        "mish",
+        "softplus",
+        "log_sigmoid",
+        "softsign",
+        "threshold",
+    ),
+    *("hardshrink", "softshrink", "rrelu", "dropout", "feature_dropout", "alpha_dropout", "detach"),
+    *(
+        "clone",
+        "contiguous",
+        "alias",
+        "to",
+        "_to_copy",
+        "lift_fresh_copy",
+        "zeros_like",
+        "ones_like",
+    ),
+    *(
+        "neg",
+        "abs",
+        "sign",
+        "exp",
+        "expm1",
+        "log",
+        "log1p",
+        "sqrt",
+        "rsqrt",
+        "square",
+        "erf",
+        "sin",
+    ),
+    *("cos", "tan", "atan", "reciprocal", "floor", "ceil", "round", "trunc", "frac", "nan_to_num"),
+    *("clamp", "clamp_min", "clamp_max", "add", "sub", "rsub", "mul", "div", "maximum", "minimum"),
+    *("pow", "fmod", "remainder", "atan2", "lerp", "addcmul", "addcdiv", "where", "eq", "ne", "lt"),
+    *("le", "gt", "ge", "logical_and", "logical_or", "logical_not", "bitwise_not", "isnan", "copy"),
+    *("full_like", "cosh", "sinh", "asinh", "xlogy", "logaddexp", "masked_fill"),
 }
-PAIRWISE = {"add", "add_", "sub", "sub_", "mul", "mul_", "div", "div_", "maximum", "minimum"}
-REDUCTIONS = {"mean", "sum", "amax", "amin"}
-POOLINGS = {"adaptive_avg_pool2d", "avg_pool2d", "max_pool2d", "adaptive_max_pool2d"}
+REDUCTIONS = {
+    **dict.fromkeys(("mean", "sum", "amax", "amin", "max", "min", "prod", "var", "std"), 1),
+    **dict.fromkeys(("logsumexp", "argmax", "argmin", "any", "all"), 1),
+    **dict.fromkeys(("linalg_vector_norm", "norm"), 2),
+}
+POOLINGS = {
+    f"{kind}_pool{n}d": n
+    for kind in ("avg", "max", "adaptive_avg", "adaptive_max", "_adaptive_avg")
+    for n in (1, 2, 3)
+} | {"max_pool2d_with_indices": 2, "max_pool3d_with_indices": 3}
+RESIZINGS = {
+    **{f"upsample_{kind}1d": 1 for kind in ("nearest", "linear", "_nearest_exact")},
+    **{f"upsample_{kind}2d": 2 for kind in ("nearest", "bilinear", "bicubic")},
+    **{"upsample_nearest3d": 3, "upsample_trilinear3d": 3, "_upsample_nearest_exact2d": 2},
+}
 CONVOLUTIONS = {"conv1d": 1, "conv2d": 2, "conv3d": 3}
-MIXING = {
-    "layer_norm": "layer norm takes mean and variance over all channels",
-    "group_norm": "group norm takes mean and variance over groups of channels",
-    "rms_norm": "the norm is taken over all channels",
-    "softmax": "softmax divides by a sum over all channels",
-    "linalg_vector_norm": "the length is taken over all channels",
-}
+TRANSPOSED = {"conv_transpose1d": 1, "conv_transpose2d": 2, "conv_transpose3d": 3}
+GROUPS = 6  # the place of their number among a convolution's arguments
+LAYERS = {*CONVOLUTIONS, *TRANSPOSED, "linear", "addmm"}  # that are named when they become smaller
 
 
-def operation_of(node: fx.Node) -> str:
-    """Name of a node's operation, such as "conv2d"."""
-    return str(getattr(node.target, "overloadpacket", node.target)).split(".")[-1]
+def _elementwise(node: fx.Node, axis: int, keep: Keep) -> Narrowing | str:
+    """Every tensor's own position where it has one; a length of one is the same for all."""
+    n_axes, size = len(shape_of(node)), size_at(node, axis)
+    needs = []
+    for slot, x in _tensors(node):
+        place = axis - (n_axes - len(shape_of(x)))
+        if place >= 0 and size_at(x, place) == size:
+            needs.append((slot, place, keep))
+    return Narrowing(keep, needs)
 
 
-def needs_of(node: fx.Node, own: Wanted) -> Needs | str:
-    """What an operation needs of its inputs to give some of its channels.
+def _tensors(node: fx.Node) -> Iterable[tuple[Slot, fx.Node]]:
+    for i, x in enumerate(node.args):
+        if isinstance(x, fx.Node) and hasattr(x.meta.get("val"), "shape"):
+            yield (i,), x
 
-    Returns:
-        The inputs of which less is needed, each with its channels; inputs that are not named are
-        needed whole. Text where the operation needs all: the reason.
-    """
+
+def _reduction(node: fx.Node, axis: int, keep: Keep) -> Narrowing | str:
     name = operation_of(node)
-    if name in MIXING:
-        return MIXING[name]
-    x = node.args[0] if node.args else None
-    if name == "cat":
-        return _needs_of_cat(node, own)
-    if not isinstance(x, fx.Node):
-        return f"{name} is no operation whose channels can be told apart"
-    if name in POINTWISE:
-        return [(x, own)]
-    if name in PAIRWISE:
-        return _needs_of_pair(node, own)
-    if name == "batch_norm":
-        return [(x, own)] if own.axis == 1 and not node.args[5] else "batch norm over a batch"
-    if name in CONVOLUTIONS:
-        return _needs_of_convolution(node, own, CONVOLUTIONS[name])
-    if name == "linear":
-        return [] if own.axis == len(_shape(node)) - 1 else [(x, own)]
-    if name in POOLINGS:
-        return [(x, own)] if own.axis == len(_shape(node)) - 3 else f"{name} mixes the channels"
-    axis = _axis_before(node, own.axis)
-    if axis is not None:
-        return [(x, Wanted(axis, own.keep))]
-    return f"{name} may mix the channels"
+    if name in ("max", "min") and len(node.args) > 1 and isinstance(node.args[1], fx.Node):
+        return _elementwise(node, axis, keep)
+    given: Any = _argument(node, REDUCTIONS[name], None)
+    before, after = shape_of(node.args[0]), shape_of(node)
+    if given is None or given == []:
+        return f"{name} is taken over all positions"
+    gone = {a % len(before) for a in (given if isinstance(given, list | tuple) else [given])}
+    left = [a for a in range(len(before)) if a not in gone or len(before) == len(after)]
+    if left[axis] in gone:
+        return f"{name} is taken over it"
+    return Narrowing(keep, [((0,), left[axis], keep)])
 
 
-def rewritten(
-    graph: fx.Graph, node: fx.Node, own: Wanted, narrowed: Narrowed, tensors: Any
-) -> tuple[fx.Node, bool]:
-    """The operation that gives only some channels.
-
-    Args:
-        graph: where it is inserted.
-        node: the whole operation.
-        own: the channels.
-        narrowed: gives an input with only some channels.
-        tensors: makes parts of parameters.
-
-    Returns:
-        The node, and whether it has fewer parameters now.
-    """
-    name = operation_of(node)
-    needs = needs_of(node, own)
-    assert not isinstance(needs, str)
-    args, layer = list(node.args), False
-
-    def part(at: int, axis: int) -> None:
-        held = args[at] if at < len(args) else None
-        if isinstance(held, fx.Node):
-            args[at] = _parameter(graph, held, axis, own.keep, narrowed, tensors)
-
-    if name == "cat":
-        inputs = [narrowed(x, wanted) for x, wanted in needs]
-        args[0] = [x for x, (_, wanted) in zip(inputs, needs, strict=True) if wanted.keep]
-    elif name in PAIRWISE:
-        for at in (0, 1):
-            place = _pair_axis(node, at, own)
-            if place is None:
-                continue
-            held = args[at]
-            assert isinstance(held, fx.Node)
-            if held.op == "get_attr":
-                args[at] = graph.get_attr(tensors.sliced(held, place, own.keep))
-            else:
-                args[at] = narrowed(held, Wanted(place, own.keep))
-    else:
-        if needs:
-            args[0] = narrowed(*needs[0])
-        if name == "batch_norm":
-            for at in (1, 2, 3, 4):
-                part(at, 0)
-        elif name in CONVOLUTIONS or (name == "linear" and not needs):
-            part(1, 0)
-            part(2, 0)
-            layer = True
-            if needs:  # depthwise
-                args[6] = len(own.keep)
-        elif name in ("view", "reshape"):
-            args[1] = _shape_argument(node, own)
-    target: Any = node.target
-    new = graph.call_function(target, tuple(args), dict(node.kwargs))
-    new.meta["nn_module_stack"] = node.meta.get("nn_module_stack")
-    return new, layer
+def _argument(node: fx.Node, at: int, default: Any) -> Any:
+    return node.args[at] if len(node.args) > at else default
 
 
-def _parameter(
-    graph: fx.Graph,
-    held: fx.Node,
-    axis: int,
-    keep: tuple[int, ...],
-    narrowed: Narrowed,
-    tensors: Any,
-) -> fx.Node:
-    """Part of a parameter, or of a tensor that is computed from some."""
-    if held.op == "get_attr":
-        return graph.get_attr(tensors.sliced(held, axis, keep))
-    return narrowed(held, Wanted(axis, keep))
+def _channelwise(n_axes: int, does: str) -> Rule:
+    """Operations that treat each channel before some axes of positions by itself."""
+
+    def rule(node: fx.Node, axis: int, keep: Keep) -> Narrowing | str:
+        if axis >= len(shape_of(node)) - n_axes:
+            return f"{operation_of(node)} {does} positions"
+        return passed_on(node, axis, keep)
+
+    return rule
 
 
-def _shape(node: Any) -> tuple[Any, ...]:
-    return tuple(node.meta["val"].shape)
+def _over(place: int, reason: str) -> Rule:
+    """Operations along one axis, or along several that an argument tells."""
+
+    def rule(node: fx.Node, axis: int, keep: Keep) -> Narrowing | str:
+        told: Any = _argument(node, place, None)
+        axes = told if isinstance(told, list | tuple) else [told]
+        if None in axes or axis in {a % len(shape_of(node)) for a in axes}:
+            return reason
+        return passed_on(node, axis, keep)
+
+    return rule
 
 
-def _needs_of_cat(node: fx.Node, own: Wanted) -> Needs | str:
-    parts: Any = node.args[0]
-    told: Any = node.args[1] if len(node.args) > 1 else 0
-    axis = int(told) % len(_shape(node))
-    if axis != own.axis:
-        return [(x, own) for x in parts]
-    found, begin = [], 0
-    for x in parts:
-        end = begin + int(_shape(x)[axis])
-        found.append((x, Wanted(axis, tuple(j - begin for j in own.keep if begin <= j < end))))
-        begin = end
-    if any(not wanted.keep for _, wanted in found) and len({x for x, _ in found}) < len(found):
-        return "the same tensor is joined to itself"
-    return [(x, wanted) for x, wanted in found if wanted.keep]
+def _last_axes(reason: str) -> Rule:
+    """Norms over the last axes, as many as their second argument has sizes."""
+
+    def rule(node: fx.Node, axis: int, keep: Keep) -> Narrowing | str:
+        sizes: Any = node.args[1]
+        if axis >= len(shape_of(node)) - len(sizes):
+            return reason
+        return passed_on(node, axis, keep)
+
+    return rule
 
 
-def _pair_axis(node: fx.Node, at: int, own: Wanted) -> int | None:
-    """Where the channels lie in one of two operands; None where it is the same for all of them."""
-    x = node.args[at]
-    if not isinstance(x, fx.Node):
-        return None
-    shape, whole = _shape(x), _shape(node)
-    place = own.axis - (len(whole) - len(shape))
-    if place < 0 or shape[place] != whole[own.axis]:
-        return None
-    return place
+def _batch_norm(node: fx.Node, axis: int, keep: Keep) -> Narrowing | str:
+    """Of stored statistics; the input and four vectors, some of which may be missing."""
+    if operation_of(node) == "batch_norm" and node.args[5]:
+        return "batch norm takes mean and variance over a batch"
+    return _with_vectors(node, axis, keep, (1, 2, 3, 4))
 
 
-def _needs_of_pair(node: fx.Node, own: Wanted) -> Needs | str:
-    found = []
-    for at in (0, 1):
-        place, x = _pair_axis(node, at, own), node.args[at]
-        if place is not None and isinstance(x, fx.Node) and x.op != "get_attr":
-            found.append((x, Wanted(place, own.keep)))
+def _with_vectors(node: fx.Node, axis: int, keep: Keep, at: tuple[int, ...]) -> Narrowing:
+    needs: list[Need] = [((0,), axis, keep)]
+    if axis == 1:
+        needs += [((i,), 0, keep) for i in at if isinstance(_argument(node, i, None), fx.Node)]
+    return Narrowing(keep, needs)
+
+
+def _instance_norm(node: fx.Node, axis: int, keep: Keep) -> Narrowing | str:
+    if axis != 1:
+        return "instance norm takes mean and variance over positions"
+    return _with_vectors(node, axis, keep, (1, 2, 3, 4))
+
+
+def _group_norm(node: fx.Node, axis: int, keep: Keep) -> Narrowing | str:
+    """Whole groups of channels."""
+    reason = "group norm takes mean and variance over groups of channels"
+    if axis != 1:
+        return reason
+    n_groups: Any = node.args[1]
+    groups, kept = _whole(keep, size_at(node, 1) // n_groups)
+
+    def change(call: NewCall) -> None:
+        call.args[1] = len(groups)
+
+    needs = _with_vectors(node, axis, kept, (2, 3)).needs
+    return Narrowing(kept, needs, change, reason)
+
+
+def _whole(keep: Keep, length: int) -> tuple[Keep, Keep]:
+    """Groups of neighbours that hold any of some positions, and all positions of these."""
+    groups = tuple(sorted({j // length for j in keep}))
+    return groups, tuple(g * length + i for g in groups for i in range(length))
+
+
+def _prelu(node: fx.Node, axis: int, keep: Keep) -> Narrowing | str:
+    needs: list[Need] = [((0,), axis, keep)]
+    if axis == 1 and size_at(node.args[1], 0) != 1:
+        needs.append(((1,), 0, keep))
+    return Narrowing(keep, needs)
+
+
+def _linear(node: fx.Node, axis: int, keep: Keep) -> Narrowing | str:
+    if axis != len(shape_of(node)) - 1:
+        return passed_on(node, axis, keep)
+    return Narrowing(keep, _filters(node, 0, keep))
+
+
+def _filters(node: fx.Node, axis: int, keep: Keep) -> list[Need]:
+    """Of the weight and, where there is one, of the bias."""
+    bias = isinstance(_argument(node, 2, None), fx.Node)
+    return [((1,), axis, keep), *([((2,), 0, keep)] if bias else [])]
+
+
+def _convolution(node: fx.Node, axis: int, keep: Keep) -> Narrowing | str:
+    """Filters; of grouped convolutions whole groups, with as many filters in each."""
+    at = len(shape_of(node)) - CONVOLUTIONS[operation_of(node)] - 1
+    if axis != at:
+        return _other_axis(node, axis, at, keep)
+    n_groups: int = _argument(node, GROUPS, 1)
+    if n_groups == 1:
+        return Narrowing(keep, _filters(node, 0, keep))
+    length = size_at(node, axis) // n_groups
+    own: dict[int, list[int]] = {}
+    for j in keep:
+        own.setdefault(j // length, []).append(j)
+    most = max(map(len, own.values()))
+    for g, filters in own.items():
+        rest = (j for j in range(g * length, (g + 1) * length) if j not in set(filters))
+        filters += [j for j, _ in zip(rest, range(most - len(filters)), strict=False)]
+    kept = tuple(sorted(j for filters in own.values() for j in filters))
+    return _grouped(node, tuple(sorted(own)), n_groups, axis, kept, _filters(node, 0, kept))
+
+
+def _grouped(
+    node: fx.Node, groups: Keep, n_groups: int, axis: int, kept: Keep, needs: list[Need]
+) -> Narrowing:
+    """A convolution of only some groups, whose inputs are those of these groups."""
+    n_in = size_at(node.args[0], axis) // n_groups
+    inputs = tuple(g * n_in + i for g in groups for i in range(n_in))
+
+    def change(call: NewCall) -> None:
+        call.args[GROUPS] = len(groups)
+
+    reason = f"the convolution has {n_groups} groups of several channels"
+    return Narrowing(kept, [*needs, ((0,), axis, inputs)], change, reason)
+
+
+def _other_axis(node: fx.Node, axis: int, channels: int, keep: Keep) -> Narrowing | str:
+    if axis > channels:
+        return "the convolution mixes positions"
+    return passed_on(node, axis, keep)
+
+
+def _transposed(node: fx.Node, axis: int, keep: Keep) -> Narrowing | str:
+    """Filters lie along the second axis of the weight, and are numbered anew in each group."""
+    at = len(shape_of(node)) - TRANSPOSED[operation_of(node)] - 1
+    if axis != at:
+        return _other_axis(node, axis, at, keep)
+    n_groups: int = _argument(node, GROUPS, 1)
+    if n_groups == 1:
+        return Narrowing(keep, _filters(node, 1, keep))
+    length = size_at(node, axis) // n_groups
+    groups = tuple(sorted({j // length for j in keep}))
+    own = tuple(sorted({j % length for j in keep}))
+    kept = tuple(g * length + i for g in groups for i in own)
+    bias = _filters(node, 1, kept)[1:]
+    found = _grouped(node, groups, n_groups, axis, kept, [((1,), 1, own), *bias])
+    found.needs.append(((1,), 0, found.needs[-1][2]))
     return found
 
 
-def _needs_of_convolution(node: fx.Node, own: Wanted, n_axes: int) -> Needs | str:
-    x, weight = node.args[0], node.args[1]
-    assert isinstance(x, fx.Node)
-    if own.axis != len(_shape(node)) - n_axes - 1:
-        return "the convolution mixes positions"
-    groups = node.args[6] if len(node.args) > 6 else 1
-    if groups == 1:
-        return []
-    n_out, n_in = _shape(weight)[0], _shape(x)[own.axis]
-    if groups == n_in == n_out:
-        return [(x, own)]
-    return f"the convolution has {groups} groups of several channels"
+def _weight_norm(node: fx.Node, axis: int, keep: Keep) -> Narrowing | str:
+    if axis != _argument(node, 2, 0) % len(shape_of(node)):
+        return "weight norm takes the length over it"
+    return Narrowing(keep, [((0,), axis, keep), ((1,), axis, keep)])
 
 
-def _axis_before(node: fx.Node, axis: int) -> int | None:
-    """Where the channels lie in what an operation that only moves or reduces axes reads."""
-    name, args = operation_of(node), node.args
-    x: Any = args[0]
-    before, after = _shape(x), _shape(node)
-    if name in REDUCTIONS:
-        given: Any = args[1] if len(args) > 1 else None
-        if given is None:
-            return None
-        reduced = {a % len(before) for a in (given if isinstance(given, list | tuple) else [given])}
-        keepdim = len(before) == len(after)
-        left = list(range(len(before))) if keepdim else _others(before, reduced)
-        return None if left[axis] in reduced else left[axis]
-    if name == "permute":
-        order: Any = args[1]
-        return int(order[axis]) % len(before)
-    if name == "movedim":
-        return _axis_before_move(len(before), args[1], args[2], axis)
-    if name in ("transpose", "t"):
-        first, second = (int(a) % len(before) for a in (args[1:3] if name != "t" else (0, 1)))  # type: ignore[arg-type]
-        return {first: second, second: first}.get(axis, axis)
-    if name == "select":
-        gone = int(args[1]) % len(before)  # type: ignore[arg-type]
-        return _others(before, {gone})[axis]
-    if name == "slice":
-        cut = int(args[1]) % len(before) if len(args) > 1 else 0  # type: ignore[arg-type]
-        return None if cut == axis else axis
-    if name in ("flatten", "view", "reshape", "squeeze", "unsqueeze"):
-        return _axis_of_reshape(before, after, axis)
-    return None
+def _product(first: int) -> Rule:
+    """Matrix products of two arguments; one before them is added."""
+
+    def rule(node: fx.Node, axis: int, keep: Keep) -> Narrowing | str:
+        a, b = node.args[first : first + 2]
+        n_axes, n_a, n_b = len(shape_of(node)), len(shape_of(a)), len(shape_of(b))
+        needs: list[Need] = []
+        # A vector has no axis of its own in the product.
+        ends = ["a"] * (n_a > 1) + ["b"] * (n_b > 1)
+        from_end = n_axes - 1 - axis
+        if from_end < len(ends):
+            side = ends[::-1][from_end]
+            needs.append(
+                ((first,), n_a - 2, keep) if side == "a" else ((first + 1,), n_b - 1, keep)
+            )
+        else:
+            batch = axis - (n_axes - len(ends))  # counted from the matrices backwards: below zero
+            for i, (x, n) in enumerate(((a, n_a), (b, n_b))):
+                place = n - 2 + batch
+                if n > 2 and place >= 0 and size_at(x, place) == size_at(node, axis):
+                    needs.append(((first + i,), place, keep))
+        if first:
+            place = axis - (n_axes - len(shape_of(node.args[0])))
+            if place >= 0 and size_at(node.args[0], place) == size_at(node, axis):
+                needs.append(((0,), place, keep))
+        return Narrowing(keep, needs)
+
+    return rule
 
 
-def _axis_before_move(n_axes: int, source: Any, target: Any, axis: int) -> int:
-    """Where an axis was before some axes were moved."""
-    sources = [int(a) % n_axes for a in (source if isinstance(source, list | tuple) else [source])]
-    targets = [int(a) % n_axes for a in (target if isinstance(target, list | tuple) else [target])]
-    order = [-1] * n_axes
-    for old, new in zip(sources, targets, strict=True):
-        order[new] = old
-    rest = iter(a for a in range(n_axes) if a not in sources)
-    return [a if a >= 0 else next(rest) for a in order][axis]
+def _attention(node: fx.Node, axis: int, keep: Keep) -> Narrowing | str:
+    """Queries give positions, values give channels, and the axes before them are heads."""
+    n_axes = len(shape_of(node))
+    mask = _argument(node, 3, None) or node.kwargs.get("attn_mask")
+    causal = _argument(node, 5, False) or node.kwargs.get("is_causal")
+    if axis == n_axes - 1:
+        return Narrowing(keep, [((2,), len(shape_of(node.args[2])) - 1, keep)])
+    if axis == n_axes - 2 and mask is None and not causal:
+        return Narrowing(keep, [((0,), len(shape_of(node.args[0])) - 2, keep)])
+    if mask is None and not node.kwargs.get("enable_gqa"):
+        same = {shape_of(x)[:-2] for x in node.args[:3]}
+        if len(same) == 1:
+            return Narrowing(keep, [((i,), axis, keep) for i in range(3)])
+    return "attention reads all positions"
 
 
-def _others(shape: tuple[Any, ...], gone: set[int]) -> list[int]:
-    return [i for i in range(len(shape)) if i not in gone]
+def _einsum(node: fx.Node, axis: int, keep: Keep) -> Narrowing | str:
+    told: Any = node.args[0]
+    inputs, arrow, output = told.replace(" ", "").partition("->")
+    if not arrow or "." in told:
+        return "einsum may mix the channels"
+    letter = output[axis]
+    needs: list[Need] = []
+    for i, letters in enumerate(inputs.split(",")):
+        needs += [((1, i), at, keep) for at, one in enumerate(letters) if one == letter]
+    return Narrowing(keep, needs)
 
 
-def _axis_of_reshape(before: tuple[Any, ...], after: tuple[Any, ...], axis: int) -> int | None:
-    """The axis before, where a reshape only adds or takes away axes of length one."""
-    long_before = [i for i, size in enumerate(before) if size != 1]
-    long_after = [i for i, size in enumerate(after) if size != 1]
-    same = [str(before[i]) for i in long_before] == [str(after[i]) for i in long_after]
-    if not same or axis not in long_after:
-        return None
-    return long_before[long_after.index(axis)]
+def _embedding(node: fx.Node, axis: int, keep: Keep) -> Narrowing | str:
+    last = axis == len(shape_of(node)) - 1
+    return Narrowing(keep, [((0,), 1, keep) if last else ((1,), axis, keep)])
 
 
-def _shape_argument(node: fx.Node, own: Wanted) -> list[Any]:
-    """The sizes that a reshape is told, with those of the channels made smaller."""
-    told: Any = list(node.args[1])  # type: ignore[arg-type]
-    if told[own.axis] != -1:
-        told[own.axis] = len(own.keep)
-    return list(told)
+def _getitem(node: fx.Node, axis: int, keep: Keep) -> Narrowing | str:
+    """One of several things that an operation gives, all of which have the same shape."""
+    source = node.args[0]
+    assert isinstance(source, fx.Node)
+    if shape_of(source) != shape_of(node):
+        return f"{operation_of(source)} gives things of several shapes"
+    narrowing = narrowing_of(source, axis, keep)
+    if isinstance(narrowing, str):
+        return narrowing
+    return Narrowing(narrowing.keep, [((0,), axis, narrowing.keep)], None, narrowing.why)
+
+
+RULES: dict[str, Rule] = {
+    **MOVES,
+    **dict.fromkeys(ELEMENTWISE, _elementwise),
+    **dict.fromkeys(REDUCTIONS, _reduction),
+    **{name: _channelwise(n, "takes several") for name, n in POOLINGS.items()},
+    **{name: _channelwise(n, "mixes") for name, n in RESIZINGS.items()},
+    **dict.fromkeys(CONVOLUTIONS, _convolution),
+    **dict.fromkeys(TRANSPOSED, _transposed),
+    "batch_norm": _batch_norm,
+    "_native_batch_norm_legit_no_training": _batch_norm,
+    "instance_norm": _instance_norm,
+    "group_norm": _group_norm,
+    "layer_norm": _last_axes("layer norm takes mean and variance over all channels"),
+    "rms_norm": _last_axes("the norm is taken over all channels"),
+    "softmax": _over(1, "softmax divides by a sum over all channels"),
+    "_softmax": _over(1, "softmax divides by a sum over all channels"),
+    "log_softmax": _over(1, "softmax divides by a sum over all channels"),
+    "cumsum": _over(1, "a sum runs over all channels"),
+    "prelu": _prelu,
+    "linear": _linear,
+    "_weight_norm": _weight_norm,
+    "matmul": _product(0),
+    "mm": _product(0),
+    "bmm": _product(0),
+    "mv": _product(0),
+    "addmm": _product(1),
+    "baddbmm": _product(1),
+    "einsum": _einsum,
+    "scaled_dot_product_attention": _attention,
+    "embedding": _embedding,
+    "getitem": _getitem,
+}
+
+
+def narrowing_of(node: fx.Node, axis: int, keep: Keep) -> Narrowing | str:
+    """What an operation does to give some positions along an axis; text where it needs all."""
+    name = operation_of(node)
+    if name not in RULES:
+        return f"{name} may mix the channels"
+    return RULES[name](node, axis, keep)

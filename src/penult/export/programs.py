@@ -101,7 +101,7 @@ def _traced(shipment: Shipment, runtime: str, *, drop: bool) -> TracedNetwork:
 
 def _refusal(shipment: Shipment, smaller: torch.fx.GraphModule, dropped: Dropped) -> str | None:
     """Why a smaller network is not taken."""
-    if not dropped.layers:
+    if not dropped.layers and not dropped.positions:
         first = dropped.kept[0] if dropped.kept else None
         if first is None:
             return "every class reads what every layer gives"
@@ -114,6 +114,7 @@ def _refusal(shipment: Shipment, smaller: torch.fx.GraphModule, dropped: Dropped
     if far <= SAME * largest:
         return None
     dropped.layers.clear()
+    dropped.positions.clear()
     return f"the logits of the smaller network differ by {far:.2g}"
 
 
@@ -132,6 +133,10 @@ def _words(dropped: Dropped) -> list[str]:
     said = [
         f"{one['layer']} has {one['after']:,} channels instead of {one['before']:,}."
         for one in dropped.layers
+    ]
+    said += [
+        f"{one['layer']} is computed at {one['after']:,} of {one['before']:,} positions."
+        for one in dropped.positions
     ]
     seen = dict.fromkeys(
         f"{one['at']} keeps all of its channels: {one['why']}." for one in dropped.kept

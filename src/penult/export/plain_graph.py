@@ -1,0 +1,107 @@
+"""PlainGraph: a traced program as a graph in which nothing is changed in place."""
+
+from __future__ import annotations
+
+import inspect
+import operator
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from penult.export.narrowing import operation_of, shape_of
+from penult.export.traced import quiet
+
+aten = torch.ops.aten
+CHECKS = {"_assert_tensor_metadata"}  # of a trace; the next trace makes its own
+FLAT = {"view", "_unsafe_view"}
+
+
+def graph_of(program: torch.export.ExportedProgram) -> fx.GraphModule:
+    """A program as a module whose graph can be changed."""
+    options = {}
+    if "check_guards" in inspect.signature(program.module).parameters:
+        options["check_guards"] = False
+    module = program.module(**options)
+    assert isinstance(module, fx.GraphModule)
+    return module
+
+
+def plain_graph(program: torch.export.ExportedProgram) -> fx.GraphModule:
+    """A program's graph in fewer kinds of operations, which gives the same.
+
+    Operations that change a tensor in place make a new one, parts of a split are slices, and what
+    is held under several names is named once.
+    """
+    with quiet():
+        functional = program.run_decompositions({})
+    module = graph_of(functional)
+    held: dict[tuple[Any, ...], fx.Node] = {}
+    for node in list(module.graph.nodes):
+        if node.op == "get_attr":
+            _name_once(module, node, held)
+        elif operation_of(node) in CHECKS:
+            module.graph.erase_node(node)
+        elif node.op == "call_function":
+            _simplify(module.graph, node)
+    module.graph.eliminate_dead_code()
+    return module
+
+
+def held_by(module: nn.Module, node: fx.Node) -> Any:
+    """What a node names: a parameter, a buffer, or a part of the graph of its own."""
+    found: Any = module
+    for part in str(node.target).split("."):
+        found = getattr(found, part)
+    return found
+
+
+def _name_once(module: fx.GraphModule, node: fx.Node, held: dict[tuple[Any, ...], fx.Node]) -> None:
+    value = held_by(module, node)
+    if not isinstance(value, Tensor):
+        return
+    node.meta["held"] = value
+    node.meta.setdefault("val", value)
+    same = (value.data_ptr(), value.dtype, value.shape, value.stride(), value.numel() > 0)
+    first = held.setdefault(same, node)
+    if first is not node and value.numel():
+        node.replace_all_uses_with(first)
+
+
+def _simplify(graph: fx.Graph, node: fx.Node) -> None:
+    name = operation_of(node)
+    if name in FLAT and not isinstance(node.args[1], torch.dtype):
+        # What is narrowed may lie otherwise in memory.
+        node.target = aten.reshape.default
+    elif name == "slice" and _whole(node):
+        x = node.args[0]
+        assert isinstance(x, fx.Node)
+        node.replace_all_uses_with(x)
+    elif node.target is operator.getitem and isinstance(node.args[0], fx.Node):
+        _cut_out(graph, node, node.args[0])
+
+
+def _whole(node: fx.Node) -> bool:
+    return shape_of(node) == shape_of(node.args[0])
+
+
+def _cut_out(graph: fx.Graph, node: fx.Node, source: fx.Node) -> None:
+    """A part of a split as a slice, one of several positions as a selection."""
+    name = operation_of(source)
+    x, index = source.args[0], node.args[1]
+    assert isinstance(index, int)
+    if name not in ("split", "split_with_sizes", "chunk", "unbind"):
+        return
+    place = 1 if name == "unbind" else 2
+    axis: Any = source.args[place] if len(source.args) > place else 0
+    with graph.inserting_before(node):
+        if name == "unbind":
+            new = graph.call_function(aten.select.int, (x, axis, index))
+        else:
+            sizes = [one.shape[axis] for one in source.meta["val"]]
+            begin = sum(sizes[:index])
+            if any(isinstance(size, torch.SymInt) for size in sizes):
+                return
+            new = graph.call_function(aten.slice.Tensor, (x, axis, begin, begin + sizes[index]))
+    new.meta = dict(node.meta)
+    node.replace_all_uses_with(new)

@@ -1,0 +1,445 @@
+"""Unread channels of odd blocks: the logits stay, and what no logit depends on goes.
+
+The oracle is the gradient: parameters on which no logit depends, for any image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from penult.export.cost import n_parameters
+from penult.export.head_forms import head_layer
+from penult.export.shipped_head import ShippedHead
+from penult.export.shipped_network import ShippedNetwork
+from penult.export.traced import trace
+from penult.export.unread import Dropped, drop_unread, graph_of, run_graph
+from penult.network.head import Head
+from penult.network.replace import replace_head
+from unread_oracles import n_unneeded
+
+WIDTH, SIDE, N_SAMPLES, N_CLASSES = 8, 6, 3, 4
+IMAGES = (N_SAMPLES, 3, SIDE, SIDE)
+
+
+class Block(nn.Module):
+    """Layers by name, and what is done with them."""
+
+    def __init__(self, run: Callable[[Any, Tensor], Any], **layers: nn.Module) -> None:
+        super().__init__()
+        self.run = run
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.run(self, x)  # type: ignore[no-any-return]
+
+
+class Net(nn.Module):
+    """A convolution, a block, the features as a vector, four logits."""
+
+    def __init__(self, block: nn.Module, vector: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.stem, self.block, self.vector = nn.Conv2d(3, WIDTH, 3, padding=1), block, vector
+        with torch.no_grad():
+            n_features = self.features(torch.randn(IMAGES)).shape[1]
+        self.head = nn.Linear(n_features, N_CLASSES)
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.vector(self.block(torch.tanh(self.stem(x))))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))  # type: ignore[no-any-return]
+
+
+def pooled(x: Tensor) -> Tensor:
+    return x.mean((2, 3))
+
+
+def flat(x: Tensor) -> Tensor:
+    return x.flatten(1)
+
+
+def conv(n_in: int = WIDTH, n_out: int = WIDTH, size: int = 3, groups: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(n_in, n_out, size, padding=size // 2, groups=groups)
+
+
+def norm(layer: nn.Module) -> nn.Module:
+    """With numbers that are no identity."""
+    with torch.no_grad():
+        for values in [*layer.parameters(), *layer.buffers()]:
+            if values.is_floating_point():
+                values.uniform_(0.5, 2)
+    return layer
+
+
+class Doubled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx: object, *grads: Tensor) -> Tensor:
+        return 2 * grads[0]
+
+
+def shared(m: Any, x: Tensor) -> Any:
+    return torch.tanh(m.a(torch.tanh(m.a(x))))
+
+
+def gated(m: Any, x: Tensor) -> Any:
+    return x * torch.sigmoid(m.b(torch.tanh(m.a(x.mean((2, 3), keepdim=True)))))
+
+
+def in_place(m: Any, x: Tensor) -> Any:
+    x = m.a(x)
+    view = x.view(x.shape[0], WIDTH, -1)
+    view.mul_(2.0)
+    x[:, 1:3].add_(3.0)
+    return torch.tanh(x)
+
+
+def written(m: Any, x: Tensor) -> Any:
+    x = m.a(x)
+    x[:, 1] = 0.5
+    x[:, 4:] = torch.tanh(x[:, :4])
+    return x
+
+
+def attention_pooled(m: Any, x: Tensor) -> Any:
+    tokens = m.a(x).flatten(2).transpose(1, 2)
+    weights = torch.softmax(m.b(tokens), 1)
+    return (weights * tokens).sum(1)[:, :, None, None]
+
+
+def transformer(m: Any, x: Tensor) -> Any:
+    tokens = x.flatten(2).transpose(1, 2)
+    tokens = tokens + m.mix(*[m.n(tokens)] * 3)[0]
+    tokens = tokens + m.b(F.gelu(m.a(tokens)))
+    return tokens[:, 0][:, :, None, None]
+
+
+def einsum(m: Any, x: Tensor) -> Any:
+    return torch.einsum("nchw,dc->ndhw", m.a(x), m.b.weight)
+
+
+def two_sizes(m: Any, x: Tensor) -> Any:
+    return torch.cat([m.a(x), F.interpolate(F.avg_pool2d(m.b(x), 2), scale_factor=2.0)], 1)
+
+
+def dense(m: Any, x: Tensor) -> Any:
+    for layer in (m.a, m.b):
+        x = torch.cat([x, torch.tanh(layer(x))], 1)
+    return x
+
+
+def split(m: Any, x: Tensor) -> Any:
+    a, b = m.a(x).chunk(2, 1)
+    return a * torch.sigmoid(b)
+
+
+def parts(m: Any, x: Tensor) -> Any:
+    a, b, c = m.a(x).split([3, 4, 1], 1)
+    return torch.cat([torch.tanh(c), a, b], 1)
+
+
+def of_one_kind(m: Any, x: Tensor) -> Any:
+    return torch.stack([m.a(x), m.b(x)], 2).flatten(1, 2)
+
+
+def constant_branch(m: Any, x: Tensor) -> Any:
+    return m.a(x) + torch.ones(1, WIDTH, 1, 1) + torch.zeros_like(x[:, :1])
+
+
+def shuffled(m: Any, x: Tensor) -> Any:
+    return m.a(x).unflatten(1, (2, 4)).transpose(1, 2).flatten(1, 2)
+
+
+def maxed(m: Any, x: Tensor) -> Any:
+    return m.a(x).flatten(2).max(2)[0][:, :, None, None]
+
+
+def unit(m: Any, x: Tensor) -> Any:
+    return F.normalize(m.a(x), dim=(2, 3))  # type: ignore[arg-type]
+
+
+def volume(m: Any, x: Tensor) -> Any:
+    return F.avg_pool3d(m.a(x[:, :, None]), (1, 2, 2)).squeeze(2)
+
+
+def line(m: Any, x: Tensor) -> Any:
+    return F.avg_pool1d(m.a(x.flatten(2)), 2).unsqueeze(3)
+
+
+def tied(m: Any, x: Tensor) -> Any:
+    return m.b(torch.tanh(m.a(x)))
+
+
+def some_channels(m: Any, x: Tensor) -> Any:
+    return m.a(x)[:, [7, 0, 0, 3, 2]]
+
+
+def channels_last(m: Any, x: Tensor) -> Any:
+    x = m.a(x).permute(0, 2, 3, 1)
+    return F.gelu(m.b(x)).permute(0, 3, 1, 2).contiguous()
+
+
+def convolution_of_positions(m: Any, x: Tensor) -> Any:
+    return m.b(m.a(x).flatten(2).transpose(1, 2)).transpose(1, 2).unflatten(2, (6, 6))
+
+
+def rolled(m: Any, x: Tensor) -> Any:
+    return m.a(x).flip(1).roll(2, 3)
+
+
+def twins() -> dict[str, nn.Module]:
+    a, b = conv(), conv()
+    b.weight = a.weight
+    return {"a": a, "b": b}
+
+
+BLOCKS: dict[str, Callable[[], tuple[nn.Module, Callable[[Tensor], Tensor]]]] = {
+    "plain": lambda: (conv(), pooled),
+    "flattened maps": lambda: (conv(), flat),
+    "flattened maps after pooling": lambda: (nn.Sequential(conv(), nn.MaxPool2d(2)), flat),
+    "grouped": lambda: (conv(groups=2), pooled),
+    "depthwise": lambda: (nn.Sequential(conv(), conv(groups=WIDTH)), pooled),
+    "depthwise, several of each": lambda: (
+        nn.Sequential(conv(8, 4), conv(4, WIDTH, groups=4)),
+        pooled,
+    ),
+    "transposed": lambda: (nn.ConvTranspose2d(WIDTH, WIDTH, 2), pooled),
+    "transposed, grouped": lambda: (
+        nn.Sequential(conv(), nn.ConvTranspose2d(WIDTH, WIDTH, 2, groups=2)),
+        pooled,
+    ),
+    "transposed, depthwise": lambda: (
+        nn.Sequential(conv(), nn.ConvTranspose2d(WIDTH, WIDTH, 2, groups=WIDTH)),
+        pooled,
+    ),
+    "batch norm": lambda: (nn.Sequential(conv(), norm(nn.BatchNorm2d(WIDTH))), pooled),
+    "instance norm": lambda: (
+        nn.Sequential(conv(), norm(nn.InstanceNorm2d(WIDTH, affine=True))),
+        flat,
+    ),
+    "group norm": lambda: (nn.Sequential(conv(), norm(nn.GroupNorm(4, WIDTH))), pooled),
+    "prelu": lambda: (nn.Sequential(conv(), nn.PReLU(WIDTH)), pooled),
+    "prelu, one number": lambda: (nn.Sequential(conv(), nn.PReLU()), pooled),
+    "glu": lambda: (nn.Sequential(conv(8, 16), nn.GLU(1)), pooled),
+    "split and gated": lambda: (Block(split, a=conv(8, 16)), pooled),
+    "split and joined": lambda: (Block(parts, a=conv()), pooled),
+    "stacked": lambda: (Block(of_one_kind, a=conv(8, 4), b=conv(8, 4)), pooled),
+    "pixel shuffle": lambda: (nn.Sequential(conv(8, 16), nn.PixelShuffle(2)), pooled),
+    "pixel unshuffle": lambda: (nn.Sequential(conv(8, 4), nn.PixelUnshuffle(2)), pooled),
+    "channel shuffle": lambda: (nn.Sequential(conv(), nn.ChannelShuffle(2)), pooled),
+    "shuffled by hand": lambda: (Block(shuffled, a=conv()), pooled),
+    "squeeze and excite": lambda: (Block(gated, a=conv(8, 2, 1), b=conv(2, 8, 1)), pooled),
+    "densely joined": lambda: (Block(dense, a=conv(8, 8), b=conv(16, 8)), pooled),
+    "two sizes": lambda: (Block(two_sizes, a=conv(8, 4), b=conv(8, 4)), pooled),
+    "in place through a view": lambda: (Block(in_place, a=conv()), pooled),
+    "written over": lambda: (Block(written, a=conv()), pooled),
+    "a layer twice": lambda: (Block(shared, a=conv()), pooled),
+    "tied weights": lambda: (Block(tied, **twins()), pooled),
+    "constant branch": lambda: (Block(constant_branch, a=conv()), pooled),
+    "attention pooling": lambda: (
+        Block(attention_pooled, a=conv(), b=nn.Linear(WIDTH, 1)),
+        pooled,
+    ),
+    "transformer": lambda: (
+        Block(
+            transformer,
+            mix=nn.MultiheadAttention(WIDTH, 2, batch_first=True),
+            n=nn.LayerNorm(WIDTH),
+            a=nn.Linear(WIDTH, 16),
+            b=nn.Linear(16, WIDTH),
+        ),
+        pooled,
+    ),
+    "einsum": lambda: (Block(einsum, a=conv(), b=nn.Linear(WIDTH, WIDTH, bias=False)), pooled),
+    "greatest": lambda: (Block(maxed, a=conv()), pooled),
+    "unit maps": lambda: (Block(unit, a=conv()), flat),
+    "one axis": lambda: (Block(line, a=nn.Conv1d(WIDTH, WIDTH, 3)), pooled),
+    "three axes": lambda: (Block(volume, a=nn.Conv3d(WIDTH, WIDTH, (1, 3, 3))), pooled),
+    "some channels twice": lambda: (Block(some_channels, a=conv()), pooled),
+    "channels last": lambda: (Block(channels_last, a=conv(), b=nn.Linear(WIDTH, 8)), pooled),
+    "mixed positions": lambda: (
+        Block(convolution_of_positions, a=conv(), b=nn.Linear(WIDTH, 8)),
+        flat,
+    ),
+    "turned round": lambda: (Block(rolled, a=conv()), pooled),
+    "weight norm": lambda: (
+        nn.utils.parametrizations.weight_norm(conv()),
+        pooled,
+    ),
+    "spectral norm": lambda: (nn.utils.parametrizations.spectral_norm(conv()), pooled),
+    "custom gradient": lambda: (
+        Block(lambda m, x: Doubled.apply(m.a(x)), a=conv()),  # type: ignore[no-untyped-call]
+        pooled,
+    ),
+    "layer norm": lambda: (conv(), lambda x: F.layer_norm(x.mean((2, 3)), (WIDTH,))),
+    "softmax": lambda: (conv(), lambda x: torch.softmax(x.mean((2, 3)), 1)),
+    "lstm": lambda: (
+        Block(
+            lambda m, x: m.a(x.flatten(2).transpose(1, 2))[0].transpose(1, 2)[:, :, :, None],
+            a=nn.LSTM(WIDTH, WIDTH, batch_first=True),
+        ),
+        pooled,
+    ),
+    "padded": lambda: (nn.Sequential(conv(), nn.ReflectionPad2d(1), nn.ZeroPad2d(2)), pooled),
+    "every channel in a residual stream": lambda: (
+        Block(lambda m, x: (lambda y: y + m.b(y))(m.a(x)), a=conv(), b=conv()),
+        pooled,
+    ),
+    "one block upon another by its own channels": lambda: (
+        Block(lambda m, x: (lambda y: y + m.b(y))(m.a(x)), a=conv(), b=conv(groups=WIDTH)),
+        pooled,
+    ),
+}
+# What depends on no unread feature and stays nevertheless.
+LEFT = {
+    "grouped": 37,  # one filter more than is read, since all groups have as many
+    "depthwise, several of each": 10,  # likewise
+    "transposed, grouped": 51,  # those that any group needs, in every group
+    "group norm": 2,  # scale and shift of what shares its group with a channel that is read
+    "stacked": 73,  # of the axes that become one, one is narrowed
+    "shuffled by hand": 73,  # likewise
+    "written over": 146,  # what is written over is made first
+    "tied weights": 5,  # the bias of a layer whose weight must stay
+}
+
+
+def smaller(
+    model: nn.Module, read: list[int], images: Tensor
+) -> tuple[int, Tensor, Tensor, Dropped]:
+    """Parameters that went, logits before and after, and what is said of it."""
+    layer = model.head
+    assert isinstance(layer, nn.Linear)
+    unread = sorted(set(range(layer.in_features)) - set(read))
+    with torch.no_grad():
+        layer.weight[:, unread] = 0
+        expected = model(images)
+    head = Head("head", layer.weight.detach().float(), layer.bias.detach().float())
+    shipped = ShippedHead(head, None, {})
+    with replace_head(model, head_layer(shipped, "dense", drop=True), head):
+        program = trace(ShippedNetwork(model, head), {"images": images})
+    module, dropped = drop_unread(program)
+    again = trace(module, {"images": images})
+    found = run_graph(graph_of(again), {"images": images})
+    assert n_numbers(again) <= n_numbers(program)
+    return n_parameters(program) - n_parameters(again), expected, found, dropped
+
+
+def n_numbers(program: torch.export.ExportedProgram) -> int:
+    """Of all that a program holds, without positions."""
+    held = [*program.state_dict.values(), *program.constants.values()]
+    return sum(v.numel() for v in held if isinstance(v, Tensor) and v.is_floating_point())
+
+
+def built(name: str) -> Net:
+    return Net(*BLOCKS[name]()).eval()
+
+
+SLOW = {
+    *("flattened maps after pooling", "depthwise, several of each", "transposed", "lstm", "padded"),
+    *("prelu, one number", "split and joined", "pixel unshuffle", "two sizes", "constant branch"),
+    *("unit maps", "one axis", "three axes", "turned round", "spectral norm", "custom gradient"),
+    *("softmax", "greatest", "mixed positions", "densely joined", "plain", "batch norm"),
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in SLOW else (), id=name)
+        for name in BLOCKS
+    ],
+)
+def test_what_no_logit_depends_on_goes_and_the_logits_stay(name: str) -> None:
+    torch.manual_seed(1)
+    model, images = built(name), torch.randn(IMAGES)
+    n = model.head.in_features
+    # Of flattened maps all positions of some channels, else some features.
+    n_maps = n // WIDTH if n > 4 * WIDTH else 1
+    read = [j for j in range(n) if j // n_maps in (0, 1, 6)]
+    gone, expected, found, dropped = smaller(model, read, images)
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+    assert gone == n_unneeded(model, "head", IMAGES) - LEFT.get(name, 0)
+
+
+def chain(names: list[str]) -> nn.Module:
+    """Blocks one after the other, with a layer between them where channels or maps change."""
+    layers: list[nn.Module] = []
+    for name in names:
+        layers.append(CHAINED[name]())
+        with torch.no_grad():
+            _, n, side, _ = nn.Sequential(*layers).eval()(torch.randn(1, WIDTH, SIDE, SIDE)).shape
+        if n != WIDTH:
+            layers.append(conv(n, WIDTH, 1))
+        if side < 4:
+            layers.append(nn.Upsample((SIDE, SIDE)))
+    return nn.Sequential(*layers)
+
+
+def both(m: Any, x: Tensor) -> Any:
+    return x + m.a(x)
+
+
+def joined(m: Any, x: Tensor) -> Any:
+    return torch.cat([x[:, :3], m.a(x)[:, 2:]], 1)
+
+
+# From eight channels of any maps to some channels of maps.
+CHAINED: dict[str, Callable[[], nn.Module]] = {
+    **{
+        name: lambda name=name: BLOCKS[name]()[0]  # type: ignore[misc]
+        for name in (
+            *("plain", "grouped", "depthwise", "depthwise, several of each", "batch norm", "prelu"),
+            *("transposed", "transposed, grouped", "instance norm", "group norm", "glu", "stacked"),
+            *("split and gated", "split and joined", "pixel shuffle", "channel shuffle", "padded"),
+            *("shuffled by hand", "squeeze and excite", "a layer twice", "tied weights", "einsum"),
+            *("in place through a view", "written over", "constant branch", "turned round"),
+            *("some channels twice", "channels last", "weight norm", "transformer"),
+        )
+    },
+    "residual": lambda: Block(both, a=conv()),
+    "residual of each channel": lambda: Block(both, a=conv(groups=WIDTH)),
+    "joined parts": lambda: Block(joined, a=conv()),
+    "activation": lambda: nn.GELU(),
+    "maps smaller": lambda: nn.Sequential(conv(), nn.AvgPool2d(2, ceil_mode=True)),
+}
+
+
+def random_network(seed: int) -> tuple[Net, list[int]]:
+    """A chain of one to four blocks, and the features that are read: from one to all."""
+    torch.manual_seed(seed)
+    rows = torch.randint(len(CHAINED), (int(torch.randint(1, 5, ())),)).tolist()
+    model = Net(chain([list(CHAINED)[row] for row in rows]), flat if seed % 4 == 0 else pooled)
+    n = model.head.in_features
+    size = 1 + int(torch.randint(n, ()))
+    return model.eval(), sorted(torch.randperm(n)[:size].tolist())
+
+
+SEEDS = [pytest.param(seed, marks=() if seed < 4 else pytest.mark.slow) for seed in range(120)]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_random_networks_keep_their_logits_and_never_grow(seed: int) -> None:
+    model, read = random_network(seed)
+    gone, expected, found, dropped = smaller(model, read, torch.randn(IMAGES))
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+    unneeded = n_unneeded(model, "head", IMAGES)
+    assert 0 <= gone <= unneeded
+    assert bool(gone) or not dropped.layers
+
+
+def test_half_precision_keeps_its_logits() -> None:
+    torch.manual_seed(0)
+    model, images = built("depthwise").bfloat16(), torch.randn(IMAGES).bfloat16()
+    gone, expected, found, _ = smaller(model, [0, 1, 6], images)
+    assert gone > 0
+    torch.testing.assert_close(found.float(), expected.float(), rtol=2e-2, atol=2e-2)
