@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 from penult.errors import InputError
 
 _DIGITS = re.compile(r"(\d+)")
+_NO_SPACE = "&#8203;"  # a space of no width
 LONGEST_NUMBER = 18  # digits of a number that a user gives
 
 
@@ -23,11 +25,24 @@ def one_line(text: str, longest: int | None = None) -> str:
     return line if longest is None or len(line) <= longest else f"{line[: longest - 1]}…"
 
 
+def called(name: str, longest: int = 60) -> str:
+    """A name from data as it stands in sentences and tables, also one of blanks."""
+    return one_line(name, longest) if name.strip() else "(no name)"
+
+
+def folded(name: str) -> str:
+    """A name as people compare it: whatever its case, blanks, underscores, and form of Unicode."""
+    plain = unicodedata.normalize("NFD", unicodedata.normalize("NFD", name).casefold())
+    return " ".join(plain.replace("_", " ").split())
+
+
 def in_markdown(text: str, longest: int = 200) -> str:
     """Text from data that gives Markdown and HTML no orders, on one line."""
     line = unbroken(one_line(text, longest)).replace("\\", "\\\\")
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([`*_\[\]|#~!@])", r"\\\1", line)
+    line = re.sub(r"([`*_\[\]|#~!@])", r"\\\1", line)
+    # GitHub looks for people, issues and addresses where the escapes are gone already.
+    return re.sub(r"(@|#|\bwww(?=\.)|\bGH(?=-)|:(?=//))(?=\S)", rf"\1{_NO_SPACE}", line)
 
 
 def as_code(text: str, longest: int = 200) -> str:

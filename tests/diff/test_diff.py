@@ -22,7 +22,7 @@ from penult.diff.flips import SideReading
 from penult.diff.gate import Rule, check_rules, judge_rules, read_gate
 from penult.diff.shared import Shared
 from penult.diff.side import Side
-from penult.diff.text import fails, markdown, ruled, samples_said
+from penult.diff.text import _code, fails, markdown, ruled, samples_said
 from penult.errors import InputError
 from penult.features.features import Features
 from penult.features.saving import save_features
@@ -716,6 +716,110 @@ def test_names_give_markdown_and_xml_no_orders(tmp_path: Path) -> None:
     assert "<script>" not in text
     assert "\n# e" not in text
     assert "| a|b |" not in text
+
+
+NASTY = ("\x1b[31m\x07", "b\r\nc\x00", "\u202ee\u2067", "😀 " + "é" * 10_000)
+
+
+def test_what_is_said_has_no_orders_and_no_end_of_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Names with control characters, line ends, writing from the right, and of 10,000 letters."""
+    z, labels, weight = made()
+    broken = weight.clone()
+    broken[1] *= 0.05
+    first = run_of(tmp_path / "a", z, labels, weight, NASTY)
+    second = run_of(tmp_path / "b", z, labels, broken, NASTY)
+    assert penult("verdict", str(first), "0", "core") == 0
+    capsys.readouterr()
+    files = ("--markdown", str(tmp_path / "o.md"), "--junit", str(tmp_path / "o.xml"))
+    rules = [f"class.{name} < -1" for name in NASTY] + ["class.any < -1", "shortcut.returned"]
+    gate = [part for rule in rules for part in ("--fail-if", rule)]
+    status = penult("diff", str(first), str(second), *gate, *files)
+    assert status == 3
+    page = capsys.readouterr().out
+    text = (tmp_path / "o.md").read_text(encoding="utf-8")
+    suite = ElementTree.parse(tmp_path / "o.xml").getroot()
+    verdict = str(suite.findtext("system-out"))
+    for said in (page, text, verdict):
+        assert all(c.isprintable() or c in "\n\u00a0" for c in said)
+        assert "é" * 201 not in said
+    assert "b··c·" in verdict
+    assert "wrong now, " in verdict
+    assert verdict.split("wrong now, ")[1].split()[0] in text, "the verdict is whole"
+    assert text.count("wrong now, ") == 1
+    assert [case.get("name") for case in suite.iter("testcase")][2] == "class.·e· < -1"
+
+
+def test_long_sentences_are_whole_in_markdown(old: Path, tmp_path: Path) -> None:
+    z, labels, weight = made()
+    broken = weight.clone()
+    broken[2] *= 0.1
+    found = document(old, run_of(tmp_path / "b", z, labels, broken))
+    assert len(found["verdict"]) > 200
+    assert found["verdict"].replace(" %", "\u00a0%") in markdown(found)
+
+
+def test_classes_in_another_writing_are_the_same(old: Path, tmp_path: Path) -> None:
+    """Other case, blanks or form of Unicode; what two names fold to is left alone."""
+    z, labels, weight = made()
+    first = run_of(tmp_path / "a", z, labels, weight, ("café au lait", "Dog", "a", "b"))
+    second = run_of(tmp_path / "b", z, labels, weight, ("Cafe\u0301_au_lait ", "dog", "A", "B"))
+    assert penult("verdict", str(first), "3:Dog", "shortcut") == 0
+    found = document(first, second)
+    assert found["samples"]["n_samples"] == N
+    assert found["flips"]["n_changed"] == 0
+    assert found["evidence"]["judged"] == {"n_verdicts": 1, "n_shortcuts": 1, "n_lost": 0}
+    (said,) = (text for text in samples_said(found["samples"]) if "written" in text)
+    assert said.startswith("4 classes are written in another way: café au lait → Cafe")
+    rules = [Rule.read(text) for text in ("class.Dog < -1", "class.CAFÉ AU LAIT < -1")]
+    check_rules(rules, second_names := ["Cafe\u0301_au_lait ", "dog", "A", "B"], {})
+    whose = [row["whose"] for row in judge_rules(rules, found)]
+    assert whose == [["dog"], [second_names[0]]]
+    third = run_of(tmp_path / "c", z, labels, weight, ("café au lait", "Dog", "a", "A"))
+    samples = document(third, second)["samples"]
+    assert samples["classes_rewritten"] == {"café au lait": "Cafe\u0301_au_lait ", "Dog": "dog"}
+    assert (samples["classes_only_old"], samples["classes_only_new"]) == (["a"], ["B"])
+
+
+def test_logits_that_are_no_numbers_leave_probabilities_open(
+    old: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Features and weights that are numbers may make logits that are too large for one."""
+    z, labels, weight = made()
+    huge = run_of(tmp_path / "b", z * 1e20, labels, weight * 1e20)
+    capsys.readouterr()
+    assert penult("diff", str(old), str(huge), "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found["probabilities"]["new"].values()) == {None}
+    assert found["probabilities"]["old"]["confidence"] > 0.5
+    assert found["probabilities"]["kl"] is None
+    assert found["matched"]["cka"] == pytest.approx(1, abs=1e-4), "whatever the scale"
+    assert penult("diff", str(old), str(huge)) == 0
+    assert "mean confidence (%)" in capsys.readouterr().out
+
+
+def test_a_class_without_a_name_is_called_so(tmp_path: Path) -> None:
+    z, labels, weight = made()
+    broken = weight.clone()
+    broken[0] *= 0.1
+    names = ("", "dog", "fox", "owl")
+    first = run_of(tmp_path / "a", z, labels, weight, names)
+    found = document(first, run_of(tmp_path / "b", z, labels, broken, names))
+    assert "With 95 % confidence worse: (no name)." in found["verdict"]
+    assert "| (no name) | 150 |" in markdown(found)
+    (row,) = judge_rules([Rule.read('class."" < -1')], found)
+    assert ruled(row).startswith("fails: class (no name) -")
+
+
+def test_a_rule_with_marks_of_code_is_whole_in_markdown() -> None:
+    for name, shown in (
+        ("a|b", "<code>class.a\\|b &lt; -1</code>"),
+        ("a`b", "<code>class.a\\`b &lt; -1</code>"),
+        ("a\\|b", "<code>class.a\\\\\\|b &lt; -1</code>"),
+        ("a", "`class.a < -1`"),
+    ):
+        assert _code(f"class.{name} < -1") == shown
 
 
 def test_a_rule_says_so_when_samples_cannot_tell() -> None:

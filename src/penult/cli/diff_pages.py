@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -22,7 +22,7 @@ from penult.diff.text import (
     sizes,
     suspects_said,
 )
-from penult.text import number_of, one_line, percent, unbroken
+from penult.text import called, number_of, one_line, percent, unbroken
 
 ROWS_SHOWN = 8
 FLIPS_SHOWN = 5
@@ -66,7 +66,7 @@ def _changes(title: str, rows: Sequence[Mapping[str, Any]], name: str) -> list[R
     for row in changed[:ROWS_SHOWN]:
         worse = "red" if row["loss"] > 0 else "green"
         table.add_row(
-            Text(one_line(row[name], NAME)),
+            Text(called(row[name], NAME)),
             f"{row['n_samples']:,}",
             percent(row["before"]),
             percent(row["after"]),
@@ -99,7 +99,7 @@ def _flips(title: str, found: Mapping[str, Any]) -> list[RenderableType]:
             for part in row["features"]
         ]
         cells = (row["id"], row["before"], row["after"])
-        table.add_row(*(Text(one_line(cell, NAME)) for cell in cells), ", ".join(parts))
+        table.add_row(*(Text(called(cell, NAME)) for cell in cells), ", ".join(parts))
     page.append(table)
     left = found["n_samples"] - FLIPS_SHOWN
     if left > 0:
@@ -119,7 +119,7 @@ def _evidence(document: Mapping[str, Any]) -> list[RenderableType]:
     for row in classes[:ROWS_SHOWN]:
         features = "; ".join(map(change_of, row["features"]))
         table.add_row(
-            Text(one_line(row["class"], NAME)), f"{100 * row['changed']:.0f}\u00a0%", features
+            Text(called(row["class"], NAME)), f"{100 * row['changed']:.0f}\u00a0%", features
         )
     left = found["n_classes"] - ROWS_SHOWN
     more = [Text(f"… and {left:,} more: --json", style="dim")] if left > 0 else []
@@ -136,11 +136,15 @@ def _probabilities(document: Mapping[str, Any]) -> list[RenderableType]:
         ("mean confidence (%)", "confidence"),
         ("calibration error (%)", "calibration_error"),
     ):
-        table.add_row(name, *(percent(side[key]) for side in sides))
-    table.add_row("log loss", *(f"{side['log_loss']:.4f}" for side in sides))
+        table.add_row(name, *(_known(side[key], percent) for side in sides))
+    table.add_row("log loss", *(_known(side["log_loss"], "{:.4f}".format) for side in sides))
     for row in sizes(document):
         table.add_row(*row)
     agreement = document["overall"]["agreement"]
     kl = "" if found["kl"] is None else f"; mean divergence of the probabilities {found['kl']:.4f}"
     said = f"The same class for {percent(agreement)} % of the samples{kl}"
     return [Text(said, style="bold"), table]
+
+
+def _known(value: float | None, said: Callable[[float], str]) -> str:
+    return "–" if value is None else said(value)

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from penult.text import number_of, one_line, percent, unbroken
+from penult.text import called, number_of, one_line, percent, unbroken
 
 ROWS_SHOWN = 10
 NAME = 60
@@ -49,7 +49,7 @@ def _rows(title: str, key: str, rows: Sequence[Mapping[str, Any]]) -> list[Rende
                 f"{100 * row['change']:+z.2f} ({ends})",
                 "beyond seeds" if row["sure"] else "",
             ]
-        table.add_row(Text(one_line(row[key], NAME)), *cells)
+        table.add_row(Text(called(row[key], NAME)), *cells)
     said = f"{title}: mean over the seeds, and the standard deviation that a seed makes"
     if changed:
         n = sum(row["sure"] for row in rows)
@@ -85,7 +85,7 @@ def _evidence(rows: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
         cells = [_whole(row["by_seed"])]
         if changed:
             cells += [_whole(row["by_change"]), "beyond seeds" if row["beyond"] else ""]
-        table.add_row(Text(one_line(row["class"], NAME)), *cells)
+        table.add_row(Text(called(row["class"], NAME)), *cells)
     title = "How much of what a class rests on differs between two runs"
     return [Text(title, style="bold"), table]
 

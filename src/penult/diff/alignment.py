@@ -108,6 +108,8 @@ def _linear_cka(
 ) -> float:
     """‖XᵀY‖² / (‖XᵀX‖ ‖YᵀY‖) of centred features X and Y, Frobenius norms; 0 for constant ones."""
     (a, la), (b, lb) = first, second
+    # The scale of the features is of no account, and its fourth power may be no number any more.
+    la, lb = la / la.max().clamp_min(1e-30), lb / lb.max().clamp_min(1e-30)
     cross = (correlation * la[:, None] * lb).double().square().sum()
     norms = [
         float(((unit.T @ unit) * length[:, None] * length).double().square().sum().sqrt())

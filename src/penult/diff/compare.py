@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,7 @@ from penult.intervals import holm
 from penult.network.link import divergences
 from penult.progress import Progress
 from penult.runs.groups import evaluated_part, groups_of
-from penult.text import number_of, percent
+from penult.text import called, number_of, percent
 
 FORMAT = "penult-diff/1"
 SURE = 0.05  # of a p value, corrected for the number of looks
@@ -86,7 +87,7 @@ class TwoSides:
         after = SideReading.of(new, shared.new_rows, shared.new_places, len(names))
         compared = Comparison(shared.labels, shared.old, shared.new, len(names))
         shares = shares_of(before, shared), shares_of(after, shared)
-        said = latest(old.run), latest(new.run)
+        said = shared.under_new_names(latest(old.run)), latest(new.run)
         heard(1, 1)
         heard = progress("probabilities") if progress else lambda done, total: None
         found: dict[str, Any] = {
@@ -99,7 +100,7 @@ class TwoSides:
             "groups": _groups(compared, _groups_of(old, new, shared)),
             "flips": flips(before, after, shared, matched),
             "evidence": evidence(shares, shared, matched, said),
-            "suspects": suspects((old, new), matched, said),
+            "suspects": suspects((old, new), matched, said, shared.rewritten),
             "probabilities": _probabilities(old, new, shared, heard),
             "exports": exports(old, new),
             "matched": matched.document(),
@@ -131,11 +132,11 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
         )
     if found["evidence"]["returned"]:
         rows = found["evidence"]["returned"]
-        named = _first([f"{row['feature']} of {row['class']}" for row in rows])
+        named = _first([f"{row['feature']} of {called(row['class'])}" for row in rows])
         said.append(f"Features judged shortcuts are back: {named}.")
     if found["suspects"]["new"]:
         rows = found["suspects"]["new"]
-        named = _first([f"{row['new']} of {row['class'] or 'several classes'}" for row in rows])
+        named = _first([f"{row['new']} of {_whose(row['class'])}" for row in rows])
         said.append(f"Features are suspected of a shortcut that were not before: {named}.")
     return said
 
@@ -153,7 +154,11 @@ def _accuracy_said(overall: Mapping[str, Any]) -> str:
 
 def _first(names: Sequence[str], n: int = 3) -> str:
     more = f" and {len(names) - n} more" if len(names) > n else ""
-    return f"{', '.join(names[:n])}{more}"
+    return f"{', '.join(called(name, 80) for name in names[:n])}{more}"
+
+
+def _whose(name: str | None) -> str:
+    return "several classes" if name is None else called(name)
 
 
 def _described(side: Side) -> dict[str, Any]:
@@ -233,10 +238,11 @@ def _probabilities(old: Side, new: Side, shared: Shared, heard: Progress) -> dic
             order = shared.old_places.argsort()
             apart += float(divergences(first[:, order], second, "softmax").sum())
         heard(min(n, step.stop), n)
+    told = shared.same_classes and math.isfinite(apart)
     return {
         "old": sides[0].document(),
         "new": sides[1].document(),
-        "kl": apart / n if shared.same_classes else None,
+        "kl": apart / n if told else None,
     }
 
 
@@ -258,7 +264,7 @@ class _Calibration:
         top, classes = log_p.max(1)
         confidence = top.exp()
         right = (self._places[classes] == labels).double()
-        bins = (confidence * BINS).long().clamp(0, BINS - 1)
+        bins = (confidence.nan_to_num() * BINS).long().clamp(0, BINS - 1)
         for total, values in (
             (self._n, torch.ones_like(right)),
             (self._right, right),
@@ -267,9 +273,14 @@ class _Calibration:
             total.index_add_(0, bins, values)
         self._nll -= float(log_p.gather(1, self._own[labels][:, None]).sum())
 
-    def document(self) -> dict[str, float]:
-        """Expected calibration error (Naeini et al. 2015), mean confidence, and mean log loss."""
+    def document(self) -> dict[str, float | None]:
+        """Expected calibration error (Naeini et al. 2015), mean confidence, and mean log loss.
+
+        All None where a logit is too large for its number, so that it stands for no probability.
+        """
         n = float(self._n.sum())
+        if not math.isfinite(self._nll):
+            return dict.fromkeys(("calibration_error", "confidence", "log_loss"))
         return {
             "calibration_error": float((self._right - self._confidence).abs().sum()) / n,
             "confidence": float(self._confidence.sum()) / n,

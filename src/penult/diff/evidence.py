@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,8 +9,8 @@ from torch import Tensor
 
 from penult.diff.alignment import Alignment
 from penult.diff.flips import SideReading
-from penult.diff.shared import Shared
-from penult.edit.verdicts import Verdict, verdict_on
+from penult.diff.shared import Shared, Verdicts
+from penult.edit.verdicts import verdict_on
 
 SHARE = 0.05  # of a class's evidence, from which a change of one feature is told
 UNUSED = SHARE / 5  # below which a class does not rest on a feature
@@ -19,8 +18,6 @@ FEWEST_MATCHED = 0.1  # of the features, below which they cannot be compared one
 CLASSES_LISTED = 50
 FEATURES_LISTED = 6
 STRONGEST = 2  # features of each side, where hardly one changed by so much
-
-Verdicts = Mapping[tuple[int, str | None], Verdict]
 
 
 def evidence(

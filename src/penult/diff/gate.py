@@ -11,7 +11,7 @@ from typing import Any
 
 from penult.errors import InputError
 from penult.intervals import accuracy_interval, paired_interval
-from penult.text import described, nearest, number_of, one_line, some
+from penult.text import described, folded, nearest, number_of, one_line, some
 
 CONFIDENCE = 0.95
 RATES = ("negative_flips", "positive_flips")
@@ -259,10 +259,18 @@ def _rows(what: str, document: Mapping[str, Any]) -> list[tuple[str, Mapping[str
 
 
 def _named(name: str, known: Collection[str]) -> str:
-    """A name as a rule gives it, without the double quotes around it that are none of its own."""
+    """The name that a rule means: without double quotes, where they are none of its own.
+
+    Where there is none, the only one that is the same but for its case, its blanks or its form of
+    Unicode; else as it is given.
+    """
     bare = name[1:-1]
-    quoted = len(name) > 1 and name[0] == name[-1] == '"'
-    return bare if quoted and (bare in known or name not in known) else name
+    if len(name) > 1 and name[0] == name[-1] == '"' and (bare in known or name not in known):
+        name = bare
+    if name in known:
+        return name
+    alike = [one for one in known if folded(one) == folded(name)]
+    return alike[0] if len(alike) == 1 else name
 
 
 def _check_name(shown: str, what: str) -> None:

@@ -18,7 +18,7 @@ from penult.features.groups import Groups
 from penult.intervals import holm
 from penult.progress import Progress
 from penult.runs.groups import evaluated_part, groups_of
-from penult.text import percent
+from penult.text import called, percent
 
 FORMAT = "penult-diff-many/1"
 LISTED = 50
@@ -113,7 +113,7 @@ def verdict_of_many(found: dict[str, Any]) -> str:
         names = [row["class"] for row in found["classes"] if row["sure"]]
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            said.append(f"Beyond seeds changed: {', '.join(names[:3])}{more}.")
+            said.append(f"Beyond seeds changed: {', '.join(map(called, names[:3]))}{more}.")
     return " ".join(said)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +12,12 @@ from torch import Tensor
 
 from penult.diff.content import by_content
 from penult.diff.side import Side
+from penult.edit.verdicts import Verdict
 from penult.errors import InputError
 from penult.progress import Progress
-from penult.text import number_of, one_line, some
+from penult.text import called, folded, number_of, one_line, some
+
+Verdicts = Mapping[tuple[int, str | None], Verdict]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +35,8 @@ class Shared:
         left_out: samples of classes that one side does not know, by class.
         relabelled: samples whose label is another on the two sides.
         renamed: samples that have other names on the two sides and the same content.
+        rewritten: new name of each class that only its case, its blanks or its form of Unicode
+            tell from an old one's, by its old name.
     """
 
     old_rows: Tensor
@@ -48,6 +53,7 @@ class Shared:
     left_out: dict[str, int]
     relabelled: int
     renamed: int
+    rewritten: dict[str, str]
 
     @classmethod
     def of(cls, old: Side, new: Side, progress: Progress | None = None) -> Shared:
@@ -80,11 +86,12 @@ class Shared:
             )
         pairs.sort()
         rows = torch.tensor(pairs)
-        names, known = old.class_names, new.class_names
+        known, rewritten = new.class_names, _rewritten(old.class_names, new.class_names)
+        names = [rewritten.get(name, name) for name in old.class_names]
         both = [name for name in known if name in set(names)]
         if not both:
             raise InputError(
-                f"{old.name} and {new.name} share no class: {some(names)} and {some(known)}"
+                f"{old.name} and {new.name} share no class: {_few(names)} and {_few(known)}"
             )
         union = (*known, *(name for name in names if name not in set(known)))
         position = {name: i for i, name in enumerate(union)}
@@ -100,7 +107,7 @@ class Shared:
         if not len(rows):
             raise InputError(
                 f"{old.name} and {new.name} share no sample of a class that both have: the classes "
-                f"of both are {some(both)}"
+                f"of both are {_few(both)}"
             )
         return cls(
             rows[:, 0],
@@ -117,6 +124,7 @@ class Shared:
             {union[c]: n for c, n in sorted(lacking.items())},
             int((labels != old_labels).sum()),
             len(renamed),
+            rewritten,
         )
 
     @property
@@ -134,9 +142,17 @@ class Shared:
         """Whether both sides have the same classes, in whatever order."""
         return len(self.old_places) == len(self.new_places) == len(self.class_names)
 
+    def under_new_names(self, verdicts: Verdicts) -> Verdicts:
+        """Verdicts of the old side, on the classes as the new side writes them."""
+        return {
+            (feature, self.rewritten.get(of, of) if of is not None else None): verdict
+            for (feature, of), verdict in verdicts.items()
+        }
+
     def document(self, old: Side, new: Side) -> dict[str, Any]:
         """What was matched and what was left out."""
-        names, known = old.class_names, new.class_names
+        names = [self.rewritten.get(name, name) for name in old.class_names]
+        known = new.class_names
         return {
             "n_samples": self.n_samples,
             "only_old": self.only_old,
@@ -144,9 +160,29 @@ class Shared:
             "relabelled": self.relabelled,
             "renamed": self.renamed,
             "left_out": self.left_out,
+            "classes_rewritten": self.rewritten,
             "classes_only_old": [name for name in names if name not in set(known)],
             "classes_only_new": [name for name in known if name not in set(names)],
         }
+
+
+def _rewritten(names: Sequence[str], known: Sequence[str]) -> dict[str, str]:
+    """Old classes that the new side has only in another writing, by their old names."""
+    left = [
+        [name for name in mine if name not in others]
+        for mine, others in ((names, set(known)), (known, set(names)))
+    ]
+    counts = [Counter(map(folded, some_left)) for some_left in left]
+    alike = {folded(name): name for name in left[1]}
+    return {
+        name: alike[key]
+        for name in left[0]
+        if counts[0][key := folded(name)] == 1 and counts[1][key] == 1
+    }
+
+
+def _few(names: Sequence[str]) -> str:
+    return some([called(name) for name in names])
 
 
 def _require_names(old: Side, first: Sequence[str], new: Side, second: Sequence[str]) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from penult.diff.alignment import Alignment
-from penult.diff.evidence import Verdicts
+from penult.diff.shared import Verdicts
 from penult.diff.side import Side
 from penult.edit.shortcuts import shortcuts_document
 from penult.edit.verdicts import verdict_on
@@ -22,6 +23,7 @@ def suspects(
     sides: tuple[Side, Side],
     matched: Alignment,
     verdicts: tuple[Verdicts, Verdicts],
+    rewritten: Mapping[str, str],
 ) -> dict[str, Any]:
     """Suspects of the new side that the old one had not, and those that are gone.
 
@@ -32,7 +34,8 @@ def suspects(
     Args:
         sides: the old one and the new one.
         matched: which feature is which.
-        verdicts: of each side's run.
+        verdicts: of each side's run, under the new side's names of classes.
+        rewritten: these by the old side's, where they are others.
 
     Returns:
         Under "new" and "gone" the pairs of a class and a feature, the most overused first; how
@@ -46,6 +49,7 @@ def suspects(
     first, second = found
     if first is None or second is None:
         return {"new": None, "gone": None, "n_stayed": None, "notes": notes}
+    first = {(rewritten.get(c, c) if c else c, j): score for (c, j), score in first.items()}
     back = matched.in_old(sides[1].head.n_features).tolist()
     partner = [None if j < 0 else j for j in matched.partner.tolist()]
     known = {(c, back[j]) for c, j in second if back[j] >= 0}

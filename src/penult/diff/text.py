@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree
 
 from penult.diff.gate import FAILS, PASSES
+from penult.text import as_code, called, number_of, one_line, percent, unbroken
 from penult.text import in_markdown as plain
-from penult.text import number_of, one_line, percent, unbroken
 
 ROWS = 10
+MOST = 5000  # letters of what is said in one go
 FLIPS = {"negative": "Right before, wrong now", "positive": "Wrong before, right now"}
 SURE = "changed, with 95 % confidence"
 MARKS = {FAILS: "❌", PASSES: "✅"}
@@ -22,11 +24,11 @@ def markdown(document: Mapping[str, Any]) -> str:
         f"### {plain(document['old']['name'])} → {plain(document['new']['name'])}",
         "",
     ]
-    lines += [plain(document["verdict"]), ""]
+    lines += [_said(document["verdict"]), ""]
     if document.get("gate"):
         lines += ["| | rule | |", "| --- | --- | --- |"]
         lines += [
-            f"| {MARKS.get(row['verdict'], '❔')} | {_code(row['rule'])} | {plain(ruled(row))} |"
+            f"| {MARKS.get(row['verdict'], '❔')} | {_code(row['rule'])} | {_said(ruled(row))} |"
             for row in document["gate"]
         ]
         lines.append("")
@@ -39,7 +41,7 @@ def markdown(document: Mapping[str, Any]) -> str:
     lines += ["| size and speed | before | now |", "| --- | --: | --: |"]
     lines += [f"| {plain(name)} | {old} | {new} |" for name, old, new in sizes(document)]
     lines.append("")
-    lines += [part for said in suspects_said(document["suspects"]) for part in (plain(said), "")]
+    lines += [part for said in suspects_said(document["suspects"]) for part in (_said(said), "")]
     return "\n".join([*lines, "</details>", ""])
 
 
@@ -78,7 +80,8 @@ def ruled(row: Mapping[str, Any]) -> str:
         are = "is" if len(whose) == 1 else "are"
         said = row["why"]
         if whose:
-            said = f"{number_of(len(whose), 'shortcuts')} {are} back: {', '.join(whose[:3])}"
+            first = ", ".join(one_line(name, 60) for name in whose[:3])
+            said = f"{number_of(len(whose), 'shortcuts')} {are} back: {first}"
         return f"{row['verdict']}: {said}"
     if row["value"] is None:
         return f"{row['verdict']}: there are no samples"
@@ -90,7 +93,7 @@ def ruled(row: Mapping[str, Any]) -> str:
     more = f" and {len(whose) - 1} more" if len(whose) > 1 and row["verdict"] == FAILS else ""
     # The name of a class may be a number, or any words.
     kind = "class " if row["what"].startswith("class.") else ""
-    return f"{row['verdict']}: {kind}{one_line(whose[0], 40)} {number} ({ends}){more}"
+    return f"{row['verdict']}: {kind}{called(whose[0], 40)} {number} ({ends}){more}"
 
 
 def _table(title: str, rows: Sequence[Mapping[str, Any]], name: str) -> list[str]:
@@ -107,7 +110,7 @@ def _table(title: str, rows: Sequence[Mapping[str, Any]], name: str) -> list[str
         low, high = (-100 * end for end in reversed(row["interval"]))
         sure = SURE if row["sure"] else ""
         lines.append(
-            f"| {plain(row[name])} | {row['n_samples']:,} | {percent(row['before'])} % | "
+            f"| {_cell(row[name])} | {row['n_samples']:,} | {percent(row['before'])} % | "
             f"{percent(row['after'])} % | {low:+z.2f} to {high:+z.2f} | {sure} |"
         )
     more = len(changed) - ROWS
@@ -122,7 +125,7 @@ def _flips(found: Mapping[str, Any]) -> list[str]:
         if samples:
             lines += ["| sample | before | after | by features |", "| --- | --- | --- | --- |"]
             lines += [
-                f"| {plain(row['id'])} | {plain(row['before'])} | {plain(row['after'])} | "
+                f"| {' | '.join(_cell(row[key]) for key in ('id', 'before', 'after'))} | "
                 f"{', '.join(map(feature_name, row['features']))} |"
                 for row in samples
             ]
@@ -136,7 +139,7 @@ def _evidence(document: Mapping[str, Any]) -> list[str]:
         return [f"**{said}**", ""]
     lines = [f"**{said}**", "", "| class | changed by | features |", "| --- | --: | --- |"]
     lines += [
-        f"| {plain(row['class'])} | {100 * row['changed']:.0f}\u00a0% | "
+        f"| {_cell(row['class'])} | {100 * row['changed']:.0f}\u00a0% | "
         f"{'; '.join(map(change_of, row['features']))} |"
         for row in classes[:ROWS]
     ]
@@ -218,7 +221,7 @@ def suspects_said(found: Mapping[str, Any]) -> list[str]:
 
 def suspect_name(row: Mapping[str, Any]) -> str:
     """A suspect: its feature and class, and what a person called it."""
-    of = "all classes with few samples" if row["class"] is None else one_line(row["class"], 60)
+    of = "all classes with few samples" if row["class"] is None else called(row["class"])
     judged = f", judged {row['verdict']}" if row["verdict"] else ""
     return f"{feature_name(row)} of {of}{judged}"
 
@@ -256,17 +259,32 @@ def samples_said(found: Mapping[str, Any]) -> list[str]:
         said.append(f"{counted(n, 'samples', *ends)} that only one has, and left out")
     for key, text in (("classes_only_old", "first"), ("classes_only_new", "second")):
         if found[key]:
-            names = ", ".join(one_line(name, 60) for name in found[key][:5])
+            names = ", ".join(map(called, found[key][:5]))
             ends = (f"is only in the {text}", f"are only in the {text}")
             said.append(f"{counted(len(found[key]), 'classes', *ends)}: {names}")
+    if found["classes_rewritten"]:
+        first = [f"{called(a)} → {called(b)}" for a, b in found["classes_rewritten"].items()]
+        ends = ("is written in another way", "are written in another way")
+        said.append(f"{counted(len(first), 'classes', *ends)}: {', '.join(first[:5])}")
     if found["relabelled"]:
         ends = ("has another label", "have other labels")
         said.append(f"{counted(found['relabelled'], 'samples', *ends)}: the second's count")
     return said
 
 
+def _said(sentences: str) -> str:
+    return plain(sentences, MOST)  # names in them are cut already
+
+
+def _cell(name: str) -> str:
+    return plain(called(name, 200))
+
+
 def _code(text: str) -> str:
-    return f"`{one_line(text, 200).replace('`', '').replace('|', chr(92) + '|')}`"
+    """A rule as code in the cell of a table, in which a bar would end the cell."""
+    if re.search(r"[`|\\]", text):
+        return f"<code>{plain(text)}</code>"
+    return as_code(text)
 
 
 def _xml(text: str) -> str:
