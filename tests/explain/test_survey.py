@@ -54,6 +54,7 @@ def test_lists_hold_the_largest_of_each_group_and_tag(
         span = slice(start, start + part)
         samples = np.arange(len(rows))[span]
         lists.add(groups[span], values[span].astype(np.float32), samples, tags[span])
+        assert len(lists.entries(0, per_tag)) <= per_tag, "they may be asked for on the way"
     for group in range(4):
         best = sorted(
             (i for i in range(len(rows)) if groups[i] == group), key=lambda i: (-values[i], i)

@@ -75,3 +75,9 @@ def test_subspaces_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         Subspaces(torch.tensor(indptr), torch.tensor(indices), 4)
+
+
+def test_the_first_features_of_each_class() -> None:
+    found = Subspaces.of([[5, 2, 0], [], [1], [3, 4]], 6).first(2)
+    assert [kept.tolist() for kept in found] == [[5, 2], [], [1], [3, 4]]
+    assert found.n_features == 6

@@ -30,6 +30,7 @@ from penult.explain.toplists import Entry
 from penult.features.collect import usable_head
 from penult.features.features import Features
 from penult.network.load import fingerprint
+from penult.progress import Progress
 from penult.report.album import Album
 from penult.report.conclusion import conclusion
 from penult.report.report import Report
@@ -401,6 +402,51 @@ def test_where_there_is_no_room_the_best_of_the_first_lists_come_first(
     found = album.wishes(known)
     assert [wish.key[1] for wish in found] == [1, 2, 4, 3]
     assert found[0].values == {0: 1.0, 2: 1.0}, "an image that is there already takes no room"
+
+
+def test_a_list_shows_only_the_images_that_have_room(
+    digits: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penult.report.document.REASON_SAMPLES", 1)
+    whole = Report.of(digits).data
+    monkeypatch.setattr("penult.report.album.MOST_SHOTS", 300)
+    data = Report.of(digits, pictures=PictureOptions(images=8, keep=False)).data
+    shots = [shot for row in data.feature_details for shot in row["shots"]]
+    for row in data.class_details:
+        shots += [shot for trait in row["features"] for shot in (*trait["own"], *trait["others"])]
+    n_whole = sum(len(row["shots"]) for row in whole.feature_details)
+    assert n_whole > 300 >= len(shots) > 250
+    first = [len(row["features"][0]["own"]) for row in data.class_details]
+    last = [len(row["features"][-1]["own"]) for row in data.class_details]
+    assert min(first) > 0 == max(last), "the features that move a class most have the room"
+
+
+def test_a_class_of_very_many_features_shows_the_first_and_names_the_rest(
+    digits: Run, monkeypatch: pytest.MonkeyPatch, visit: Open
+) -> None:
+    monkeypatch.setattr("penult.report.document.REASON_SAMPLES", 1)
+    monkeypatch.setattr("penult.report.findings.MOST_DETAILED", 30)
+    stages: list[str] = []
+    heard: list[tuple[int, int]] = []
+
+    def begin(name: str) -> Progress:
+        stages.append(name)
+        return lambda done, total: heard.append((done, total))
+
+    found = Report.of(digits, k=8, begin=begin)
+    rows = found.document["classes"]
+    for row, detail in zip(rows, found.data.class_details, strict=True):
+        assert len(row["kept"]) == 8 <= len(row["features"])
+        assert [one["feature"] for one in detail["features"]] == row["features"][:3]
+    seen = visit(found.of_class(4).html())
+    others = rows[4]["features"][3:]
+    links = seen.page.locator(".other-features .some a").all_inner_texts()
+    assert links == [str(j) for j in others]
+    assert f"{len(others)} more features" in seen.text(".other-features")
+    assert "The sparse head keeps 8 features" in seen.text("#other-view")
+    assert stages == ["what to show", "images", "classes and features",
+                      "what suffices for decisions"]  # fmt: skip
+    assert heard[-1] == (10, 10)
 
 
 def _class(name: str, n: int, dense: int, lost: int = 0, **more: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from rich.rule import Rule
 from rich.text import Text
 
 from penult.cli import options as given
-from penult.cli.console import begun_when_heard, progress_bars, warn
+from penult.cli.console import progress_bars, warn
 from penult.cli.opened import open_run
 from penult.cli.option_groups import ExplainedOptions, MovedOptions
 from penult.cli.output import print_json
@@ -45,7 +45,6 @@ def report(
     page = out or opened.report_file
     check_output_file(page, opened, "page")
     with progress_bars("opening the run") as heard:
-        heard("looking for what to show")
         made = Report.of(
             opened,
             k=explained.k,
@@ -57,9 +56,10 @@ def report(
                 sources=moved.sources(),
                 device=moved.where(),
                 overwrite=overwrite,
-                progress=begun_when_heard(heard, "images", "writing the page"),
             ),
+            begin=heard,
         )
+        heard("writing the page")
         with opened.adding(page):
             made.save(page)
     pictures = made.document["pictures"]

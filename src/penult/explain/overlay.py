@@ -28,12 +28,12 @@ def standing_out(map: Tensor, top: float) -> Tensor:
     nearly all over its best images, still shows where it is stronger than elsewhere.
 
     Args:
-        map: (h, w).
+        map: (h, w), or several, (n, h, w).
         top: the |value| of full colour, the same for all maps that are to be compared.
     """
     strength = map.abs()
-    mean = float(strength.mean())
-    span = max(top - mean, LEAST_SPAN * top, 1e-12)
+    mean = strength.mean((-2, -1), keepdim=True)
+    span = (top - mean).clamp_min(max(LEAST_SPAN * top, 1e-12))
     return map.sign() * ((strength - mean) / span).clamp(0, 1)
 
 

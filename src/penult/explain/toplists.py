@@ -45,6 +45,7 @@ class TopLists:
         self._values: Floats = np.empty(0, np.float32)
         self._samples: Ints = np.empty(0, np.int64)
         self._tags: Ints = np.empty(0, np.int64)
+        self._starts: Ints | None = None  # of each group, once they are asked for
 
     def add(self, groups: Ints, values: Floats, samples: Ints, tags: Ints) -> None:
         """Offer values, in arrays of one length; of equal values the first sample wins."""
@@ -65,6 +66,7 @@ class TopLists:
         kept = ranks < self.n
         self._groups, self._values = groups[kept], values[kept]
         self._samples, self._tags = samples[kept], tags[kept]
+        self._starts = None
         full = groups[ranks == self.n - 1]
         self._floors[full] = values[ranks == self.n - 1]
 
@@ -80,9 +82,15 @@ class TopLists:
 
     def entries(self, group: int, n: int, without: int | None = None) -> list[Entry]:
         """The n largest values of a group, in falling order; `without` leaves out a tag."""
-        start, stop = np.searchsorted(self._groups, [group, group + 1])
-        rows = [i for i in range(start, stop) if without is None or self._tags[i] != without]
-        return [Entry(int(self._samples[i]), float(self._values[i])) for i in rows[:n]]
+        if self._starts is None:
+            self._starts = np.searchsorted(self._groups, np.arange(len(self._floors) + 1))
+        rows = slice(*self._starts[group : group + 2].tolist())
+        samples, values = self._samples[rows], self._values[rows]
+        if without is not None:
+            kept = self._tags[rows] != without
+            samples, values = samples[kept], values[kept]
+        pairs = zip(samples[:n].tolist(), values[:n].tolist(), strict=True)
+        return [Entry(sample, value) for sample, value in pairs]
 
     def _leading(self, z: Floats, tags: Ints) -> NDArray[np.bool_]:
         """Which values are among the `per_tag` largest of their column and tag."""

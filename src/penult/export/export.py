@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +20,7 @@ from penult.export.samples import ProofSamples, features_for_proof, samples_for_
 from penult.export.shipment import ExportFormat, ExportOptions, Shipment, Written, open_network
 from penult.export.shipped_head import ShippedHead
 from penult.export.shipped_network import logits_in_batches
-from penult.progress import Progress
+from penult.progress import Begin, Progress
 from penult.runs.outputs import check_output_folder
 from penult.runs.reopen import Places
 from penult.runs.run import Run
@@ -29,7 +29,6 @@ from penult.storage import read_json, write_folder, write_json
 FORMAT = "penult-export/1"
 NAME = "export.json"
 RUNTIME_NAMES = {"onnx": "onnxruntime"}
-Begin = Callable[[str], Progress]
 
 
 @dataclass(frozen=True, eq=False)

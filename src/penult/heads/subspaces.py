@@ -68,6 +68,13 @@ class Subspaces:
         names = kept.nonzero()[:, 1] if features is None else features.cpu()[kept]
         return cls(indptr, names.contiguous(), kept.shape[1] if n_features is None else n_features)
 
+    def first(self, n: int) -> Subspaces:
+        """The first n features of each class; all of a class that has fewer."""
+        sizes = self.indptr.diff()
+        kept = torch.arange(self.nnz) - self.indptr[:-1].repeat_interleave(sizes) < n
+        indptr = torch.cat([sizes.new_zeros(1), sizes.clamp_max(n).cumsum(0)])
+        return Subspaces(indptr, self.indices[kept], self.n_features)
+
     @property
     def n_classes(self) -> int:
         """Number of classes."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,14 +27,13 @@ from penult.export.export import Export
 from penult.export.shipment import ExportOptions
 from penult.export.shipped_head import shipped_head
 from penult.live.state import HeadState
-from penult.progress import Progress
+from penult.progress import Begin
 from penult.report.report import Report
 from penult.runs.outputs import check_output_folder
 from penult.runs.reopen import Places
 from penult.runs.run import Run
 from penult.storage import temporary_beside
 
-Begin = Callable[[str], Progress]
 CELLS = 16  # a side of a heat map
 MOST_PIXELS = 64_000_000
 SHOWN_SIDE = 448
@@ -190,13 +189,14 @@ def write_report(
     own: OpenedRun, begin: Begin, state: HeadState, name: str, start: str, page: Path
 ) -> None:
     """Write the report with the effect of a state as one file."""
-    begin("looking for what to show")
+    begin("what to show")
     effects = None
     if state.edits:
         effects = {name: EditedRun.at(own.desk, state.recipe, sparse=state.sparse).document}
-    pictures = PictureOptions(sources=own.places, device=own.device, progress=begin("images"))
+    pictures = PictureOptions(sources=own.places, device=own.device)
     select, k = state.sparse or (None, None)
-    made = Report.of(own.run, k=k, select=select, pictures=pictures, effects=effects)
+    made = Report.of(own.run, k=k, select=select, pictures=pictures, effects=effects, begin=begin)
+    begin("writing the page")
     temporary = temporary_beside(page)
     html = replace(made, start=start or made.start).html()
     temporary.write_text(html, encoding="utf-8", newline="\n")

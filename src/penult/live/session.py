@@ -29,7 +29,7 @@ from penult.live.state import HeadState
 from penult.live.switchboard import Switchboard, Switched
 from penult.live.worker import Told, Worker, WorkerJob
 from penult.progress import Progress
-from penult.report.album import encoded_map, full_colour
+from penult.report.album import encoded_maps, full_colour
 from penult.report.bundles import legible
 from penult.runs.reopen import Places
 from penult.runs.run import Run
@@ -195,12 +195,14 @@ class RunSession:
         given = {"samples": samples, "feature": feature}
         job = WorkerJob(jobs.make_maps, given, asked.told, asked.cancelled, killable=False)
         found, note = self._viewer.do(job)
-        maps = {n: m for n, m in zip(numbers, found, strict=True) if m is not None}
-        scale = full_colour(maps.values()) if maps else 1.0
+        kept = {n: m for n, m in zip(numbers, found, strict=True) if m is not None}
+        if not kept:
+            return {"grid": None, "signed": False, "maps": {}, "note": note}
+        maps = torch.stack([*kept.values()])
         return {
-            "grid": [*next(iter(maps.values())).shape] if maps else None,
-            "signed": any(bool((m < 0).any()) for m in maps.values()),
-            "maps": {n: encoded_map(m, scale) for n, m in maps.items()},
+            "grid": [*maps.shape[1:]],
+            "signed": bool((maps < 0).any()),
+            "maps": dict(zip(kept, encoded_maps(maps, full_colour(maps)), strict=True)),
             "note": note,
         }
 
@@ -259,7 +261,7 @@ class RunSession:
             "name": legible(one_line(name, 120)),
             "src": f"data:image/{kind};base64,{base64.b64encode(found['picture']).decode()}",
             "grid": [*next(iter(maps.values())).shape] if maps else None,
-            "maps": {j: encoded_map(m, full_colour([m])) for j, m in maps.items()},
+            "maps": {j: encoded_maps(m[None], full_colour(m))[0] for j, m in maps.items()},
             "note": found["note"],
         }
         self._uploads[id] = Upload(name, found["features"], document)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -53,6 +53,11 @@ class Album:
     lists: dict[Place, tuple[str, int | None, list[Entry]]] = field(default_factory=dict)
     ranks: dict[Place, int] = field(default_factory=dict)
     mistakes: list[tuple[Key, ShownSample, dict[int, float]]] = field(default_factory=list)
+    _granted: dict[Place, list[Entry]] = field(default_factory=dict)
+
+    def granted(self, place: Place) -> list[Entry]:
+        """What of a list has room on the page, once `wishes` has found that out."""
+        return self._granted.get(place, [])
 
     def wishes(self, samples: dict[Key, ShownSample]) -> list[Wish]:
         """What pictures to take: the best of the first lists, then the second of these, …"""
@@ -60,17 +65,20 @@ class Album:
         for key, _, mapped in self.mistakes:
             values.setdefault(key, {}).update(mapped)
         n_shots = 0
-        turns: dict[int, list[tuple[str, int | None, Entry]]] = {}
-        for place, (part, j, entries) in self.lists.items():
+        self._granted = {}
+        turns: dict[int, list[tuple[Place, Entry]]] = {}
+        for place, (_, _, entries) in self.lists.items():
             for turn, entry in enumerate(entries, self.ranks.get(place, 0)):
-                turns.setdefault(turn, []).append((part, j, entry))
+                turns.setdefault(turn, []).append((place, entry))
         for _, shots in sorted(turns.items()):
-            for part, j, entry in shots:
+            for place, entry in shots:
+                part, j, _ = self.lists[place]
                 key = (part, entry.sample)
                 if n_shots < MOST_SHOTS and (key in values or len(values) < MOST_IMAGES):
                     mapped = values.setdefault(key, {})
                     if j is not None:
                         mapped[j] = entry.value
+                    self._granted.setdefault(place, []).append(entry)
                     n_shots += 1
         known = {key: sample for key, sample, _ in self.mistakes} | samples
         # Mistakes have their place for sure, but come last where not all maps can be made.
@@ -118,9 +126,9 @@ class Shots:
         self._album = album
         self._index = {key: i for i, key in enumerate(gallery.pictures)}
         self._coarse = sum(len(found) for _, _, found in album.lists.values()) > MANY_SHOTS
-        self._scales = self._largest()
         self.grid: list[int] | None = None
         self.signed = False
+        self._codes = self._encoded()
 
     def images(self) -> Iterator[dict[str, Any]]:
         """All images, in the order of their numbers."""
@@ -137,14 +145,14 @@ class Shots:
 
     def of(self, place: Place) -> list[list[Any]]:
         """The images of a list: [number, value, map]."""
-        part, j, entries = self._album.lists[place]
+        part, j, _ = self._album.lists[place]
         return [
             [
                 self._index[part, e.sample],
                 e.value,
                 None if j is None else self.map((part, e.sample), j),
             ]
-            for e in entries
+            for e in self._album.granted(place)
             if (part, e.sample) in self._index
         ]
 
@@ -154,39 +162,39 @@ class Shots:
 
     def map(self, key: Key, feature: int) -> str | None:
         """A map for the page: int8 in base64, 127 where it stands out most, see `standing_out`."""
-        values = self._gallery.map(key, feature)
-        if values is None:
-            return None
-        values = self._shown(values)
-        self.grid = [values.shape[0], values.shape[1]]
-        self.signed = self.signed or bool((values < 0).any())
-        return encoded_map(values, self._scales[feature])
+        return self._codes.get((key, feature))
 
-    def _shown(self, values: Tensor) -> Tensor:
-        return coarser(values[None], COARSE)[0] if self._coarse else values
-
-    def _largest(self) -> dict[int, float]:
-        """Of each feature the strength that few places of its images exceed."""
-        places: dict[int, list[Tensor]] = {}
+    def _encoded(self) -> dict[tuple[Key, int], str]:
+        """All maps, those of a feature on one scale."""
+        by_feature: dict[int, dict[Key, Tensor]] = {}
         for key, feature in self._gallery.mapped():
             values = self._gallery.map(key, feature)
             assert values is not None
-            places.setdefault(feature, []).append(self._shown(values).abs().flatten())
-        return {feature: full_colour(found) for feature, found in places.items()}
+            by_feature.setdefault(feature, {})[key] = values
+        codes: dict[tuple[Key, int], str] = {}
+        for feature, found in by_feature.items():
+            maps = torch.stack([*found.values()])
+            if self._coarse:
+                maps = coarser(maps, COARSE)
+            self.grid = [maps.shape[1], maps.shape[2]]
+            self.signed = self.signed or bool((maps < 0).any())
+            texts = encoded_maps(maps, full_colour(maps))
+            codes |= {(key, feature): text for key, text in zip(found, texts, strict=True)}
+        return codes
 
 
-def encoded_map(values: Tensor, scale: float) -> str:
-    """A map (h, w) as pages hold it: int8 in base64, 127 where it stands out most.
+def encoded_maps(maps: Tensor, scale: float) -> list[str]:
+    """Maps (n, h, w) as pages hold them: int8 in base64, 127 where one stands out most.
 
     Args:
-        values: the map.
+        maps: of one feature.
         scale: the strength of full colour, see `standing_out`.
     """
-    levels = (standing_out(values, scale) * 127).round().to(torch.int8)
-    return base64.b64encode(levels.contiguous().numpy().tobytes()).decode()
+    levels = (standing_out(maps, scale) * 127).round().to(torch.int8).contiguous()
+    return [base64.b64encode(one.tobytes()).decode() for one in levels.numpy()]
 
 
-def full_colour(maps: Iterable[Tensor]) -> float:
-    """The strength that few places of some maps exceed."""
-    strengths = torch.cat([values.abs().flatten() for values in maps])
+def full_colour(maps: Tensor) -> float:
+    """The strength that few places of maps of any shape exceed."""
+    strengths = maps.abs().flatten()
     return float(torch.quantile(strengths[:MOST_PLACES], FULL_COLOUR))

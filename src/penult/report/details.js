@@ -91,7 +91,19 @@ function classTraits(c, detail) {
           el("span", null, "elsewhere"), bar(Math.abs(trait.elsewhere) / reach, "", ""), el("span", { class: "n" }, number(trait.elsewhere)))),
       trait.own.length || trait.others.length ? [
         el("div", { class: "trait-shots" }, el("h4", null, isMultiLabel() ? `From ${things()} with it` : "From this class"), strip(trait.own, trait.feature, c)),
-        el("div", { class: "trait-shots" }, el("h4", null, isMultiLabel() ? `From ${things()} without it` : "From other classes"), strip(trait.others, trait.feature, c))] : null))));
+        el("div", { class: "trait-shots" }, el("h4", null, isMultiLabel() ? `From ${things()} without it` : "From other classes"), strip(trait.others, trait.feature, c))] : null))),
+    otherFeatures(c, detail));
+}
+
+// Those of a class of very many that are not taken apart.
+function otherFeatures(c, detail) {
+  const { features, kept: read } = about().classes[c];
+  const rest = features.slice(detail.features.length);
+  if (!rest.length) return null;
+  const marked = new Set(read);
+  return el("section", { class: "other-features" },
+    heading(`${plural(rest.length, "more feature", "more features")}`, `The ${count(detail.features.length)} features above move the class most; numbers of the others stand on their own pages.`),
+    el("p", { class: "some" }, rest.map((j) => keptLink(j, marked.has(j)))));
 }
 
 function confusions(c, detail) {

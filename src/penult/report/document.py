@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from penult.explain.taking import take_pictures
 from penult.features.draw import spread
 from penult.heads.sparse_head import SparseHead
 from penult.network.head import Head
+from penult.progress import Begin
 from penult.report.album import Album, PageImages, Shots
 from penult.report.answers import KINDS
 from penult.report.by_group import group_warnings, groups_part
@@ -62,6 +63,7 @@ def build(
     choice: HeadChoice | None,
     options: PictureOptions,
     effects: Mapping[str, dict[str, Any]] | None = None,
+    begin: Begin | None = None,
 ) -> ReportData:
     """All that the report of a run shows.
 
@@ -72,8 +74,11 @@ def build(
         options: how its pictures are taken.
         effects: of edits that are to be shown besides those in the run, by name; see
             `penult.edit.edited_run`.
+        begin: starts a named stage of what takes long.
     """
-    return DocumentBuilder(Findings(run, choice, options.images), effects).build(options)
+    begin = begin or (lambda name: lambda done, total: None)
+    begin("what to show")
+    return DocumentBuilder(Findings(run, choice, options.images), effects).build(options, begin)
 
 
 class DocumentBuilder:
@@ -102,7 +107,7 @@ class DocumentBuilder:
         self.suspects = SuspectViews(findings)
         self.edits = EditViews(findings, effects)
 
-    def build(self, options: PictureOptions) -> ReportData:
+    def build(self, options: PictureOptions, begin: Begin) -> ReportData:
         """The report with its pictures, which are taken here."""
         found, album = self.found, Album()
         samples = self.suspects.enter(album)
@@ -110,11 +115,18 @@ class DocumentBuilder:
         self.edits.enter(album)
         distributions = self.distributions(album.sample_numbers("train"))
         samples |= {("train", n): sample for n, sample in distributions.samples.items()}
-        gallery = take_pictures(self.run, album.wishes(samples), options)
+        wishes, images = album.wishes(samples), begin("images")
+        options = replace(options, progress=options.progress or images)
+        gallery = take_pictures(self.run, wishes, options)
+        heard = begin("classes and features")
         shots = Shots(gallery, album)
         details = Details(found, shots)
-        classes = [details.of_class(c) for c in range(found.n_classes)]
+        classes = []
+        for c in range(found.n_classes):
+            classes.append(details.of_class(c))
+            heard(c + 1, found.n_classes)
         features = details.of_features(distributions)
+        begin("what suffices for decisions")
         mistakes = self.with_reasons(self.mistakes(shots), shots)
         document = self.document(_pictures(gallery, shots), shots, mistakes)
         return ReportData(document, classes, features, list(shots.images()))
@@ -280,8 +292,8 @@ class DocumentBuilder:
         for c, name in enumerate(found.summary["class_names"]):
             to = {d: to for d, (to, _) in found.confusions.get(c, {}).items()}
             missed = to.pop(c + found.n_classes, [0, 0])[0]
-            shown = found.shown[c]
-            read = [] if found.sparse is None else shown[found.sparse.read[c, shown]].tolist()
+            features = found.features[c]
+            read = [] if found.sparse is None else features[found.sparse.read[c, features]].tolist()
             rows.append(
                 {
                     "name": name,
@@ -289,7 +301,7 @@ class DocumentBuilder:
                     "n_eval": int(n_eval[c]),
                     "dense": dense[c],
                     "sparse": sparse[c],
-                    "features": shown.tolist(),
+                    "features": features.tolist(),
                     "kept": read,
                     "changed": changed[c],
                     "confused": _outstanding(_most_taken(to, 0)),

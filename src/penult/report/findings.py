@@ -20,7 +20,8 @@ from penult.report.rows import HeadRows
 from penult.runs.run import Run
 
 MOST_OF_NETWORK, FEWEST_OF_NETWORK = 8, 4
-MOST_ENTRIES = 10_000  # pairs of a class and a feature that have images
+MOST_ENTRIES = 10_000  # pairs of a class and a feature of the network
+MOST_DETAILED = 60_000  # pairs of a class and a feature that are shown with numbers and images
 
 
 class Findings:
@@ -40,8 +41,10 @@ class Findings:
             also that they are not, see `Answers`.
         means: of each class; influence: (n_classes, n_features) of the network's head, see
             `ClassMeans.influence`.
-        shown: the features that each class's page shows: those that move the class most in the
-            network, and all that the sparse head reads, in the order of the network's influence.
+        features: of each class: those that move it most in the network, and all that the sparse
+            head reads, in the order of the network's influence.
+        shown: the first of these, which the class's page takes apart: all of them, or fewer where
+            they are very many.
         deciding: (n_features,) of how many classes a feature is among the network's strongest.
         survey: ranges and largest values; relations: variances and correlations; verdicts: what
             the heads call the evaluation samples; confusions: counts of these, class by class;
@@ -63,7 +66,8 @@ class Findings:
             self.told_apart = self.network.with_opposites(), self.means.with_opposites()
         self.influence: Tensor = self.means.influence(self.network.relative())
         self.deciding: Tensor
-        self.shown, self.deciding = self._shown()
+        self.features, self.deciding = self._features()
+        self.shown = self.features.first(max(1, MOST_DETAILED // max(self.n_classes, 1)))
         n_lists = 2 * self.shown.nnz + self.n_features
         self.survey = Survey.of(self.train, self.shown, images_each(n_lists, images))
         self.relations = Relations.of(run.moments(), self.survey)
@@ -104,7 +108,7 @@ class Findings:
         """The same as `influence` for the sparse head, zero where it does not read."""
         return None if self.sparse is None else self.means.influence(self.sparse.weight)
 
-    def _shown(self) -> tuple[Subspaces, Tensor]:
+    def _features(self) -> tuple[Subspaces, Tensor]:
         """Features of each class's page, and how often each is among the network's strongest."""
         size = torch.where(
             self.means.compared[:, None], self.influence, self.network.relative()

@@ -11,6 +11,7 @@ from typing import Any
 from penult.errors import InputError
 from penult.explain.choice import choose_head
 from penult.explain.gallery import PictureOptions
+from penult.progress import Begin
 from penult.report.document import ReportData, build
 from penult.report.page import render
 from penult.runs.run import Run
@@ -42,6 +43,7 @@ class Report:
         dense: bool = False,
         pictures: PictureOptions | None = None,
         effects: Mapping[str, dict[str, Any]] | None = None,
+        begin: Begin | None = None,
     ) -> Report:
         """Make the report of a run: of the network's own head, and of a sparse one beside it.
 
@@ -54,6 +56,8 @@ class Report:
             pictures: how many, and where images and network are now.
             effects: of edits that are shown besides those that lie in the run, by name; the first
                 is opened.
+            begin: called with the name of each stage that takes long; what it gives is called with
+                how much is done and how much there is.
 
         Raises:
             InputError: no finished run, no such head.
@@ -62,7 +66,7 @@ class Report:
             raise InputError("--dense leaves the sparse heads out: give it without -k and --select")
         run = run if isinstance(run, Run) else Run.open(run)
         choice = None if dense else choose_head(run, k, select)
-        data = build(run, choice, pictures or PictureOptions(), effects)
+        data = build(run, choice, pictures or PictureOptions(), effects, begin)
         return cls(data, "edit/0" if effects else "summary")
 
     def __repr__(self) -> str:
