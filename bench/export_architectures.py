@@ -40,10 +40,11 @@ def row(name: str, model: nn.Module) -> str:
     images = torch.randn(N_SAMPLES, 3, SIDE, SIDE)
     unneeded = n_unneeded(model, head.name, tuple(images.shape))
     pruned = torch_pruned(model, head, made.read, images)
-    gone = made.before - made.after
+    before, gone = made.before["parameters"], made.gone("parameters")
+    times = 100 * made.gone("multiplications") / made.before["multiplications"]
     return (
         f"| {name} | {len(made.read):,} of {head.n_features:,} | {made.in_onnxruntime:.0e} "
-        f"| {made.before:,} | {gone:,} ({100 * gone / made.before:.1f} %) | {unneeded:,} "
+        f"| {before:,} | {gone:,} ({100 * gone / before:.1f} %) | {unneeded:,} | {times:.1f} % "
         f"| {of_others(pruned)} | {said(made)} |"
     )
 
@@ -98,8 +99,8 @@ def report(rows: list[str]) -> str:
         "it](../export.md#smaller---drop-unread).",
         "",
         "| network | features read | difference | parameters | gone | no logit depends on | "
-        "Torch-Pruning | smaller layers; what stopped it |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | --- | --- |",
+        "multiplications gone | Torch-Pruning | smaller layers; what stopped it |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- | --- |",
         *rows,
     ]
     return "\n".join(lines) + "\n"
@@ -116,7 +117,7 @@ def main() -> None:
         try:
             rows.append(row(name, build()))
         except InputError as error:
-            rows.append(f"| {name} | | | | | | | {error} |")
+            rows.append(f"| {name} | | | | | | | | {error} |")
         print(rows[-1], flush=True)
         (arguments.out / "export_architectures.md").write_text(report(rows), encoding="utf-8")
 

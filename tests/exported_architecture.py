@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from penult.export.cost import n_parameters
+from penult.export.cost import counted_cost
 from penult.export.head_forms import head_layer
 from penult.export.onnx_graph import OPSET, onnx_of, session_of
 from penult.export.shipped_head import ShippedHead
@@ -32,7 +32,7 @@ class ExportedArchitecture:
             fraction of the largest logit.
         in_onnxruntime: the same of the ONNX file, for batches of another size than it was traced
             with.
-        before, after: parameters.
+        before, after: parameters and multiplications, see `counted_cost`.
         dropped: what was taken out.
     """
 
@@ -40,9 +40,13 @@ class ExportedArchitecture:
     read: list[int]
     in_torch: float
     in_onnxruntime: float
-    before: int
-    after: int
+    before: dict[str, int]
+    after: dict[str, int]
     dropped: Dropped
+
+    def gone(self, what: str) -> int:
+        """How many of the parameters or multiplications went."""
+        return self.before[what] - self.after[what]
 
 
 def half_read(head: Head) -> ShippedHead:
@@ -81,8 +85,8 @@ def exported(model: nn.Module) -> ExportedArchitecture:
         read=shipped.read().tolist(),
         in_torch=difference(run_graph(graph_of(again), x), expected),
         in_onnxruntime=difference(torch.cat(found), rows),
-        before=n_parameters(program),
-        after=n_parameters(again),
+        before=counted_cost(program, x, N_SAMPLES),
+        after=counted_cost(again, x, N_SAMPLES),
         dropped=dropped,
     )
 

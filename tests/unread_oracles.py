@@ -122,7 +122,9 @@ def n_unneeded(model: nn.Module, head: str, size: tuple[int, ...]) -> int:
             p.requires_grad_(True).grad = None
         with torch.enable_grad(), _NowhereFlat():
             found = _tensor(model(torch.randn(size)))
-            (found * torch.randn_like(found)).sum().backward()  # type: ignore[no-untyped-call]
+            loss = (found * torch.randn_like(found)).sum()
+            # Some networks keep what they have computed from their parameters for the next call.
+            loss.backward(retain_graph=True)  # type: ignore[no-untyped-call]
         for p in model.parameters():
             if p.grad is not None and p not in own:
                 moved = p.grad != 0

@@ -5,10 +5,15 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import pytest
+import torch
+from torch import nn
 
 from architectures import FOUND
-from exported_architecture import exported
+from exported_architecture import N_SAMPLES, SIDE, ExportedArchitecture, exported
+from unread_oracles import n_unneeded, torch_pruned
 
 for package in ("onnx", "onnxscript", "onnxruntime"):
     pytest.importorskip(package)
@@ -27,14 +32,33 @@ SAME = 1e-5
 )
 def test_every_architecture_is_exported_with_the_same_logits(architecture: str) -> None:
     build, _ = FOUND[architecture]
-    made = exported(build())
+    model = build()
+    made = exported(model)
     assert made.in_torch <= SAME
     assert made.in_onnxruntime <= SAME
     assert len(made.read) == made.head.n_features // 2
     layers, kept = made.dropped.layers, made.dropped.kept
     assert layers or kept, "neither was anything dropped nor is it said why not"
     # The numbers of a norm at the head go too, without a layer becoming smaller.
-    assert made.after <= made.before
-    assert made.after < made.before or not layers
+    assert made.gone("parameters") > 0 or not layers
+    assert made.gone("parameters") >= 0
+    assert made.gone("multiplications") > 0 or not (layers or made.dropped.positions)
+    _hold_against_others(model, made)
     for layer in layers:
         assert layer["after"] < layer["before"]
+
+
+def _hold_against_others(model: nn.Module, made: ExportedArchitecture) -> None:
+    """No more goes than no logit depends on, and no less than Torch-Pruning drops exactly."""
+    layer, gone = model.get_submodule(made.head.name), made.gone("parameters")
+    unread = made.head.n_features - len(made.read)
+    with torch.no_grad():
+        layer.weight.copy_(made.head.weight.view_as(layer.weight))  # type: ignore[operator, arg-type]
+    images = torch.randn(N_SAMPLES, 3, SIDE, SIDE)
+    # Scale and shift of a norm before the head stay.
+    assert n_unneeded(model, made.head.name, tuple(images.shape)) - gone in (0, unread, 2 * unread)
+    if importlib.util.find_spec("torch_pruning") is not None:
+        pruned = torch_pruned(model, made.head, made.read, images)
+        if pruned.difference is not None and pruned.difference <= SAME:
+            assert pruned.gone is not None
+            assert pruned.gone <= gone

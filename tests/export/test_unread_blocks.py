@@ -197,6 +197,91 @@ def rolled(m: Any, x: Tensor) -> Any:
     return m.a(x).flip(1).roll(2, 3)
 
 
+def standardised(m: Any, x: Tensor) -> Any:
+    w = F.batch_norm(m.a.weight.view(1, WIDTH, -1), None, None, m.g.weight.view(-1), training=True)
+    return F.conv2d(x, w.view_as(m.a.weight), m.a.bias, padding=1)
+
+
+def counted(m: Any, x: Tensor) -> Any:
+    """A buffer changes whenever the network runs."""
+    m.a.running_mean.add_(1)
+    return m.b(x)
+
+
+def conditional(m: Any, x: Tensor) -> Any:
+    return torch.cond(x.sum() > 0, torch.tanh, torch.sigmoid, (m.a(x),))
+
+
+def without_gradient(m: Any, x: Tensor) -> Any:
+    y = m.a(x)
+    with torch.no_grad():
+        scale = (y * 2).amax((2, 3), keepdim=True)
+    return y + scale
+
+
+def strided(m: Any, x: Tensor) -> Any:
+    y = m.a(x)
+    return torch.cat([y[:, ::2], y[:, -3:], y[:, 1:-1]], 1)
+
+
+def uneven(m: Any, x: Tensor) -> Any:
+    a, b, c = m.a(x).chunk(3, 1)
+    return torch.cat([b * 2, a, c], 1)
+
+
+def unfolded(m: Any, x: Tensor) -> Any:
+    return F.fold(F.unfold(m.a(x), 2), (SIDE, SIDE), 2)
+
+
+def nowhere_read(m: Any, x: Tensor) -> Any:
+    m.b(x)
+    return m.a(x)
+
+
+def corner(m: Any, x: Tensor) -> Any:
+    return torch.tanh(m.a(x))[:, :, -1:, 0:1]
+
+
+def repeated(m: Any, x: Tensor) -> Any:
+    return m.a(x).repeat(1, 2, 1, 1) + m.b(x).repeat_interleave(2, 1)
+
+
+def scattered(m: Any, x: Tensor) -> Any:
+    y = m.a(x)
+    y[:, [1, 6]] = 2.0
+    return y
+
+
+def outer(m: Any, x: Tensor) -> Any:
+    v = m.a(x).mean((2, 3))
+    return torch.einsum("nc,nd->ncd", v, v).flatten(1)[:, :, None, None]
+
+
+def spectrum(m: Any, x: Tensor) -> Any:
+    return torch.fft.rfft(m.a(x), dim=1).abs()
+
+
+def sorted_channels(m: Any, x: Tensor) -> Any:
+    return m.a(x).sort(1)[0] + m.a(x).topk(8, 1)[0]
+
+
+def layer_scaled(m: Any, x: Tensor) -> Any:
+    y = m.b(m.n(x.permute(0, 2, 3, 1)))
+    return x + (m.s.weight[:, 0] * m.a(y)).permute(0, 3, 1, 2)
+
+
+def cross_attention(m: Any, x: Tensor) -> Any:
+    tokens = x.flatten(2).transpose(1, 2)
+    q, k, v = m.q(tokens[:, :1]), m.k(tokens), m.v(tokens)
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)[:, :, :, None]
+
+
+def tokens_of_images(m: Any, x: Tensor) -> Any:
+    """Batch and positions are one axis while a norm is taken."""
+    tokens = m.a(x.flatten(2).transpose(1, 2))
+    return m.n(tokens.flatten(0, 1)).reshape_as(tokens).transpose(1, 2)[..., None]
+
+
 def twins() -> dict[str, nn.Module]:
     a, b = conv(), conv()
     b.weight = a.weight
@@ -283,6 +368,40 @@ BLOCKS: dict[str, Callable[[], tuple[nn.Module, Callable[[Tensor], Tensor]]]] = 
     ),
     "layer norm": lambda: (conv(), lambda x: F.layer_norm(x.mean((2, 3)), (WIDTH,))),
     "softmax": lambda: (conv(), lambda x: torch.softmax(x.mean((2, 3)), 1)),
+    "standardised weights": lambda: (
+        Block(standardised, a=conv(), g=nn.Linear(1, WIDTH)),
+        pooled,
+    ),
+    "changing buffer": lambda: (Block(counted, a=nn.BatchNorm2d(WIDTH), b=conv()), pooled),
+    "without gradient": lambda: (Block(without_gradient, a=conv()), pooled),
+    "strides": lambda: (Block(strided, a=conv()), pooled),
+    "uneven parts": lambda: (Block(uneven, a=conv()), pooled),
+    "unfolded": lambda: (Block(unfolded, a=conv()), pooled),
+    "nowhere read": lambda: (Block(nowhere_read, a=conv(), b=conv()), pooled),
+    "corner": lambda: (Block(corner, a=conv()), pooled),
+    "repeated": lambda: (Block(repeated, a=conv(), b=conv()), pooled),
+    "scattered": lambda: (Block(scattered, a=conv()), pooled),
+    "outer product": lambda: (Block(outer, a=conv()), pooled),
+    "spectrum": lambda: (Block(spectrum, a=conv()), pooled),
+    "sorted": lambda: (Block(sorted_channels, a=conv()), pooled),
+    "layer scale": lambda: (
+        Block(
+            layer_scaled,
+            n=nn.LayerNorm(WIDTH),
+            b=nn.Linear(WIDTH, 16),
+            a=nn.Linear(16, WIDTH),
+            s=nn.Linear(1, WIDTH),
+        ),
+        pooled,
+    ),
+    "cross attention": lambda: (
+        Block(cross_attention, q=nn.Linear(8, 8), k=nn.Linear(8, 8), v=nn.Linear(8, 8)),
+        pooled,
+    ),
+    "norm of tokens": lambda: (
+        Block(tokens_of_images, a=nn.Linear(WIDTH, WIDTH), n=norm(nn.BatchNorm1d(WIDTH))),
+        pooled,
+    ),
     "lstm": lambda: (
         Block(
             lambda m, x: m.a(x.flatten(2).transpose(1, 2))[0].transpose(1, 2)[:, :, :, None],
@@ -309,6 +428,9 @@ LEFT = {
     "stacked": 73,  # of the axes that become one, one is narrowed
     "shuffled by hand": 73,  # likewise
     "written over": 146,  # what is written over is made first
+    "unfolded": 365,  # no rule follows patches
+    "scattered": 511,  # nor several positions that are written over
+    "nowhere read": -584,  # a layer whose output nobody reads
     "tied weights": 5,  # the bias of a layer whose weight must stay
 }
 
@@ -435,6 +557,15 @@ def test_random_networks_keep_their_logits_and_never_grow(seed: int) -> None:
     unneeded = n_unneeded(model, "head", IMAGES)
     assert 0 <= gone <= unneeded
     assert bool(gone) or not dropped.layers
+
+
+def test_a_branch_of_the_network_needs_all_channels() -> None:
+    torch.manual_seed(0)
+    model, images = Net(Block(conditional, a=conv()), pooled).eval(), torch.randn(IMAGES)
+    gone, expected, found, dropped = smaller(model, [0, 1, 6], images)
+    assert gone == 0
+    assert "may mix the channels" in dropped.kept[0]["why"]
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
 def test_half_precision_keeps_its_logits() -> None:

@@ -20,6 +20,7 @@ from penult.export.narrowing import (
     passed_on,
     shape_of,
     size_at,
+    whole_groups,
 )
 
 
@@ -116,7 +117,12 @@ def _repeat(node: fx.Node, axis: int, keep: Keep) -> Narrowing | str:
     times: Any = node.args[1]
     place = axis - (len(shape_of(node)) - len(shape_of(node.args[0])))
     if times[axis] != 1 and place >= 0 and size_at(node.args[0], place) != 1:
-        return "positions are repeated"
+        size = size_at(node.args[0], place)
+        if isinstance(size, torch.SymInt):
+            return "positions are repeated"
+        needed = tuple(sorted({j % size for j in keep}))
+        kept = tuple(j for j in range(size_at(node, axis)) if j % size in set(needed))
+        return Narrowing(kept, [((0,), place, needed)], None, "positions are repeated")
     return _repeated(node, axis, keep, lambda told: told if told == 1 else len(keep))
 
 
@@ -147,6 +153,17 @@ def _roll(node: fx.Node, axis: int, keep: Keep) -> Narrowing | str:
     if not dims or axis in {a % len(shape_of(node)) for a in dims}:
         return "positions are rolled"
     return passed_on(node, axis, keep)
+
+
+def _interleaved(node: fx.Node, axis: int, keep: Keep) -> Narrowing | str:
+    """Each position several times, one after the other."""
+    told, times = node.args[2] if len(node.args) > 2 else None, node.args[1]
+    if not isinstance(times, int) or told is None:
+        return "positions are repeated"
+    if axis != axis_told(node, 2, len(shape_of(node))):
+        return passed_on(node, axis, keep)
+    needed, kept = whole_groups(keep, times)
+    return Narrowing(kept, [((0,), axis, needed)], None, "positions are repeated")
 
 
 def _pad(node: fx.Node, axis: int, keep: Keep) -> Narrowing | str:
@@ -186,9 +203,7 @@ def _pixel_unshuffle(node: fx.Node, axis: int, keep: Keep) -> Narrowing | str:
         return "pixel unshuffle mixes positions"
     if axis < channels:
         return passed_on(node, axis, keep)
-    square = factor * factor
-    needed = tuple(sorted({j // square for j in keep}))
-    kept = tuple(j * square + i for j in needed for i in range(square))
+    needed, kept = whole_groups(keep, factor * factor)
     return Narrowing(kept, [((0,), axis, needed)], None, "each channel becomes several")
 
 
@@ -200,6 +215,7 @@ MOVES: dict[str, Rule] = {
     **dict.fromkeys(("view", "reshape", "_unsafe_view", "squeeze", "unsqueeze"), _reshape),
     "expand": _expand,
     "repeat": _repeat,
+    "repeat_interleave": _interleaved,
     "flip": _flip,
     "roll": _roll,
     **dict.fromkeys(("pad", "constant_pad_nd"), _pad),

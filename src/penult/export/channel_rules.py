@@ -23,6 +23,7 @@ from penult.export.narrowing import (
     passed_on,
     shape_of,
     size_at,
+    whole_groups,
 )
 
 ELEMENTWISE = {
@@ -83,6 +84,7 @@ RESIZINGS = {
     **{f"upsample_{kind}2d": 2 for kind in ("nearest", "bilinear", "bicubic")},
     **{"upsample_nearest3d": 3, "upsample_trilinear3d": 3, "_upsample_nearest_exact2d": 2},
 }
+STORED = "_native_batch_norm_legit_no_training"
 CONVOLUTIONS = {"conv1d": 1, "conv2d": 2, "conv3d": 3}
 TRANSPOSED = {"conv_transpose1d": 1, "conv_transpose2d": 2, "conv_transpose3d": 3}
 GROUPS = 6  # the place of their number among a convolution's arguments
@@ -161,10 +163,10 @@ def _last_axes(reason: str) -> Rule:
     return rule
 
 
-def _batch_norm(node: fx.Node, axis: int, keep: Keep) -> Narrowing | str:
-    """Of stored statistics; the input and four vectors, some of which may be missing."""
-    if operation_of(node) == "batch_norm" and node.args[5]:
-        return "batch norm takes mean and variance over a batch"
+def _channel_norm(node: fx.Node, axis: int, keep: Keep) -> Narrowing | str:
+    """The input and up to four vectors; with stored statistics each position by itself too."""
+    if axis != 1 and operation_of(node) != STORED:
+        return "the norm takes mean and variance over positions"
     return _with_vectors(node, axis, keep, (1, 2, 3, 4))
 
 
@@ -175,31 +177,19 @@ def _with_vectors(node: fx.Node, axis: int, keep: Keep, at: tuple[int, ...]) -> 
     return Narrowing(keep, needs)
 
 
-def _instance_norm(node: fx.Node, axis: int, keep: Keep) -> Narrowing | str:
-    if axis != 1:
-        return "instance norm takes mean and variance over positions"
-    return _with_vectors(node, axis, keep, (1, 2, 3, 4))
-
-
 def _group_norm(node: fx.Node, axis: int, keep: Keep) -> Narrowing | str:
     """Whole groups of channels."""
     reason = "group norm takes mean and variance over groups of channels"
     if axis != 1:
         return reason
     n_groups: Any = node.args[1]
-    groups, kept = _whole(keep, size_at(node, 1) // n_groups)
+    groups, kept = whole_groups(keep, size_at(node, 1) // n_groups)
 
     def change(call: NewCall) -> None:
         call.args[1] = len(groups)
 
     needs = _with_vectors(node, axis, kept, (2, 3)).needs
     return Narrowing(kept, needs, change, reason)
-
-
-def _whole(keep: Keep, length: int) -> tuple[Keep, Keep]:
-    """Groups of neighbours that hold any of some positions, and all positions of these."""
-    groups = tuple(sorted({j // length for j in keep}))
-    return groups, tuple(g * length + i for g in groups for i in range(length))
 
 
 def _prelu(node: fx.Node, axis: int, keep: Keep) -> Narrowing | str:
@@ -368,9 +358,7 @@ RULES: dict[str, Rule] = {
     **{name: _channelwise(n, "mixes") for name, n in RESIZINGS.items()},
     **dict.fromkeys(CONVOLUTIONS, _convolution),
     **dict.fromkeys(TRANSPOSED, _transposed),
-    "batch_norm": _batch_norm,
-    "_native_batch_norm_legit_no_training": _batch_norm,
-    "instance_norm": _instance_norm,
+    **dict.fromkeys((STORED, "_native_batch_norm_legit", "instance_norm"), _channel_norm),
     "group_norm": _group_norm,
     "layer_norm": _last_axes("layer norm takes mean and variance over all channels"),
     "rms_norm": _last_axes("the norm is taken over all channels"),

@@ -18,6 +18,7 @@ from penult.export.narrowing import (
     axis_told,
     operation_of,
     passed_on,
+    places_of,
     shape_of,
     size_at,
 )
@@ -104,9 +105,9 @@ def _indexed(axis: int, index: torch.Tensor, keep: Keep, place: Slot, size: Any)
     taken = [int(j) for j in index.tolist()]
     if isinstance(size, torch.SymInt):
         return "its length is not known"
-    asked = [taken[j] % size for j in keep]
+    asked = tuple(taken[j] % size for j in keep)
     needed = tuple(sorted(set(asked)))
-    order = tuple(needed.index(j) for j in asked)
+    order = places_of(asked, needed)
 
     def change(call: NewCall) -> None:
         call.passes = order == tuple(range(len(needed)))

@@ -64,7 +64,7 @@ def operation_of(node: fx.Node) -> str:
 
 def shape_of(node: Any) -> tuple[Any, ...]:
     """Sizes of what a node gives, of the first where it gives several; free axes are symbols."""
-    value = node.meta["val"]
+    value = node.meta.get("val")
     while isinstance(value, list | tuple):
         value = value[0]
     return tuple(getattr(value, "shape", ()))
@@ -73,6 +73,18 @@ def shape_of(node: Any) -> tuple[Any, ...]:
 def size_at(node: Any, axis: int) -> Any:
     """One of these sizes."""
     return shape_of(node)[axis]
+
+
+def places_of(keep: Keep, among: Keep) -> Keep:
+    """Where some positions are among others."""
+    found = {j: place for place, j in enumerate(among)}
+    return tuple(found[j] for j in keep)
+
+
+def whole_groups(keep: Keep, length: int) -> tuple[Keep, Keep]:
+    """Groups of neighbours that hold any of some positions, and all positions of these."""
+    groups = tuple(sorted({j // length for j in keep}))
+    return groups, tuple(g * length + i for g in groups for i in range(length))
 
 
 def axis_told(node: fx.Node, at: int, n_axes: int, default: int = 0) -> int:

@@ -134,10 +134,11 @@ def _words(dropped: Dropped) -> list[str]:
         f"{one['layer']} has {one['after']:,} channels instead of {one['before']:,}."
         for one in dropped.layers
     ]
-    said += [
-        f"{one['layer']} is computed at {one['after']:,} of {one['before']:,} positions."
-        for one in dropped.positions
-    ]
+    if dropped.positions:
+        one, more = dropped.positions[0], len(dropped.positions) - 1
+        others = f" (and {more:,} others, named in export.json)" if more else ""
+        whole = f"{one['before']:,}" if one["before"] is not None else "all"
+        said.append(f"{one['layer']}{others}: computed at {one['after']:,} of {whole} positions.")
     seen = dict.fromkeys(
         f"{one['at']} keeps all of its channels: {one['why']}." for one in dropped.kept
     )

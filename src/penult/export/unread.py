@@ -18,7 +18,16 @@ from torch import Tensor, fx, nn
 
 from penult.export.channel_rules import LAYERS, narrowing_of
 from penult.export.cut_rules import CUTS
-from penult.export.narrowing import Keep, Narrowing, NewCall, Slot, Wanted, operation_of, shape_of
+from penult.export.narrowing import (
+    Keep,
+    Narrowing,
+    NewCall,
+    Slot,
+    Wanted,
+    operation_of,
+    places_of,
+    shape_of,
+)
 from penult.export.plain_graph import graph_of, held_by, plain_graph
 
 __all__ = ["Dropped", "drop_unread", "graph_of", "run_graph"]
@@ -34,7 +43,8 @@ class Dropped:
     Attributes:
         layers: name of each smaller layer, with its channels before and after.
         positions: name of each layer that is computed at fewer positions, such as the tokens of a
-            transformer's last block, with their number before and after.
+            transformer's last block, with their number before (None where it is that of a text's
+            tokens) and after.
         kept: where the network had to stay as it is, and why.
     """
 
@@ -94,7 +104,8 @@ class _Demands:
         """From the last node to the first."""
         self = cls(stopped=stopped)
         for node in reversed(graph.nodes):
-            if node.op == "output" or node.is_impure():
+            # What is only done for its effect; attention counts as random, but gives something.
+            if node.op == "output" or (node.is_impure() and not node.users):
                 self.given[node] = WHOLE
             if node in self.given:
                 self._look_at(node)
@@ -239,6 +250,10 @@ class _Rewriting:
                     self._made[node] = self._parameter(node)
                 else:
                     self._remake(node)
+        # Nothing that counts as random is ever taken for dead.
+        for node in reversed(self._made):
+            if not node.users and self._made[node] is not node:
+                self._graph.erase_node(node)
         return self.dropped
 
     def _parameter(self, node: fx.Node) -> fx.Node:
@@ -276,8 +291,8 @@ class _Rewriting:
             filters = any(slot == (1,) for slot, *_ in self._demands.narrowings[node][axis].needs)
             told = self.dropped.layers if filters else self.dropped.positions
             size = shape_of(node)[axis]
-            if not isinstance(size, torch.SymInt):
-                told.append({"layer": name_of(node), "before": int(size), "after": len(keep)})
+            before = None if isinstance(size, torch.SymInt) else int(size)
+            told.append({"layer": name_of(node), "before": before, "after": len(keep)})
 
     def _constant(self, positions: Keep) -> fx.Node:
         return self._graph.get_attr(self._tensors.index(positions))
@@ -300,7 +315,7 @@ class _Rewriting:
         known = (x, axis, keep, made)
         if known not in self._selected:
             held = self._demands.given.get(x, WHOLE).get(axis)
-            places = keep if held is None else tuple(held.index(j) for j in keep)
+            places = keep if held is None else places_of(keep, held)
             with self._graph.inserting_after(made):
                 if places == tuple(range(places[0], places[-1] + 1)):
                     cut = (made, axis, places[0], places[-1] + 1)
