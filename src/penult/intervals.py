@@ -64,6 +64,64 @@ def paired_interval(lost: float, won: float, n: float, z: float = Z95) -> tuple[
     return max(-1.0, middle - half), min(1.0, middle + half)
 
 
+@lru_cache(maxsize=REMEMBERED)
+def score_interval(lost: float, won: float, n: float, z: float = Z95) -> tuple[float, float]:
+    """95 % interval of the accuracy that is lost, which holds for few samples and high confidence.
+
+    Tango 1998: all losses that a score test does not reject. `paired_interval` is faster, and says
+    too much of ten samples, where none was lost, or of one class among a thousand.
+
+    Args:
+        lost: samples that only the first head has right.
+        won: samples that only the second has right.
+        n: samples in all; without any nothing is known, and the interval is (-1, 1).
+        z: normal quantile of the confidence.
+    """
+    if n == 0:
+        return -1.0, 1.0
+    middle = (lost - won) / n
+    ends = []
+    for sign in (-1, 1):
+        inside, outside = middle, float(sign)
+        for _ in range(60):
+            half = (inside + outside) / 2
+            if abs(_score(lost, won, n, half)) <= z:
+                inside = half
+            else:
+                outside = half
+        ends.append(inside)
+    return ends[0], ends[1]
+
+
+def _score(lost: float, won: float, n: float, loss: float) -> float:
+    """How many standard errors the counts lie above a loss, in the likeliest case of that loss."""
+    b = (2 * n - lost + won) * loss - lost - won
+    q = (math.sqrt(max(0.0, b * b + 8 * n * won * loss * (1 - loss))) - b) / (4 * n)
+    variance = n * (2 * q + loss * (1 - loss))
+    beyond = lost - won - n * loss
+    if variance <= 0:
+        return 0.0 if beyond == 0 else math.copysign(math.inf, beyond)
+    return beyond / math.sqrt(variance)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def exact_interval(n_found: int, n: int) -> tuple[float, float]:
+    """95 % interval of a rate that is wrong at either end in no more than 2.5 %, however rare.
+
+    Clopper and Pearson 1934.
+
+    Args:
+        n_found: samples that count.
+        n: samples in all; without any nothing is known, and the interval is (0, 1).
+    """
+    if n == 0:
+        return 0.0, 1.0
+    from scipy.special import betaincinv  # slow to import
+
+    low = 0.0 if n_found == 0 else float(betaincinv(n_found, n - n_found + 1, 0.025))
+    return low, 1.0 if n_found == n else float(betaincinv(n_found + 1, n - n_found, 0.975))
+
+
 def paired_bound(lost: float, won: float, n: float) -> float:
     """What the accuracy lost stays below with 95 % confidence: the one-sided `paired_interval`."""
     return paired_interval(lost, won, n, Z95_ONE_SIDED)[1]

@@ -20,7 +20,7 @@ from penult.diff.suspects import suspects
 from penult.edit.verdicts import latest
 from penult.features.groups import FEWEST_RANKED, Groups
 from penult.heads.comparison import Comparison, PairedCounts
-from penult.intervals import holm
+from penult.intervals import Z95_ONE_SIDED, holm, score_interval
 from penult.network.link import divergences
 from penult.progress import Progress
 from penult.runs.groups import evaluated_part, groups_of
@@ -95,7 +95,7 @@ class TwoSides:
             "old": _described(old),
             "new": _described(new),
             "samples": shared.document(old, new),
-            "overall": compared.overall.document(),
+            "overall": _told(compared.overall),
             "classes": _classes(compared, names),
             "groups": _groups(compared, _groups_of(old, new, shared)),
             "flips": flips(before, after, shared, matched),
@@ -211,11 +211,21 @@ def _groups(compared: Comparison, groups: Groups) -> dict[str, list[dict[str, An
     return found
 
 
+def _told(counts: PairedCounts) -> dict[str, Any]:
+    """Counts of two sides, with intervals that hold for classes of few samples, too."""
+    ends = counts.lost, counts.won, counts.n_samples
+    return {
+        **counts.document(),
+        "interval": list(score_interval(*ends)),
+        "at_most": score_interval(*ends, Z95_ONE_SIDED)[1],
+    }
+
+
 def _tested(rows: list[dict[str, Any]], counted: list[PairedCounts]) -> list[dict[str, Any]]:
     """Rows with their counts, p values corrected for all of them, the largest losses first."""
     adjusted = holm([counts.p for counts in counted])
     found = [
-        {**row, **counts.document(), "p_adjusted": p, "sure": p <= SURE}
+        {**row, **_told(counts), "p_adjusted": p, "sure": p <= SURE}
         for row, counts, p in zip(rows, counted, adjusted, strict=True)
     ]
     return sorted(found, key=lambda row: (not row["sure"], -row["loss"]))

@@ -13,7 +13,7 @@ from penult.diff.shared import Shared
 from penult.diff.side import ROWS, Side
 from penult.edit.effects import taken_by_bounds
 from penult.heads.bounded_head import BoundedHead
-from penult.intervals import accuracy_interval
+from penult.intervals import exact_interval
 
 LISTED = 50
 RESPONSIBLE = 3
@@ -129,7 +129,7 @@ def flips(old: SideReading, new: SideReading, shared: Shared, matched: Alignment
         found[kind] = {
             "n_samples": n,
             "rate": n / shared.n_samples,
-            "interval": list(accuracy_interval(n, shared.n_samples)),
+            "interval": list(exact_interval(n, shared.n_samples)),
             "samples": _samples(rows, old, new, shared, matched),
         }
     changed = shared.old != shared.new

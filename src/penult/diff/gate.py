@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from penult.errors import InputError
-from penult.intervals import accuracy_interval, paired_interval
+from penult.intervals import exact_interval, score_interval
 from penult.text import described, folded, nearest, number_of, one_line, some
 
 CONFIDENCE = 0.95
@@ -179,7 +179,7 @@ def _judge(rule: Rule, document: Mapping[str, Any]) -> dict[str, Any]:
     if rule.what in RATES:
         counts = document["flips"][rule.what.removesuffix("_flips")]
         n = document["samples"]["n_samples"]
-        ends = accuracy_interval(counts["n_samples"], n)
+        ends = exact_interval(counts["n_samples"], n)
         return _said(rule, [("all samples", counts["rate"], ends)])
     from scipy.special import ndtri  # slow to import
 
@@ -188,7 +188,7 @@ def _judge(rule: Rule, document: Mapping[str, Any]) -> dict[str, Any]:
     found = []
     for name, counts in rows:
         if counts["n_samples"]:
-            low, high = paired_interval(counts["lost"], counts["won"], counts["n_samples"], z)
+            low, high = score_interval(counts["lost"], counts["won"], counts["n_samples"], z)
             found.append((name, -counts["loss"], (-high, -low)))
     return _said(rule, found)
 
