@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import site
 import subprocess
 import sys
@@ -553,6 +554,7 @@ def test_eight_bits_are_measured(digits: Run, tmp_path: Path) -> None:
     assert [path.name for path in out.iterdir() if path.suffix == ".onnx"] == ["network.onnx"]
 
 
+@pytest.mark.filterwarnings("default:no heat maps")
 def test_a_shipped_network_is_looked_at_again(
     exports: Path, digits: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -565,6 +567,9 @@ def test_a_shipped_network_is_looked_at_again(
     weight = digits.head("curvature", 5).dense_weight().detach()
     assert torch.allclose(again.train().require_head().weight, weight, atol=1e-4)
     assert again.summary()["class_names"] == digits.summary()["class_names"]
+    assert penult("explain", run, "eval:3", "--out", str(tmp_path / "reasons.png")) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "There are no heat maps: onnxruntime computes the features of an ONNX file, and" in said
     # Opened once more by the run's own word: a file of ONNX runs no code.
     arguments = ("-k", "5", "--format", "head", "--timed", "1")
     assert penult("export", run, *arguments, "--out", str(tmp_path / "again")) == 0
@@ -589,3 +594,58 @@ def test_names_with_markup_are_text_in_the_page_of_a_head(tmp_path: Path) -> Non
     assert "| &lt;b&gt;a&lt;/b&gt;\\|b |" in page
     assert "<b>" not in page
     assert "[c](" not in page
+
+
+def test_a_shipped_head_with_caps_is_not_looked_at_again(
+    digits: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    onnx = import_extra("onnx", "export")
+    edited, out = tmp_path / "edited", tmp_path / "out"
+    caps = ("--cap", "3:5=0.1", "--cap", "7:2=0.1")
+    assert penult("edit", str(digits.folder), *caps, "--out", str(edited)) == 0
+    arguments = ("--recipe", str(edited / "recipe.json"), "--format", "onnx", "--form", "dense")
+    more = ("--no-cost", "--timed", "1", "--out", str(out))
+    assert penult("export", str(digits.folder), *arguments, *more) == 0
+    path = out / "network.onnx"
+
+    def refused() -> str:
+        capsys.readouterr()
+        run = str(tmp_path / "run")
+        assert penult("analyze", str(path), "digits:train", "--no-fit", "--out", run) == 2
+        return capsys.readouterr().err.strip().splitlines()[-1]
+
+    said = refused()
+    assert "network.onnx has a head with caps (2), which is no linear map of its features" in said
+    assert "analyse the network that it was made from" in said
+    # Whatever wrote it and says nothing: what is found is said.
+    model = onnx.load(path)
+    del model.metadata_props[:]
+    onnx.save(model, path)
+    assert "its output logits is made by Sub, no linear map: expected logits" in refused()
+
+
+def test_nothing_is_said_of_a_tuned_network_by_features_of_the_one_before(
+    digits: Run, tmp_path: Path
+) -> None:
+    from penult.export.model_card import model_card
+    from penult.export.shipment import ExportOptions, Shipment
+    from penult.export.shipped_head import shipped_head
+
+    shutil.copytree(digits.folder, tmp_path / "run")
+    run, out = str(tmp_path / "run"), tmp_path / "out"
+    assert penult("tune", run, "-k", "5", "--epochs", "1") == 0
+    arguments = ("-k", "5", "--tuned", "network", "--format", "head", "--timed", "1")
+    assert penult("export", run, *arguments, "--out", str(out)) == 0
+    document = of(out)
+    assert "accuracy" not in document["proof"]
+    assert document["notes"] == [
+        "No accuracy is given: the run holds features of the network before it was tuned."
+    ]
+    opened = Run.open(run)
+    samples = features_for_proof(opened, 100)
+    right = torch.nn.functional.one_hot(samples.labels, 10).float()
+    made = shipped_head(opened, k=5, tuned="network")
+    card = model_card(Shipment(opened, made, samples, ExportOptions("hf"), logits=right))
+    assert "On 100 samples of the run's evaluation data, spread evenly over them" in card
+    assert "| this one | 100.00 % |" in card
+    assert "The rest of the network was trained further together with this layer." in card

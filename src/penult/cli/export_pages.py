@@ -58,7 +58,8 @@ def _proof(document: Mapping[str, Any]) -> str:
     those = "decisions" if document["head"]["link"] == "sigmoid" else "samples"
     return said + (
         f" The export is right on {percent(accuracy['export'])} % of the {those} ({low} to {high} "
-        f"with 95 % confidence), the network on {percent(accuracy['network'])} %."
+        f"with 95 % confidence), this head in penult on {percent(accuracy['network'])} %, and the "
+        f"network with its own head on {percent(accuracy['own_head'])} %."
     )
 
 

@@ -20,6 +20,7 @@ from penult.explain.wanted import Wanted, check_wanted
 from penult.extras import import_extra
 from penult.network.head import Head
 from penult.network.linear_maps import wide
+from penult.network.onnx_file import OnnxNetwork
 from penult.network.tap import FeatureTap
 from penult.network.watch import run_hooked
 from penult.plotting import import_matplotlib
@@ -59,6 +60,11 @@ class AttributedMaps:
     )
 
     def __init__(self, model: nn.Module, head: Head, example: Tensor) -> None:
+        if any(isinstance(module, OnnxNetwork) for module in model.modules()):
+            raise InputError(
+                "onnxruntime computes the features of an ONNX file, and no gradient goes through "
+                "it; a run of the network that the file was made from has heat maps"
+            )
         import_matplotlib()  # which Captum imports
         import_extra("captum", "attribution")
         self._method = importlib.import_module("captum.attr").IntegratedGradients
@@ -126,8 +132,8 @@ class AttributedMaps:
             ) from error
         if not any(isinstance(gradient, Tensor) for gradient in found):
             raise InputError(
-                "the features cannot be attributed to the images, as no gradient reaches them: "
-                "does the network run under no_grad, or round its values?"
+                "the features cannot be attributed to the images, as no gradient reaches them, "
+                "which is so where a network runs under no_grad or rounds its values"
             )
 
 

@@ -20,6 +20,7 @@ from penult.export.samples import ProofSamples, features_for_proof, samples_for_
 from penult.export.shipment import ExportFormat, ExportOptions, Shipment, Written, open_network
 from penult.export.shipped_head import ShippedHead
 from penult.export.shipped_network import logits_in_batches
+from penult.network.link import decided
 from penult.progress import Begin, Progress
 from penult.runs.outputs import check_output_folder
 from penult.runs.reopen import Places
@@ -167,6 +168,14 @@ def _document(shipment: Shipment, written: Written, reference: torch.Tensor) -> 
     proof = compared(reference, fresh.logits, samples.labels, link, tolerance)
     run, options = shipment.run, shipment.options
     stored = shipment.shipped.head(samples.features)
+    if shipment.network is None and shipment.shipped.origin.get("tuned") == "network":
+        proof.pop("accuracy", None)
+        written.notes.append(
+            "No accuracy is given: the run holds features of the network before it was tuned."
+        )
+    if "accuracy" in proof:
+        own = decided(run.train().require_head()(samples.features), link)
+        proof["accuracy"]["own_head"] = float((own == samples.labels).float().mean())
     others, versions = {}, dict(fresh.versions)
     for trial in written.others:
         try:

@@ -149,11 +149,16 @@ def _clean(model: Any) -> None:
         for node in function.node:
             del node.metadata_props[:]
     del model.metadata_props[:]
-    names = {graph.input[0].type.tensor_type.shape.dim[0].dim_param: "batch"}
+    names = dict(zip(_free_axes(graph.input[0]), ("batch", "tokens"), strict=False))
     for value in (*graph.input, *graph.output, *graph.value_info):
         for place in value.type.tensor_type.shape.dim:
             if place.dim_param in names and place.dim_param:
                 place.dim_param = names[place.dim_param]
+
+
+def _free_axes(value: Any) -> list[str]:
+    """The exporter's names of axes of any size: the batch, and of texts the tokens."""
+    return [place.dim_param for place in value.type.tensor_type.shape.dim if place.dim_param]
 
 
 def describe(model: Any, notes: Mapping[str, str]) -> None:

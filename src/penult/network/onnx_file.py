@@ -37,11 +37,13 @@ class OnnxAbout:
         transform: how its images are made.
         class_names: in the order of the logits.
         takes_pixels: whether it scales and normalises images itself.
+        n_bounds: of its head with caps.
     """
 
     transform: Transform | None
     class_names: tuple[str, ...] | None
     takes_pixels: bool = False
+    n_bounds: int = 0
 
 
 class OnnxNetwork(nn.Module):
@@ -66,6 +68,11 @@ class OnnxNetwork(nn.Module):
         self._digest = _digest(path)
         model = _read(onnx, path)
         self.about = _about(path, model)
+        if self.about.n_bounds:
+            raise InputError(
+                f"{path} has a head with caps ({self.about.n_bounds}), which is no linear map of "
+                "its features: analyse the network that it was made from, or export it without caps"
+            )
         source = _input_of(onnx, path, model)
         number = source.type.tensor_type.elem_type
         self._takes_pixels = number == onnx.TensorProto.UINT8
@@ -153,11 +160,9 @@ def _read(onnx: Any, path: Path) -> Any:
 def _about(path: Path, model: Any) -> OnnxAbout:
     """What penult's own files say; of others nothing is known."""
     notes = {entry.key: entry.value for entry in model.metadata_props}
-    try:
-        names = json.loads(notes.get("class_names", "null"))
-        settings = json.loads(notes.get("preprocessing", "null"))
-    except ValueError:
-        names = settings = None
+    names, settings, head = (
+        _read_note(notes, key) for key in ("class_names", "preprocessing", "head")
+    )
     transform, inside = None, False
     if isinstance(settings, Mapping) and "kind" not in settings:
         transform = Transform.from_json({k: v for k, v in settings.items() if k != "inside"})
@@ -166,7 +171,21 @@ def _about(path: Path, model: Any) -> OnnxAbout:
         zero, one = (0.0,) * transform.channels, (1.0,) * transform.channels
         transform = replace(transform, mean=zero, std=one, scale=1.0, bgr=False)
     texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    return OnnxAbout(transform, tuple(names) if texts else None, inside)
+    bounds = head.get("n_bounds") if isinstance(head, Mapping) else 0
+    return OnnxAbout(
+        transform,
+        tuple(names) if texts else None,
+        inside,
+        bounds if isinstance(bounds, int) else 0,
+    )
+
+
+def _read_note(notes: Mapping[str, str], key: str) -> Any:
+    """What an entry of the metadata holds; None where it is not there, or no JSON."""
+    try:
+        return json.loads(notes.get(key, "null"))
+    except ValueError:
+        return None
 
 
 def _logits_of(path: Path, model: Any) -> str:
