@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from penult.export.head_forms import head_layer
+from penult.export.narrowing import operation_of
+from penult.export.plain_graph import plain_graph, sped_up
 from penult.export.shipped_head import ShippedHead
 from penult.export.shipped_network import ShippedNetwork
 from penult.export.traced import trace
@@ -254,3 +256,25 @@ def test_channels_that_are_read_are_said_once() -> None:
     assert [one["layer"] for one in dropped.layers] == ["last.0 (conv2d)"]
     (kept,) = dropped.kept
     assert "by last.0 (conv2d)" in kept["why"]
+
+
+class Activated(Base):
+    """Activations of what others read too, and of what nobody else does."""
+
+    def maps(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        return self.last(x.relu() + x).relu()  # type: ignore[no-any-return]
+
+
+def test_what_nobody_else_reads_is_changed_in_place_again() -> None:
+    torch.manual_seed(0)
+    model, x = Activated().eval(), torch.randn(2, 3, 6, 6)
+    program = trace(ShippedNetwork(model, find_head(model, x)), {"images": x})
+    module = plain_graph(program)
+    sped_up(module.graph)
+    module.recompile()
+    kinds = [operation_of(node) for node in module.graph.nodes if node.op == "call_function"]
+    assert kinds.count("batch_norm") == 2
+    # Of the two activations one reads what a sum reads as well.
+    assert (kinds.count("relu"), kinds.count("relu_")) == (1, 1)
+    torch.testing.assert_close(run_graph(module, {"images": x}), model(x))

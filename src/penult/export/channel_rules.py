@@ -25,6 +25,7 @@ from penult.export.narrowing import (
     size_at,
     whole_groups,
 )
+from penult.export.plain_graph import STORED
 
 ELEMENTWISE = {
     *("relu", "relu6", "hardtanh", "silu", "gelu", "elu", "celu", "selu", "sigmoid", "hardsigmoid"),
@@ -84,7 +85,6 @@ RESIZINGS = {
     **{f"upsample_{kind}2d": 2 for kind in ("nearest", "bilinear", "bicubic")},
     **{"upsample_nearest3d": 3, "upsample_trilinear3d": 3, "_upsample_nearest_exact2d": 2},
 }
-STORED = "_native_batch_norm_legit_no_training"
 CONVOLUTIONS = {"conv1d": 1, "conv2d": 2, "conv3d": 3}
 TRANSPOSED = {"conv_transpose1d": 1, "conv_transpose2d": 2, "conv_transpose3d": 3}
 GROUPS = 6  # the place of their number among a convolution's arguments

@@ -28,7 +28,7 @@ from penult.export.narrowing import (
     places_of,
     shape_of,
 )
-from penult.export.plain_graph import graph_of, held_by, plain_graph
+from penult.export.plain_graph import graph_of, held_by, plain_graph, sped_up
 
 __all__ = ["Dropped", "drop_unread", "graph_of", "run_graph"]
 START = "read"  # the buffer of `HeadLayer`
@@ -73,6 +73,7 @@ def drop_unread(program: torch.export.ExportedProgram) -> tuple[fx.GraphModule, 
         stopped |= clashing
     dropped = _Rewriting(module, demands).run()
     module.graph.eliminate_dead_code()
+    sped_up(module.graph)
     module.graph.lint()
     # A new module holds only what its graph names.
     held = {str(n.target): held_by(module, n) for n in module.graph.nodes if n.op == "get_attr"}
