@@ -16,6 +16,7 @@ from penult import Run
 from penult.edit.edit import Edit
 from penult.edit.edited_run import EditedRun
 from penult.edit.recipe import Recipe
+from penult.live.requests import name_of
 from penult.live.server import LiveServer
 from penult.report.page import percent, points
 
@@ -247,7 +248,7 @@ def test_the_address_holds_the_state_and_tabs_do_not_share_it(browse: Browse, fo
     assert "!" not in other.page.url
     other.page.goto(seen.page.url)
     wait_for_numbers(other, told(folder, OFF))
-    assert other.heading() == NAMES[2]
+    other.page.get_by_role("heading", name=NAMES[2], level=1).wait_for()
     seen.page.reload()
     wait_for_numbers(seen, told(folder, OFF))
     seen.page.click("nav >> text=Features")
@@ -424,8 +425,25 @@ def test_a_server_that_goes_and_comes_again_and_a_run_that_changes(
     try:
         assert again.keys.port == server.keys.port
         seen.page.wait_for_selector(".banner:has-text('started anew')")
+        field = seen.page.get_by_label("Address that penult app printed")
+        for wrong, why in (("x", "Expected the address"), (server.address, "know this token")):
+            field.fill(wrong)
+            field.press("Enter")
+            seen.page.wait_for_selector(f".banner .failed:has-text('{why}')")
+        field.fill(again.address)
+        field.press("Enter")
+        seen.page.wait_for_selector(".banner", state="detached")
+        switch(seen, "Off", 3, NAMES[2])
+        seen.page.wait_for_function("() => !document.querySelector('.chip')")
+        seen.page.keyboard.press("z")
+        wait_for_numbers(seen, told(folder, OFF))
+        again.stop()
+        seen.page.wait_for_selector(".banner:has-text('does not answer')")
+        again = started(copy, server.keys.port)
         seen.page.goto(again.address)
         wait_for_numbers(seen, told(folder, OFF))
+        assert seen.heading() == NAMES[2], "the view is that in which the server went"
+        assert not seen.page.is_disabled("#undo")
         summary = json.loads((copy / "summary.json").read_text())
         (copy / "summary.json").write_text(json.dumps(summary, indent=1))
         seen.page.wait_for_selector(".banner:has-text('has changed on disk')")
@@ -458,6 +476,48 @@ def test_pictures_and_maps_come_when_they_are_seen(browse: Browse, pictured: Liv
     seen.page.wait_for_selector(".what-if", timeout=60_000)
     assert seen.heading() == "<b>own</b>.png"
     assert seen.page.locator(".cases .case").count() == 12
+
+
+@pytest.mark.parametrize("route", ["nonsense", "nonsense/3?x=1", "constructor", "<b>x"])
+def test_an_address_of_no_view_says_so(browse: Browse, route: str) -> None:
+    seen = browse(route)
+    assert seen.heading() == "No such view"
+    assert route.split("?")[0] in seen.text("#other-view")
+    seen.page.click("text=To the summary")
+    assert seen.page.evaluate("() => document.documentElement.dataset.view") == "summary"
+
+
+def test_the_key_for_a_file_of_ones_own(browse: Browse, pictured: LiveServer) -> None:
+    seen = browse(server=pictured)
+    seen.page.click("#summary-view h1")
+    for _ in range(2):
+        with seen.page.expect_file_chooser() as chooser:
+            seen.page.keyboard.press("o")
+        chooser.value.set_files({"name": "a.txt", "mimeType": "text/plain", "buffer": b"x"})
+        seen.page.wait_for_selector(".toast:has-text('found a.txt')")
+        seen.page.evaluate("() => document.querySelector('.toast').remove()")
+    without = browse()
+    without.page.keyboard.press("o")
+    without.page.wait_for_selector(".toast:has-text('no network that could look at an image')")
+    without.page.keyboard.press("?")
+    assert "one of your own" not in without.page.inner_text(".keys-dialog")
+
+
+def test_names_of_files_are_those_that_all_systems_take(browse: Browse) -> None:
+    given = {"é – ü": "e - u", "CON": "head-CON", "..": "my-head", "a/b\\c": "a-b-c",
+             " ends. ": "ends", "x" * 70: "x" * 50, "Logits.v2": "head-Logits.v2"}  # fmt: skip
+    seen = browse("class/2")
+    switch(seen, "Off", 3, NAMES[2])
+    for name, file in given.items():
+        seen.page.keyboard.press("n")
+        seen.page.fill(".states-dialog input", name)
+        seen.page.keyboard.press("Enter")
+        seen.page.keyboard.press("Escape")
+        seen.page.keyboard.press("w")
+        assert seen.page.get_by_label("Name", exact=True).input_value() == file
+        assert name_of({"name": file}) == file, "the server takes it too"
+        seen.page.keyboard.press("Escape")
+        seen.page.evaluate("() => localStorage.clear()")
 
 
 def test_keys_are_listed(browse: Browse) -> None:

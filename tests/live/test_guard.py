@@ -23,6 +23,7 @@ from command import penult
 from penult.errors import InputError
 from penult.live.keys import Keys, is_loopback
 from penult.live.notebook import app
+from penult.live.requests import name_of
 from penult.live.server import LiveServer
 from small_run import NET, images_for
 
@@ -183,7 +184,7 @@ def test_no_path_of_a_request_reaches_a_file(ask: Asker, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["../x", "/etc/x", "a/b", "a\\b", "..", ".", "", ".hidden", "x" * 99, "logits", "a\0b"]
+    "name", ["../x", "/etc/x", "a/b", "a\\b", "..", ".", "", ".hidden", "x" * 99, "a\0b", "end."]
 )
 def test_no_name_of_a_request_leaves_the_run(ask: Asker, name: str) -> None:
     status, _, body = ask("/run/run/api/write", {"state": OFF, "name": name})
@@ -320,6 +321,24 @@ def test_many_at_once_are_told_to_come_again_and_the_server_goes_on(ask: Asker) 
     assert set(found) <= {200, 503, 0}
     assert found.count(200) > 40
     assert ask("/run/run/api/alive")[0] == 200
+
+
+@pytest.mark.parametrize("name", ["logits", "CON", "nul.txt", "Lpt1", "com9 .x", "PRN  "])
+def test_no_name_of_a_request_is_a_device_or_a_file_of_the_run(ask: Asker, name: str) -> None:
+    said = {"state": OFF, "name": name}
+    status, _, body = ask("/run/run/api/write", said)
+    assert status == 400
+    assert "has a meaning of its own: choose another one" in json.loads(body)["error"]
+    assert name_of({"name": "console"}) == "console"
+
+
+def test_what_stands_behind_the_address_goes_on_to_the_page(ask: Asker) -> None:
+    _, _, entered = ask(f"/?token={ask.keys.token}", headers={"Cookie": ""})
+    assert b'<script src="static/enter.js">' in entered
+    status, headers, body = ask("/static/enter.js")
+    assert status == 200
+    assert headers["content-type"].startswith("text/javascript")
+    assert b"location.hash" in body
 
 
 @pytest.mark.parametrize(

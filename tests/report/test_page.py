@@ -119,8 +119,8 @@ def test_every_internal_link_leads_to_a_view_of_its_own(visit: Open, pictured: M
         ("mistakes/none", "No such class"),
         ("feature/x", "No such feature"),
         ("mistake/999", "No such mistake"),
-        ("nothing", "DigitsCNN on digits:train"),
-        ("%E0%A4%A", "DigitsCNN on digits:train"),
+        ("nothing", "No such view"),
+        ("%E0%A4%A", "No such view"),
     ],
 )
 def test_a_deep_link_opens_its_view(visit: Open, html: str, route: str, heading: str) -> None:

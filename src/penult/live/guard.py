@@ -27,7 +27,8 @@ CLOSED = "this page needs the address that `penult app` printed, with its token:
 # A redirect would not do: after a link in another page, cookies of this site do not come along.
 ENTERED = (
     '<!doctype html><link rel="icon" href="data:,">'
-    '<meta http-equiv="refresh" content="0; url=./"><title>penult</title>'
+    '<title>penult</title><script src="static/enter.js"></script>'
+    '<noscript><meta http-equiv="refresh" content="0; url=./"></noscript>'
 )
 
 

@@ -33,8 +33,42 @@ async function ask(path, { body, signal, progress } = {}) {
 }
 
 function refused(text, status) {
-  if (status === 401) banner("stranger", "The server was started anew: open the address that it prints. What stands here goes on then.");
+  if (status === 401) stranger();
   return new Refused(status === 401 ? "The server does not know this page yet." : text || `The server answers ${status}.`, status);
+}
+
+// A server that was started anew has another token, of which this page has to be told.
+function stranger() {
+  keepRoute();
+  if (banners.has("stranger")) return;
+  if (location.pathname.startsWith("/t/")) {
+    banner("stranger", "The server was started anew: run the cell again that made this page.");
+    return;
+  }
+  const field = el("input", { type: "text", "aria-label": "Address that penult app printed", placeholder: `${location.origin}/?token=…`, autocomplete: "off", spellcheck: "false" });
+  const said = el("span", { class: "failed", role: "alert" });
+  const submitted = async (event) => {
+    event.preventDefault();
+    said.textContent = "";
+    try { await enter(field.value); } catch (error) { said.textContent = error.message; }
+  };
+  banner("stranger", el("span", null, "The server was started anew. Open the address that it prints, in this tab or another one, or give it here; what stands here goes on then, with its edits."),
+    el("form", { class: "row", onsubmit: submitted }, field, el("button", { class: "tool" }, "Go on"), said));
+}
+
+async function enter(text) {
+  let given = null;
+  try { given = new URL(text.trim()); } catch { /* no address */ }
+  const token = given?.searchParams.get("token");
+  if (!token || !/^https?:$/.test(given.protocol)) throw new Error("Expected the address that penult app printed, with its token.");
+  if (given.origin !== location.origin) { // the state goes along in the address
+    location.href = `${given.origin}/?token=${encodeURIComponent(token)}${address(current)}`;
+    return;
+  }
+  const answer = await fetch(`/?token=${encodeURIComponent(token)}`, { credentials: "same-origin", cache: "no-store" }).catch(() => null);
+  if (!answer) throw new Error("The server does not answer.");
+  if (!answer.ok) throw new Error("The server does not know this token: expected the address that it printed last.");
+  await ask("api/alive");
 }
 
 // The result of long work, whose progress comes first.
@@ -83,15 +117,17 @@ function unbanner(kind) {
 }
 
 function lost() {
+  keepRoute();
   if (!banners.has("gone")) banner("gone", "The server does not answer. What you see stays, and goes on as soon as the server is there again: penult app ", el("bdi", null, about().live.run));
 }
 
 const whenBack = [];
 
 function regained(answer) {
-  const back = banners.has("gone");
+  const back = banners.has("gone") || (answer.ok && banners.has("stranger"));
   unbanner("gone");
   if (answer.ok) unbanner("stranger");
+  if (answer.ok && back) keptRoute(); // one is there: it is not to be gone back to
   const found = answer.headers.get("x-penult-run");
   if (found && signature && found !== signature) {
     banner("changed", "The run has changed on disk: what stands here is of its former state. ",

@@ -18,6 +18,8 @@ MOST_UPLOAD = 16 << 20
 MOST_LISTED = 200
 LONGEST_TEXT = 200
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,59}")
+# What Windows takes for devices, whatever follows a dot.
+_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9]) *([.].*)?", re.IGNORECASE)
 _ROUTE = re.compile(r"[a-z]{1,20}(/[^\s]{0,200})?")
 
 
@@ -97,11 +99,14 @@ def name_of(found: Mapping[str, Any]) -> str:
         InputError: another one, which could be a path.
     """
     value = text(found, "name").strip()
-    # The logits of a run lie beside its edits.
-    if not _NAME.fullmatch(value) or value.endswith(".") or value == "logits":
+    if not _NAME.fullmatch(value) or value.endswith("."):
         raise InputError(
-            f"name: expected letters, digits, spaces, dots, dashes, found {one_line(value, 60)!r}"
+            "name: expected letters, digits, spaces, dots, dashes, a letter or digit first and no "
+            f"dot at the end, found {one_line(value, 60)!r}"
         )
+    # The logits of a run lie beside its edits.
+    if _DEVICE.fullmatch(value) or value.lower() == "logits":
+        raise InputError(f"name: {value!r} has a meaning of its own: choose another one")
     return value
 
 

@@ -37,6 +37,7 @@ from penult.live.requests import (
     text,
     whole,
 )
+from penult.live.run_list import RunList
 from penult.live.session import Listener, RunSession
 from penult.live.shelf import RunShelf, UnknownRunError
 from penult.live.shown_run import signature_of
@@ -67,6 +68,7 @@ class LiveRoutes:
 
     def __init__(self, shelf: RunShelf, keys: Keys) -> None:
         self._shelf = shelf
+        self._listed = RunList()
         self._streams = Streams()
         api: dict[str, tuple[Handler, str]] = {
             "part/{kind}/{chunk:int}": (self._part, "GET"),
@@ -108,11 +110,15 @@ class LiveRoutes:
         folders = await run_in_threadpool(self._shelf.folders)
         if len(folders) == 1:
             return RedirectResponse(f"run/{quote(next(iter(folders)))}/", 303)
-        rows = "".join(
-            f'<li><a href="run/{quote(name)}/"><bdi>{escape(name)}</bdi></a></li>'
-            for name in folders
+        rows = await run_in_threadpool(self._listed.rows, folders)
+        items = "".join(
+            f'<li><a href="run/{quote(name)}/"><bdi>{escape(one_line(name))}</bdi></a>'
+            f'<p class="{"note" if good else "failed"}"><bdi>{escape(said)}</bdi></p></li>'
+            for name, said, good in rows
         )
-        return _plain("Runs", f"<h1>Runs</h1><ul>{rows}</ul>")
+        if not items:
+            return _plain("Runs", "<h1>Runs</h1><p>There are none in the folder any more.</p>")
+        return _plain("Runs", f'<h1>Runs</h1><ul class="run-list">{items}</ul>')
 
     async def _page(self, request: Request) -> Response:
         name = request.path_params["run"]
@@ -319,6 +325,7 @@ _STATIC: Mapping[str, tuple[str, Callable[[], str]]] = {
     "page.js": ("text/javascript", _script),
     "first.js": ("text/javascript", page.first),
     "again.js": ("text/javascript", (_HERE / "again.js").read_text),
+    "enter.js": ("text/javascript", (_HERE / "enter.js").read_text),
     "page.css": ("text/css", _style),
 }
 
@@ -328,8 +335,8 @@ def _plain(title: str, body: str, status: int = 200) -> Response:
     html = (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title} · penult</title>'
         '<link rel="icon" href="data:,"><meta name="viewport" content="width=device-width">'
-        '<meta name="color-scheme" '
-        f'content="light dark"><body class="plainly">{body}</body></html>'
+        '<link rel="stylesheet" href="static/page.css">'
+        f'<body class="written"><main>{body}</main></body></html>'
     )
     return HTMLResponse(html, status)
 

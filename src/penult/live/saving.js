@@ -61,7 +61,7 @@ function saveDialog() {
   const write = () => long("api/write", { state, name: name.value.trim(), format: format.value || null }, (found) => [
     el("p", null, "Written to ", el("code", null, found.folder), "."), ...(found.notes || []).map((note) => el("p", { class: "note" }, note))]);
   const report = () => long("api/report", { state, name: name.value.trim(), start: current.startsWith("edit/now") ? "edit/0" : current.split("?")[0] }, (found) => {
-    const link = el("a", { href: found.href, download: `${name.value.trim() || "report"}.html` }, "the report");
+    const link = el("a", { href: found.href, download: `${fileName(name.value)}.html` }, "the report");
     link.click();
     return [el("p", null, "Made: ", link, ".")];
   });
@@ -78,7 +78,13 @@ function saveDialog() {
 
 function nameOf() {
   const found = namedStates().find((one) => same(one.state, state));
-  return found ? found.name.replace(/[^\w.-]+/g, "-") : "my-head";
+  return found ? fileName(found.name) : "my-head";
+}
+
+// A text as a name that all systems take for a file, and the server for a folder of the run.
+function fileName(text) {
+  const made = text.normalize("NFKD").replace(/\p{M}/gu, "").replace(/[^\w. -]+/g, "-").replace(/^[^A-Za-z0-9]+/, "").slice(0, 50).replace(/[. -]+$/, "");
+  return /^(con|prn|aux|nul|com\d|lpt\d|logits) *([.]|$)/i.test(made) ? `head-${made}` : made || "my-head";
 }
 
 // As the server wrote it; by hand where it has not answered yet.

@@ -11,7 +11,7 @@ from penult.live.session import RunSession
 from penult.live.shown_run import signature_of
 from penult.progress import Progress
 from penult.runs.run import Run
-from penult.text import one_line
+from penult.text import counted, one_line
 
 
 class UnknownRunError(InputError):
@@ -45,8 +45,8 @@ class RunShelf:
             return {self._place.resolve().name: self._place}
         if not self._place.is_dir():
             return {}
-        inside = sorted(one for one in self._place.iterdir() if (one / "run.json").is_file())
-        return {one.name: one for one in inside}
+        inside = [one for one in self._place.iterdir() if _holds_run(one)]
+        return {one.name: one for one in sorted(inside, key=lambda one: counted(one.name))}
 
     def folder(self, name: str) -> Path:
         """The folder of a run.
@@ -112,6 +112,9 @@ class RunShelf:
                 self.read(name)
             except InputError as error:
                 self._failed[name] = signature_of(self.folder(name)), str(error)
+            except Exception as error:  # or the page would ask for ever
+                why = f"the run is damaged ({type(error).__name__}: {one_line(str(error))})"
+                self._failed[name] = signature_of(self.folder(name)), f"{why}: make it again"
 
         threading.Thread(target=work, daemon=True).start()
 
@@ -119,3 +122,11 @@ class RunShelf:
         """End all processes."""
         for session in self._sessions.values():
             session.close()
+
+
+def _holds_run(folder: Path) -> bool:
+    """Whether a run was begun there; not where nobody may look."""
+    try:
+        return (folder / "run.json").is_file()
+    except OSError:
+        return False

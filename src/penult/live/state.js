@@ -66,14 +66,28 @@ function remember() {
   } catch { /* kept in the address alone */ }
 }
 
+// Where one was when the server went: an address with another token opens there again.
+function keepRoute() {
+  try { sessionStorage.setItem(storeName("route"), current); } catch { /* the summary, then */ }
+}
+
+function keptRoute() {
+  try {
+    const found = sessionStorage.getItem(storeName("route"));
+    sessionStorage.removeItem(storeName("route"));
+    return found;
+  } catch { return null; }
+}
+
 function recall() {
+  const route = hashRoute() || keptRoute();
   let found = null;
   try { found = JSON.parse(sessionStorage.getItem(storeName("state"))); } catch { /* as if nothing were kept */ }
   if (found) ({ past, future } = found);
   state = addressed() ?? (found && checked(found.state)) ?? PLAIN;
   if (found && !same(found.state, state)) past.push(found.state);
   remember();
-  if (!isPlain(state) || location.hash) keepAddress(hashRoute() || root.dataset.start);
+  if (!isPlain(state) || route) keepAddress(route || root.dataset.start);
 }
 
 // Another address was given, or one went back: views go back, the state stays unless the address names one.

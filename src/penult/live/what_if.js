@@ -85,7 +85,7 @@ function sampleView(argument) {
   const [part, text] = (argument || "").split("/");
   const n = Number(text);
   const total = about().live.n[part];
-  if (!known(total) || !/^\d+$/.test(text || "") || n >= total) return missing(`No such ${thing()}`, `The ${things()} of each part have numbers from 0: eval/0, train/0.`);
+  if (!Number.isInteger(total) || !/^\d+$/.test(text || "") || n >= total) return missing(`No such ${thing()}`, `The ${things()} of each part have numbers from 0: eval/0, train/0.`);
   const holder = el("div");
   const title = el("h1", { tabindex: "-1" }, `${capital(thing())} ${count(n)}`);
   const done = waiting(holder);
@@ -126,13 +126,19 @@ function mapChoice(large, index, terms) {
 
 const LARGEST = 16 * 2 ** 20;
 let own = null; // what the server said of it
+let chooser = null;
 
 const canTry = () => about().live.images && about().live.maps;
 
+const cannotTry = () => `This run has no network that could look at ${aThing()}.`;
+
 function chooseFile() {
-  if (!canTry()) return;
-  const input = el("input", { type: "file", accept: "image/*", onchange: () => input.files[0] && upload(input.files[0]) });
-  input.click();
+  if (!canTry()) { say(cannotTry()); return; }
+  // It stays in the page: one that nothing holds may be gone before a file is chosen.
+  chooser ||= el("input", { type: "file", accept: "image/*", hidden: true, onchange: () => chooser.files[0] && upload(chooser.files[0]) });
+  document.body.append(chooser);
+  chooser.value = ""; // or the same file once more would be no change
+  chooser.click();
 }
 
 async function upload(file) {
@@ -140,7 +146,7 @@ async function upload(file) {
     loadRecipe(file).then((text) => say(text), (error) => say(error.message));
     return;
   }
-  if (!canTry()) { say(`This run has no network that could look at ${aThing()}.`); return; }
+  if (!canTry()) { say(cannotTry()); return; }
   if (!file.type.startsWith("image/")) { say("Expected an image or a recipe, found ", el("bdi", null, file.name || file.type || "something else"), "."); return; }
   if (file.size > LARGEST) { say(`The file is larger than ${LARGEST / 2 ** 20} MB.`); return; }
   const controller = new AbortController();
@@ -161,7 +167,7 @@ async function upload(file) {
 function uploadView() {
   if (!own) {
     return { title: `Your own ${thing()}`, content: [el("h1", { tabindex: "-1" }, `Your own ${thing()}`),
-      el("p", { class: "empty" }, canTry() ? `Drop ${aThing()} anywhere on this page, or choose one. It stays on this machine.` : `This run has no network that could look at ${aThing()}.`),
+      el("p", { class: "empty" }, canTry() ? `Drop ${aThing()} anywhere on this page, or choose one. It stays on this machine.` : cannotTry()),
       canTry() && el("button", { type: "button", class: "tool", onclick: chooseFile }, "Choose a file")] };
   }
   const large = el("div", { class: "large" });

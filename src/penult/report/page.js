@@ -30,24 +30,32 @@ function parts(route) {
   return at < 0 ? [route, undefined] : [route.slice(0, at), route.slice(at + 1)];
 }
 
+const isWritten = (name) => name === "summary" || name === "guide"; // in the page itself
+
+function noView(route) {
+  let name = route;
+  try { name = decodeURIComponent(route); } catch { /* no encoding */ }
+  return { title: "No such view", content: [el("h1", { tabindex: "-1" }, "No such view"),
+    el("p", { class: "empty" }, "This page has no view ", el("bdi", null, `#${name.slice(0, 80)}`), ". ", el("a", { href: "#summary" }, "To the summary"))] };
+}
+
 function show(route, { focus = true, scroll = 0 } = {}) {
   const [name, argument] = parts(route);
-  if (name !== "summary" && name !== "guide" && !VIEWS[name]) { show("summary", { focus, scroll }); return; }
   if (current) scrolled.set(current, scrollY);
   current = route;
-  if (VIEWS[name] && !ready) { root.dataset.view = "other"; return; } // the bundles are still on their way; shown again when they are there
-  const loading = live?.prepare(name, argument);
+  if (!isWritten(name) && !ready) { root.dataset.view = "other"; return; } // the bundles are still on their way; shown again when they are there
+  const loading = live?.prepare(Object.hasOwn(VIEWS, name) ? name : "", argument);
   if (!loading) draw(route, { focus, scroll });
   else loading.then((loaded) => loaded && draw(route, { focus, scroll }));
 }
 
 function draw(route, { focus, scroll }) {
   const [name, argument] = parts(route);
-  root.dataset.view = name === "summary" || name === "guide" ? name : "other";
+  root.dataset.view = isWritten(name) ? name : "other";
   let title = name === "guide" ? "How to read this page" : "";
   beforePrint = null;
-  if (VIEWS[name]) {
-    const view = VIEWS[name](argument);
+  if (!isWritten(name)) {
+    const view = Object.hasOwn(VIEWS, name) ? VIEWS[name](argument) : noView(route);
     title = view.title;
     other.replaceChildren();
     append(other, view.content);
