@@ -22,7 +22,7 @@ from penult.diff.flips import SideReading
 from penult.diff.gate import Rule, check_rules, judge_rules, read_gate
 from penult.diff.shared import Shared
 from penult.diff.side import Side
-from penult.diff.text import _code, fails, markdown, ruled, samples_said
+from penult.diff.text import _code, fails, in_words, markdown, rested_on, ruled, samples_said
 from penult.errors import InputError
 from penult.features.features import Features
 from penult.features.saving import save_features
@@ -883,6 +883,34 @@ def test_unlike_networks_share_no_feature() -> None:
     x, y = first.double() - first.double().mean(0), second.double() - second.double().mean(0)
     cka = (x.T @ y).square().sum() / ((x.T @ x).norm() * (y.T @ y).norm())
     assert found.cka == pytest.approx(float(cka), rel=1e-4)
+
+
+def test_of_unlike_networks_it_is_told_what_each_rests_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing "came" or "went" where no feature has a partner: all of them would have."""
+    z, labels, weight = made()
+    other, _, turned = made(seed=1)
+    first = run_of(tmp_path / "a", z, labels, weight)
+    second = run_of(tmp_path / "b", other[torch.randperm(N)], labels, turned)
+    found = document(first, second)
+    assert not found["evidence"]["comparable"]
+    row = found["evidence"]["classes"][0]
+    before, now = (in_words(part) for part in rested_on(row))
+    assert {one["old"] for one in row["features"]} >= {j for j, _ in rested_on(row)[0]}
+    for _, share in (*rested_on(row)[0], *rested_on(row)[1]):
+        assert abs(share) >= 0.005
+    text = markdown(found)
+    assert f"| {row['class']} | {before} | {now} |" in text
+    capsys.readouterr()
+    assert penult("diff", str(first), str(second)) == 0
+    page = " ".join(capsys.readouterr().out.split())
+    for said in (text, page):
+        assert "came (" not in said
+        assert "went (" not in said
+        assert "changed by" not in said
+        assert "cannot be compared feature by feature" in " ".join(said.split())
+    assert in_words([]) == "none by as much as 1\u00a0%"
 
 
 def exported(

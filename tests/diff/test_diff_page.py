@@ -15,9 +15,11 @@ from torch import Tensor
 from browsing import Open
 from command import penult
 from penult.diff.compare import TwoSides
+from penult.diff.gate import Rule, judge_rules
 from penult.diff.page import diff_html, page_document
 from penult.diff.pictures import FLIPS, IMAGES, take_shots
 from penult.diff.side import Side
+from penult.diff.text import rested_on
 from penult.explain.gallery import PictureOptions
 from penult.features.features import Features
 from penult.runs.analyze import Options, analyze_features
@@ -172,6 +174,33 @@ def test_names_are_shown_as_text(visit: Open, tmp_path: Path) -> None:
     assert "49" not in texts["classes"].split()
     assert seen.page.locator("main b", has_text="[31m").count() == 0
     assert "there are no images to show" in texts["summary"]
+
+
+def test_of_unlike_networks_each_has_features_of_its_own(visit: Open, tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(80) % 4
+    sides = []
+    for name in ("a", "b"):
+        z, weight = (torch.randn(n, 12, generator=generator) for n in (80, 4))
+        features = Features.of(z, labels, weight, ids=[str(1000 + i) for i in range(80)])
+        analyze_features(features, features, tmp_path / name, Options(fit=False))
+        sides.append(Side.read(str(tmp_path / name)))
+    compared = TwoSides.of(sides[0], sides[1])
+    assert not compared.document["evidence"]["comparable"]
+    compared.document["gate"] = judge_rules([Rule.read("shortcut.returned")], compared.document)
+    seen = visit(diff_html(compared, take_shots(compared, options())))
+    texts = {
+        view["route"]: " ".join(view["text"].split())
+        for view in seen.tour(["summary", "evidence", "class/0", "classes"])
+    }
+    row = compared.document["evidence"]["classes"][0]
+    (first, _), *_ = rested_on(row)[0]
+    assert f"rested on features {first} (" in texts["summary"]
+    assert f"feature {first} " in texts["evidence"]
+    assert texts["summary"].count("cannot be told") == 1, "the mark alone says it"
+    for text in texts.values():
+        assert " went" not in text
+        assert "evidence changed" not in text.lower()
 
 
 @pytest.mark.parametrize(

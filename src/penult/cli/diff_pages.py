@@ -16,7 +16,9 @@ from penult.diff.text import (
     change_of,
     evidence_said,
     feature_name,
+    in_words,
     matched_said,
+    rested_on,
     ruled,
     samples_said,
     sizes,
@@ -112,8 +114,16 @@ def _evidence(document: Mapping[str, Any]) -> list[RenderableType]:
     classes = found["classes"]
     if not classes:
         return [said]
+    left = found["n_classes"] - ROWS_SHOWN
+    more = [Text(f"… and {left:,} more: --json", style="dim")] if left > 0 else []
     table = Table(box=None, pad_edge=False)
     table.add_column("class")
+    if not found["comparable"]:
+        table.add_column("rested on features (share of its evidence)", overflow="fold")
+        table.add_column("rests on features", overflow="fold")
+        for row in classes[:ROWS_SHOWN]:
+            table.add_row(Text(called(row["class"], NAME)), *map(in_words, rested_on(row)))
+        return [said, table, *more]
     table.add_column("changed by", justify="right")
     table.add_column("features (share of the class's evidence before → now)", overflow="fold")
     for row in classes[:ROWS_SHOWN]:
@@ -121,8 +131,6 @@ def _evidence(document: Mapping[str, Any]) -> list[RenderableType]:
         table.add_row(
             Text(called(row["class"], NAME)), f"{100 * row['changed']:.0f}\u00a0%", features
         )
-    left = found["n_classes"] - ROWS_SHOWN
-    more = [Text(f"… and {left:,} more: --json", style="dim")] if left > 0 else []
     return [said, table, *more]
 
 

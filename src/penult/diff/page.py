@@ -15,7 +15,9 @@ from penult.diff.text import (
     evidence_said,
     feature_name,
     how_changed,
+    in_words,
     matched_said,
+    rested_on,
     ruled,
     samples_said,
     sizes,
@@ -95,7 +97,10 @@ def _summary(compared: TwoSides, place: Mapping[str, int]) -> dict[str, Any]:
             "own_labels": compared.new.run.own_labels,
         },
         "conclusion": [*map(unbroken, sentences(found))],
-        "gate": [{**row, "said": ruled(row)} for row in found.get("gate", [])],
+        "gate": [
+            {**row, "said": ruled(row).removeprefix(f"{row['verdict']}: ")}
+            for row in found.get("gate", [])
+        ],
         **{key: found[key] for key in ("old", "new", "overall", "probabilities")},
         "sizes": [(name[:1].upper() + name[1:], *ends) for name, *ends in sizes(found)],
         "n_samples": found["samples"]["n_samples"],
@@ -114,11 +119,13 @@ def _summary(compared: TwoSides, place: Mapping[str, int]) -> dict[str, Any]:
                 "class": place[row["class"]],
                 "changed": row["changed"],
                 "features": [*map(_worded, row["features"][:3])],
+                "rested": [*map(in_words, rested_on(row))],
             }
             for row in found["evidence"]["classes"][:FIRST]
         ],
         "evidence_said": unbroken(evidence_said(found).removeprefix("Evidence: ")),
         "n_evidence": found["evidence"]["n_classes"],
+        "comparable": found["evidence"]["comparable"],
         "returned": found["evidence"]["returned"],
         "suspects": _named(found["suspects"]),
         "notes": [

@@ -137,6 +137,13 @@ def _evidence(document: Mapping[str, Any]) -> list[str]:
     said, classes = evidence_said(document), document["evidence"]["classes"]
     if not classes:
         return [f"**{said}**", ""]
+    if not document["evidence"]["comparable"]:
+        lines = [f"**{said}**", "", "| class | rested on | rests on |", "| --- | --- | --- |"]
+        lines += [
+            f"| {' | '.join((_cell(row['class']), *map(in_words, rested_on(row))))} |"
+            for row in classes[:ROWS]
+        ]
+        return [*lines, ""]
     lines = [f"**{said}**", "", "| class | changed by | features |", "| --- | --: | --- |"]
     lines += [
         f"| {_cell(row['class'])} | {100 * row['changed']:.0f}\u00a0% | "
@@ -169,14 +176,34 @@ def how_changed(row: Mapping[str, Any]) -> str:
     return unbroken(f"{called} {row['what']} ({round(before)} → {round(after)} %)")
 
 
+def rested_on(row: Mapping[str, Any]) -> tuple[list[tuple[int, float]], list[tuple[int, float]]]:
+    """The features that count most for a class before, and those now, each with its share.
+
+    For networks of which hardly a feature is one of the other: to tell what came and what went
+    would say that of all of them.
+    """
+    found = []
+    for which, share in (("old", "before"), ("new", "after")):
+        own = [(one[which], one[share]) for one in row["features"] if one[which] is not None]
+        found.append([one for one in own if round(100 * one[1])])
+    return found[0], found[1]
+
+
+def in_words(features: Sequence[tuple[int, float]]) -> str:
+    """Features with their shares: `83 (12 %), 239 (5 %)`."""
+    said = ", ".join(f"{j} ({round(100 * share)} %)" for j, share in features)
+    return unbroken(said or "none by as much as 1 %")
+
+
 def evidence_said(document: Mapping[str, Any]) -> str:
     """How many classes rest on other features now, or why that cannot be said."""
     found, matched = document["evidence"], document["matched"]
     if not found["comparable"]:
+        have = "has" if matched["n_matched"] == 1 else "have"
         return (
             f"Evidence: only {matched['n_matched']:,} of the {matched['n_features']:,} features of "
-            "the first have one like it in the second, so evidence cannot be compared feature by "
-            "feature; classes, groups and samples can"
+            f"the first {have} one like it in the second, "
+            "so evidence cannot be compared feature by feature; classes, groups and samples can"
         )
     n = found["n_classes"]
     if not n:

@@ -109,7 +109,7 @@ function comparedClassesView() {
     { title: "Now", value: (r) => r.after ?? null, kind: "n wide", cell: (r) => [known(r.before) ? beforeAfter(r, least) : null, el("span", { class: "aligned" }, percent(r.after))] },
     { title: "Lost", value: (r) => r.lost ?? null, cell: (r) => count(r.lost), kind: "n", down: true, hint: `${things()} that were right and are wrong now` },
     { title: "Won", value: (r) => r.won ?? null, cell: (r) => count(r.won), kind: "n", down: true, hint: `${things()} that were wrong and are right now` },
-    { title: "Evidence changed", value: (r) => r.changed, cell: (r) => whole(r.changed), kind: "n", down: true, hint: "how much of what the class rests on is another than before" },
+    ...(about().comparable ? [{ title: "Evidence changed", value: (r) => r.changed, cell: (r) => whole(r.changed), kind: "n", down: true, hint: "how much of what the class rests on is another than before" }] : []),
     { title: "", value: (r) => (r.sure ? 0 : 1), cell: (r) => (r.sure ? el("span", { class: `mark ${r.loss > 0 ? "suspect" : "kept"}` }, r.loss > 0 ? "worse" : "better") : null), kind: "" },
   ];
   const matches = (row, query) => !query || row.low.includes(query) || String(row.c) === query;
@@ -136,7 +136,7 @@ function comparedClassView(c) {
         el("div", null, el("dt", null, "Change"), el("dd", null, known(row.loss) ? changed(row.loss) : "–", el("small", null, " points")), el("dd", { class: "note" }, row.interval ? `${changedBetween(row.interval)} with 95 % confidence` : `no ${thing()} of it is compared`)),
         el("div", null, el("dt", null, "Lost"), el("dd", null, count(row.lost)), el("dd", { class: "note" }, "right before, wrong now")),
         el("div", null, el("dt", null, "Won"), el("dd", null, count(row.won)), el("dd", { class: "note" }, "wrong before, right now"))),
-      found ? evidenceSection(found) : el("section", null, heading("What it rests on", row.changed >= 0.05 ? `${whole(row.changed)} of its evidence changed; this page has pictures of the classes that changed most.` : "The same features as before, each nearly as much.")),
+      found ? evidenceSection(found) : el("section", null, heading("What it rests on", !about().comparable ? "This page has pictures of some classes only, of which this is none." : row.changed >= 0.05 ? `${whole(row.changed)} of its evidence changed; this page has pictures of the classes that changed most.` : "The same features as before, each nearly as much.")),
       own.length ? el("section", null, heading(`Its ${things()} that flip`, null), mapKey(), el("div", { class: "cases flips" }, own.map(flipCard))) : null,
     ],
   };
@@ -149,16 +149,32 @@ function evidenceView() {
     title: "Evidence",
     content: [
       el("div", { class: "heading" }, el("h1", { tabindex: "-1" }, "Evidence"),
-        el("p", null, `${capital(about().evidence_said)}.${rows.length ? ` Beside each feature stand the ${things()} on which it is strongest, before and now; the classes that changed most come first${left > 0 ? `, and ${count(left)} more are not shown` : ""}.` : ""}`)),
+        el("p", null, `${capital(about().evidence_said)}.${rows.length ? ` Beside each feature stand the ${things()} on which it is strongest, before and now${about().comparable ? "; the classes that changed most come first" : ""}.${left > 0 ? ` ${plural(left, "more class is", "more classes are")} not shown.` : ""}` : ""}`)),
       rows.length ? mapKey() : null,
-      rows.map((row) => el("section", null, el("h2", null, classLink(row.class), el("span", { class: "note" }, ` ${whole(row.changed)} of its evidence changed`)), evidenceTraits(row, true)))],
+      rows.map((row) => el("section", null, el("h2", null, classLink(row.class), about().comparable ? el("span", { class: "note" }, ` ${whole(row.changed)} of its evidence changed`) : null), evidenceTraits(row, true)))],
   };
 }
 
-const evidenceSection = (row) => el("section", null, heading("What it rests on", `${whole(row.changed)} of its evidence changed: shares of what raises its logit (orange) or lowers it (blue), before and now.`), mapKey(), evidenceTraits(row));
+const evidenceSection = (row) => el("section", null, heading("What it rests on", about().comparable
+  ? `${whole(row.changed)} of its evidence changed: shares of what raises its logit (orange) or lowers it (blue), before and now.`
+  : "The features that count most before, and those that do now: the ones have hardly a partner among the others. A share is that of what raises its logit (orange) or lowers it (blue)."), mapKey(), evidenceTraits(row));
+
+// Of networks whose features are not each other's: those of each side by themselves.
+function unlikeTraits(row, briefly) {
+  const shares = { old: "before", new: "after" };
+  const scale = largestOf(row.features.flatMap((one) => [one.before, one.after]));
+  const counts = (which) => row.features.filter((one) => known(one[which]) && Math.round(100 * one[shares[which]]));
+  return el("div", { class: "pair" }, Object.entries(SIDE_NAMES).map(([which, title]) => el("div", null, el("h3", null, title),
+    counts(which).length ? null : el("p", { class: "note" }, "No feature counts by as much as 1% of its evidence."),
+    counts(which).map((one) => el("div", { class: "trait-shots" },
+      el("div", { class: "means" }, el("span", { class: "feature" }, `feature ${one[which]}`), diverging(one[shares[which]], scale, ""),
+        el("span", { class: "n" }, `${minus(String(Math.round(100 * one[shares[which]])))}%`)),
+      one.shots[which] ? evidenceShots(one.shots[which], one[which], row.class, briefly) : null)))));
+}
 
 // briefly: of each feature only the images of the class, or those of others where there are none.
 function evidenceTraits(row, briefly) {
+  if (!about().comparable) return unlikeTraits(row, briefly);
   const scale = largestOf(row.features.flatMap((one) => [one.before, one.after]));
   return el("div", { class: "traits" }, row.features.map((one) => el("section", { class: "trait few" },
     el("div", { class: "trait-facts" },
