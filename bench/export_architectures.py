@@ -38,8 +38,8 @@ def row(name: str, model: nn.Module) -> str:
     with torch.no_grad():
         layer.weight.copy_(head.weight.view_as(layer.weight))  # type: ignore[operator, arg-type]
     images = torch.randn(N_SAMPLES, 3, SIDE, SIDE)
-    unneeded = n_unneeded(model, head.name, tuple(images.shape))
     pruned = torch_pruned(model, head, made.read, images)
+    unneeded = n_unneeded(model, head.name, tuple(images.shape))
     before, gone = made.before["parameters"], made.gone("parameters")
     times = 100 * made.gone("multiplications") / made.before["multiplications"]
     return (

@@ -179,6 +179,26 @@ class Tokens(Base):
         return self.head(tokens[:, 0])  # type: ignore[no-any-return]
 
 
+class OneToken(Tokens):
+    """The features are normed, so that only the other tokens are left unread."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(N_FEATURES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.maps(x).flatten(2).transpose(1, 2)
+        tokens = tokens + self.mix(tokens, tokens, tokens)[0]
+        tokens = tokens + self.out(tokens)
+        return self.head(self.norm(tokens)[:, 0])  # type: ignore[no-any-return]
+
+
+class NormedSwish(Normed):
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.norm(self.maps(x).mean((2, 3)))
+        return self.head(z * z.sigmoid())  # type: ignore[no-any-return]
+
+
 class Seen(Base):
     """What is changed in place is read afterwards under its old name."""
 
@@ -251,9 +271,39 @@ def test_a_tensor_that_is_changed_in_place_under_its_old_name_is_left_alone() ->
     assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
+def test_layers_are_computed_for_the_only_token_that_is_read() -> None:
+    gone, expected, found, dropped = smaller(OneToken)
+    assert gone == 0
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+    assert dropped.layers == []
+    assert {"layer": "out (linear)", "before": 36, "after": 1} in dropped.positions
+    # What is said is about channels.
+    assert [one["at"] for one in dropped.kept] == ["norm (layer_norm)"]
+
+
+class OneOfAGroup(Base):
+    """Of the last group of two one channel is read, of the first both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = conv(N_FEATURES, 4, groups=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.maps(x).mean((2, 3))[:, [3, 0, 1, 3, 3, 3, 2, 3]])  # type: ignore[no-any-return]
+
+
+def test_a_layer_that_stays_whole_is_not_said_to_be_smaller() -> None:
+    gone, expected, found, dropped = smaller(OneOfAGroup)
+    assert dropped.layers == []
+    assert gone == 2
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
 def test_channels_that_are_read_are_said_once() -> None:
     *_, dropped = smaller(Residual)
     assert [one["layer"] for one in dropped.layers] == ["last.0 (conv2d)"]
+    (kept,) = smaller(NormedSwish)[3].kept
+    assert kept["at"] == "norm (layer_norm)"
     (kept,) = dropped.kept
     assert "by last.0 (conv2d)" in kept["why"]
 

@@ -282,6 +282,77 @@ def tokens_of_images(m: Any, x: Tensor) -> Any:
     return m.n(tokens.flatten(0, 1)).reshape_as(tokens).transpose(1, 2)[..., None]
 
 
+def greatest_and_where(m: Any, x: Tensor) -> Any:
+    values, places = m.a(x).flatten(2).max(2)
+    both = torch.cat([values[:, :4], values[:, 4:] + places[:, 4:].float()], 1)
+    return both[:, :, None, None] + 0 * places.float()[:, :, None, None]
+
+
+def causal(m: Any, x: Tensor) -> Any:
+    tokens = x.flatten(2).transpose(1, 2)
+    q, k, v = m.q(tokens), m.k(tokens), m.v(tokens)
+    mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    return torch.tanh(mixed)[:, -3].unflatten(1, (WIDTH, 1, 1))  # type: ignore[no-untyped-call]
+
+
+def with_mask(m: Any, x: Tensor) -> Any:
+    tokens = x.flatten(2).transpose(1, 2)
+    mask = torch.arange(36)[:, None] % 5 == torch.arange(36) % 5
+    mixed = F.scaled_dot_product_attention(m.q(tokens), m.k(tokens), m.v(tokens), mask)
+    return torch.tanh(mixed)[:, 7].unflatten(1, (WIDTH, 1, 1))  # type: ignore[no-untyped-call]
+
+
+def one_of_flat_tokens(m: Any, x: Tensor) -> Any:
+    tokens = m.a(x.flatten(2).transpose(1, 2))
+    return m.n(tokens.flatten(0, 1)).reshape_as(tokens)[:, 3].unflatten(1, (WIDTH, 1, 1))
+
+
+def with_empty_part(m: Any, x: Tensor) -> Any:
+    return torch.cat([x.new_empty(0), m.a(x)], 1)
+
+
+def rolled_flat(m: Any, x: Tensor) -> Any:
+    return m.a(x).roll(3)
+
+
+def written_in_strides(m: Any, x: Tensor) -> Any:
+    y = m.a(x)
+    y[:, 1::2] = 0.5
+    y[:, -2] = 2.0
+    return y
+
+
+def last_channel(m: Any, x: Tensor) -> Any:
+    y = m.a(x)
+    return torch.stack([y[:, -1], y[:, 2], y.select(1, -3)], 1)
+
+
+def einsum_of_any(m: Any, x: Tensor) -> Any:
+    return torch.einsum("n...,n...->n...", m.a(x), x)
+
+
+def heads(m: Any, x: Tensor) -> Any:
+    """Each head has its own product, and one matrix is the same for all samples."""
+    tokens = m.a(x).flatten(2).unflatten(1, (2, 4))
+    return (m.w.weight.view(1, 2, 4, 4) @ tokens).flatten(1, 2)[..., None]
+
+
+def cut_in_two_axes(m: Any, x: Tensor) -> Any:
+    return torch.cat([m.a(x).unflatten(1, (2, 4))[:, 1][:, 1:3], x[:, 2:]], 1)
+
+
+def flat_and_read(m: Any, x: Tensor) -> Any:
+    """What is flattened is read by channels elsewhere too."""
+    x = m.a(x)
+    return torch.cat([x.view(x.shape[0], -1), m.b(x).view(x.shape[0], -1)], 1)[..., None, None]
+
+
+def split_samples(m: Any, x: Tensor) -> Any:
+    n = x.shape[0]
+    first, rest = x.flatten(0, 1).split([8, 8 * n - 8])  # type: ignore[no-untyped-call]
+    return m.a(torch.cat([torch.tanh(first), rest]).view(n, 8, SIDE, SIDE))
+
+
 def twins() -> dict[str, nn.Module]:
     a, b = conv(), conv()
     b.weight = a.weight
@@ -402,6 +473,34 @@ BLOCKS: dict[str, Callable[[], tuple[nn.Module, Callable[[Tensor], Tensor]]]] = 
         Block(tokens_of_images, a=nn.Linear(WIDTH, WIDTH), n=norm(nn.BatchNorm1d(WIDTH))),
         pooled,
     ),
+    "greatest and where": lambda: (Block(greatest_and_where, a=conv()), pooled),
+    "causal attention": lambda: (
+        Block(causal, q=nn.Linear(8, 8), k=nn.Linear(8, 8), v=nn.Linear(8, 8)),
+        pooled,
+    ),
+    "attention with a mask": lambda: (
+        Block(with_mask, q=nn.Linear(8, 8), k=nn.Linear(8, 8), v=nn.Linear(8, 8)),
+        pooled,
+    ),
+    "one of all samples' tokens": lambda: (
+        Block(one_of_flat_tokens, a=nn.Linear(WIDTH, WIDTH), n=norm(nn.BatchNorm1d(WIDTH))),
+        pooled,
+    ),
+    "empty part": lambda: (Block(with_empty_part, a=conv()), pooled),
+    "rolled as one": lambda: (Block(rolled_flat, a=conv()), pooled),
+    "written over in strides": lambda: (Block(written_in_strides, a=conv()), pooled),
+    "last channel": lambda: (Block(last_channel, a=conv()), pooled),
+    "einsum of any axes": lambda: (Block(einsum_of_any, a=conv()), pooled),
+    "a product for each head": lambda: (
+        Block(heads, a=conv(), w=nn.Linear(4, 8, bias=False)),
+        pooled,
+    ),
+    "cut in two axes": lambda: (Block(cut_in_two_axes, a=conv()), pooled),
+    "flattened and read elsewhere": lambda: (
+        Block(flat_and_read, a=conv(), b=conv()),
+        lambda x: x[:, :, 0, 0],
+    ),
+    "samples split": lambda: (Block(split_samples, a=conv()), pooled),
     "lstm": lambda: (
         Block(
             lambda m, x: m.a(x.flatten(2).transpose(1, 2))[0].transpose(1, 2)[:, :, :, None],
@@ -428,6 +527,11 @@ LEFT = {
     "stacked": 73,  # of the axes that become one, one is narrowed
     "shuffled by hand": 73,  # likewise
     "written over": 146,  # what is written over is made first
+    "empty part": 365,  # no rule joins what has other axes
+    "rolled as one": 219,  # nor follows what is rolled over all axes
+    "written over in strides": 511,  # nor positions that are not neighbours
+    "einsum of any axes": 365,  # nor axes that have no letter
+    "a product for each head": 12,  # of two heads' rows the same are kept
     "unfolded": 365,  # no rule follows patches
     "scattered": 511,  # nor several positions that are written over
     "nowhere read": -584,  # a layer whose output nobody reads

@@ -117,9 +117,8 @@ def _reduction(node: fx.Node, axis: int, keep: Keep) -> Narrowing | str:
     if given is None or given == []:
         return f"{name} is taken over all positions"
     gone = {a % len(before) for a in (given if isinstance(given, list | tuple) else [given])}
+    # An axis that is kept with the length one is never narrowed.
     left = [a for a in range(len(before)) if a not in gone or len(before) == len(after)]
-    if left[axis] in gone:
-        return f"{name} is taken over it"
     return Narrowing(keep, [((0,), left[axis], keep)])
 
 
@@ -144,7 +143,7 @@ def _over(place: int, reason: str) -> Rule:
     def rule(node: fx.Node, axis: int, keep: Keep) -> Narrowing | str:
         told: Any = _argument(node, place, None)
         axes = told if isinstance(told, list | tuple) else [told]
-        if None in axes or axis in {a % len(shape_of(node)) for a in axes}:
+        if axis in {a % len(shape_of(node)) for a in axes}:
             return reason
         return passed_on(node, axis, keep)
 
@@ -314,10 +313,10 @@ def _attention(node: fx.Node, axis: int, keep: Keep) -> Narrowing | str:
         return Narrowing(keep, [((2,), len(shape_of(node.args[2])) - 1, keep)])
     if axis == n_axes - 2 and mask is None and not causal:
         return Narrowing(keep, [((0,), len(shape_of(node.args[0])) - 2, keep)])
-    if mask is None and not node.kwargs.get("enable_gqa"):
-        same = {shape_of(x)[:-2] for x in node.args[:3]}
-        if len(same) == 1:
-            return Narrowing(keep, [((i,), axis, keep) for i in range(3)])
+    # Sizes that are free have no hash.
+    alike = len({str(shape_of(x)[:-2]) for x in node.args[:3]}) == 1
+    if axis < n_axes - 2 and mask is None and alike and not node.kwargs.get("enable_gqa"):
+        return Narrowing(keep, [((i,), axis, keep) for i in range(3)])
     return "attention reads all positions"
 
 

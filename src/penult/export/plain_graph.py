@@ -34,16 +34,14 @@ def graph_of(program: torch.export.ExportedProgram) -> fx.GraphModule:
 def plain_graph(program: torch.export.ExportedProgram) -> fx.GraphModule:
     """A program's graph in fewer kinds of operations, which gives the same.
 
-    Operations that change a tensor in place make a new one, parts of a split are slices, and what
-    is held under several names is named once.
+    Operations that change a tensor in place make a new one, and parts of a split are slices.
     """
     with quiet():
         functional = program.run_decompositions({})
     module = graph_of(functional)
-    held: dict[tuple[Any, ...], fx.Node] = {}
     for node in list(module.graph.nodes):
         if node.op == "get_attr":
-            _name_once(module, node, held)
+            _hold(module, node)
         elif operation_of(node) in CHECKS:
             module.graph.erase_node(node)
         elif node.op == "call_function":
@@ -94,16 +92,12 @@ def held_by(module: nn.Module, node: fx.Node) -> Any:
     return found
 
 
-def _name_once(module: fx.GraphModule, node: fx.Node, held: dict[tuple[Any, ...], fx.Node]) -> None:
+def _hold(module: fx.GraphModule, node: fx.Node) -> None:
+    """Note what a node names."""
     value = held_by(module, node)
-    if not isinstance(value, Tensor):
-        return
-    node.meta["held"] = value
-    node.meta.setdefault("val", value)
-    same = (value.data_ptr(), value.dtype, value.shape, value.stride(), value.numel() > 0)
-    first = held.setdefault(same, node)
-    if first is not node and value.numel():
-        node.replace_all_uses_with(first)
+    if isinstance(value, Tensor):
+        node.meta["held"] = value
+        node.meta.setdefault("val", value)
 
 
 def _simplify(graph: fx.Graph, node: fx.Node) -> None:

@@ -119,7 +119,7 @@ class _Demands:
         asked = {a: k for a, k in self.given[node].items() if len(k) != shape_of(node)[a]}
         narrowings: dict[int | None, Narrowing] = {}
         own: Wanted = {}
-        cut = CUTS.get(operation_of(node)) if node not in self.stopped else None
+        cut = CUTS.get(operation_of(node))
         whole = cut(node) if cut is not None else None
         if whole is not None:
             narrowings[None] = whole
