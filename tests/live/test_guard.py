@@ -446,3 +446,42 @@ def test_a_run_of_images_in_a_notebook(tmp_path: Path, monkeypatch: pytest.Monke
         assert (status, b"no longer" in body) == (400, True)
     finally:
         shown.stop()
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("effect", b'{"state": {"edits": [{"edit": "off", "feature": 1, "reason": "\\ud800"}]}}'),
+        ("write", b'{"state": {"head": "dense"}, "name": "x", "\\udfff": 1}'),
+        ("sample/eval/1?state=%7B%22head%22:%22%5Cud800%22%7D", None),
+    ],
+)
+def test_text_that_is_no_unicode_is_refused(ask: Asker, path: str, body: bytes | None) -> None:
+    status, _, found = ask(f"/run/run/api/{path}", body)
+    assert status == 400
+    assert "holds text that is no Unicode" in json.loads(found)["error"]
+
+
+def test_verdicts_that_somebody_has_spoiled_are_told_of_and_kept(tmp_path: Path) -> None:
+    run = acted(tmp_path)
+    server = LiveServer(run.folder, port=0)
+    server.read()
+    server.start()
+    try:
+        ask = Asker(server)
+        file = run.folder / "verdicts.jsonl"
+        before = file.read_bytes()
+        file.write_bytes(before + b"nonsense\n")
+        alive = json.loads(ask("/run/run/api/alive")[2])
+        assert alive["verdicts"] == []
+        assert "verdicts.jsonl: line 2 is no verdict" in alive["problem"]
+        said = {"feature": 1, "class": 0, "verdict": "core", "note": ""}
+        status, _, body = ask("/run/run/api/verdict", said)
+        assert status == 400
+        assert "line 2 is no verdict" in json.loads(body)["error"]
+        assert file.read_bytes() == before + b"nonsense\n"
+        file.write_bytes(before)
+        alive = json.loads(ask("/run/run/api/alive")[2])
+        assert (len(alive["verdicts"]), alive["problem"]) == (1, "")
+    finally:
+        server.stop()

@@ -110,7 +110,10 @@ def look_at(own: OpenedRun, begin: Begin, raw: bytes, features: int) -> dict[str
         InputError: no image that can be decoded, too large a one; a network that is gone.
     """
     begin("the network")
-    image = open_image(raw, "the image")
+    try:
+        image = open_image(raw, "the image")
+    except InputError as error:
+        raise InputError(str(error).replace("the image: ", "the image ", 1)) from error
     if image.width * image.height > MOST_PIXELS:
         raise InputError(
             f"the image has {image.width} × {image.height} pixels: expected at most "

@@ -147,6 +147,8 @@ async function watchServer() {
       const found = await ask(`api/alive?version=${encodeURIComponent(version)}`);
       version = found.version ?? "";
       takeVerdicts(found.verdicts);
+      if (found.problem) banner("verdicts", "No verdict is shown, and none is kept: ", el("bdi", null, found.problem), ".");
+      else if (found.verdicts) unbanner("verdicts");
     } catch { /* the banner says so */ }
   }
 }

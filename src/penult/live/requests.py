@@ -52,14 +52,29 @@ async def json_of(request: Request) -> dict[str, Any]:
     """
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         raise InputError("expected application/json")
-    raw = await body_of(request, MOST_JSON)
+    return object_of(await body_of(request, MOST_JSON), "the request")
+
+
+def object_of(raw: str | bytes, what: str) -> dict[str, Any]:
+    """A JSON object, whose texts can be written.
+
+    Args:
+        raw: as it was sent.
+        what: it is, for messages.
+
+    Raises:
+        InputError: it is none; halves of surrogate pairs, which no file and no answer can hold.
+    """
     try:
         found = json.loads(raw)
+        if isinstance(found, dict):
+            json.dumps(found, ensure_ascii=False).encode()
+            return found
+    except UnicodeEncodeError:
+        raise InputError(f"{what} holds text that is no Unicode") from None
     except (ValueError, RecursionError):
-        raise InputError("expected a JSON object, found something else") from None
-    if not isinstance(found, dict):
-        raise InputError("expected a JSON object, found something else")
-    return found
+        pass
+    raise InputError(f"{what}: expected a JSON object, found something else")
 
 
 def whole(found: Mapping[str, Any], name: str, default: int | None = None) -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from html import escape
@@ -32,6 +31,7 @@ from penult.live.requests import (
     body_of,
     json_of,
     name_of,
+    object_of,
     query_of,
     route_of,
     text,
@@ -190,8 +190,11 @@ class LiveRoutes:
         version = session.shown.verdicts_version()
         if request.query_params.get("version") == version:
             return JSONResponse({"version": version})
-        verdicts = await run_in_threadpool(session.shown.verdicts)
-        return JSONResponse({"version": version, "verdicts": verdicts})
+        try:
+            verdicts, problem = await run_in_threadpool(session.shown.verdicts), ""
+        except InputError as error:
+            verdicts, problem = [], str(error)
+        return JSONResponse({"version": version, "verdicts": verdicts, "problem": problem})
 
     async def _image(self, request: Request, session: RunSession) -> Response:
         path = request.path_params
@@ -212,10 +215,7 @@ class LiveRoutes:
 
     async def _sample(self, request: Request, session: RunSession) -> Response:
         path, query = request.path_params, request.query_params
-        try:
-            given = json.loads(query.get("state", "{}"))
-        except (ValueError, RecursionError):
-            raise InputError("state: expected JSON") from None
+        given = object_of(query.get("state", "{}"), "state")
         state, of = session.state(given), whole(dict(query), "of")
 
         def answer() -> dict[str, Any]:
@@ -259,10 +259,7 @@ class LiveRoutes:
         if not request.headers.get("content-type", "").startswith("image/"):
             raise InputError("expected an image")
         name = text(dict(request.query_params), "name", "your image")
-        try:
-            state = session.state(json.loads(request.query_params.get("state", "{}")))
-        except (ValueError, RecursionError) as error:
-            raise error if isinstance(error, InputError) else InputError("expected JSON") from None
+        state = session.state(object_of(request.query_params.get("state", "{}"), "state"))
         return await self._streams.streamed(partial(_called, session.upload, raw, name, state))
 
     async def _verdict(self, request: Request, session: RunSession) -> Response:

@@ -295,6 +295,7 @@ class RunSession:
         if c is not None and not 0 <= c < len(names):
             raise InputError(f"there is no class {c}: expected 0 to {len(names) - 1}")
         self._require_there()
+        self.shown.verdicts()  # none is added to a file that nobody can read
         add_verdict(self.run, feature, c, kind, note)
         return self.shown.verdicts()
 

@@ -181,9 +181,12 @@ class ShownRun:
             "formats": self.formats(),
             "kinds": list(KINDS),
         }
+        verdicts: list[dict[str, Any]] = []
+        with suppress(InputError):  # pages ask for them, and say why there are none
+            verdicts = self.verdicts()
         document = {
             **self._document,
-            "verdicts": self.verdicts(),
+            "verdicts": verdicts,
             "live": legible({**known, **live}),
         }
         # They change, and are asked for.
@@ -248,10 +251,12 @@ class ShownRun:
         return rounded(document), numbers
 
     def verdicts(self) -> list[dict[str, Any]]:
-        """What people say of features, as the run holds it now; none where that is no longer so."""
-        with suppress(InputError):
-            return verdicts_part(self.found)
-        return []
+        """What people say of features, as the run holds it now.
+
+        Raises:
+            InputError: a line of the file that is no verdict.
+        """
+        return verdicts_part(self.found)
 
     def verdicts_version(self) -> str:
         """Changes when somebody says something."""
