@@ -82,6 +82,7 @@ def onnx_of(
     Raises:
         InputError: an operation that ONNX does not have.
     """
+    _require_known_numbers(program)
     _copy_before_views(program)
     try:
         with quiet():
@@ -108,6 +109,19 @@ def onnx_of(
         )
     _clean(model)
     return model
+
+
+def _require_known_numbers(program: torch.export.ExportedProgram) -> None:
+    """Refuse numbers that onnxruntime does not compute with, such as those of autocast."""
+    graphs = [m for m in program.graph_module.modules() if isinstance(m, torch.fx.GraphModule)]
+    for node in (node for module in graphs for node in module.graph.nodes):
+        made = getattr(node.meta.get("val"), "dtype", None)
+        if node.op == "call_function" and made == torch.bfloat16:
+            raise InputError(
+                f"the network computes in bfloat16 (at {node.name}), which onnxruntime does not on "
+                "a CPU: export it with --format torch, or analyse it in float32 (network.float(), "
+                "without autocast) and export that run"
+            )
 
 
 def _copy_before_views(program: torch.export.ExportedProgram) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from penult.errors import InputError
-from penult.intervals import accuracy_interval, paired_interval
+from penult.heads.comparison import PairedCounts
 from penult.network.link import decided
 from penult.text import one_line
 
@@ -102,8 +102,11 @@ def run_fresh(trial: Trial, inputs: Mapping[str, Tensor]) -> FreshRun:
             ) from None
         if ended.returncode:
             said = [line for line in ended.stderr.splitlines() if line.strip()]
+            why = said[-1] if said else ""
+            for file in trial.files:  # not where it lies for now
+                why = why.replace(str(file.resolve()), file.name)
             raise InputError(
-                f"the export cannot be loaded in a fresh process ({one_line(said[-1], 300)}): it "
+                f"the export cannot be loaded in a fresh process ({one_line(why, 300)}): it "
                 "is not kept"
                 if said
                 else "the export ended the fresh process that loaded it: it is not kept"
@@ -161,15 +164,13 @@ def compared(
 def _accuracies(ours: Tensor, theirs: Tensor, labels: Tensor) -> dict[str, Any]:
     if labels.ndim == 1 and bool((labels < 0).all()):
         return {}
-    right, now = ours == labels, theirs == labels
-    n = right.numel()
-    lost, won = int((right & ~now).sum()), int((now & ~right).sum())
+    counts = PairedCounts.of(labels, ours, theirs).document()
     return {
         "accuracy": {
-            "network": float(right.float().mean()),
-            "export": float(now.float().mean()),
-            "interval": list(accuracy_interval(int(now.sum()), n)),
-            "lost": (lost - won) / n,
-            "lost_interval": list(paired_interval(lost, won, n)),
+            "network": counts["before"],
+            "export": counts["after"],
+            "interval": counts["after_interval"],
+            "lost": counts["loss"],
+            "lost_interval": counts["interval"],
         }
     }

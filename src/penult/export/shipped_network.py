@@ -92,7 +92,7 @@ class ShippedNetwork(nn.Module):
             own = flat.mean(1) if head.reduce == "mean" else flat[:, place]
         if head.kept is not None and own.shape[1] != head.n_classes:
             own = own[:, list(head.kept)]
-        return own
+        return own.float()  # of networks in half precision too
 
     def _normalised(self, pixels: Tensor) -> Tensor:
         assert self._normalise is not None

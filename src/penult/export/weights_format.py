@@ -80,4 +80,12 @@ def write_weights(shipment: Shipment, folder: Path) -> Written:
     save_program(program, architecture)
     files, more = [architecture, folder / NAME], {"prefix": "network."}
     trial = Trial("torch", files, options.batch_size, more=more)
-    return Written([folder / NAME], trial, inputs)
+    head, document, notes = shipment.shipped.head, {}, list[str]()
+    if head.kept is not None:
+        document["kept"] = list(head.kept)
+        notes.append(
+            f"The file holds all {head.n_outputs or head.layer_classes:,} outputs of the network; "
+            f"the run keeps {head.n_classes:,} of them, and the others have the weights that they "
+            "had."
+        )
+    return Written([folder / NAME], trial, inputs, document, notes=notes)
