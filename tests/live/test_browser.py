@@ -462,6 +462,11 @@ def test_pictures_and_maps_come_when_they_are_seen(browse: Browse, pictured: Liv
     larger = "() => document.querySelector('.viewer img').src.includes('side=640')"
     seen.page.wait_for_function(larger)
     seen.page.keyboard.press("Escape")
+    go(seen, "samples?feature=3")
+    all_of_them = "() => document.querySelectorAll('.samples .map').length >= 60"
+    seen.page.wait_for_function(all_of_them, timeout=60_000)
+    go(seen, "groups")
+    assert seen.heading() == "No groups"
     go(seen, "samples?class=3")
     seen.page.locator(".samples img").first.wait_for()
     seen.page.evaluate(

@@ -462,6 +462,24 @@ def test_text_that_is_no_unicode_is_refused(ask: Asker, path: str, body: bytes |
     assert "holds text that is no Unicode" in json.loads(found)["error"]
 
 
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ("images=1", "feature: expected its number"),
+        ("feature=1&images=", "images: expected whole numbers with commas between them"),
+        ("feature=1&images=1,,2", "images: expected whole numbers with commas between them"),
+        ("feature=1&images=1,-2", "images: expected a whole number, found '-2'"),
+        ("feature=1&images=" + ",".join(["1"] * 65), "expected a feature and 1 to 64 images"),
+        ("feature=99&images=1", "expected a feature and 1 to 64 images"),
+        ("feature=1&images=" + ",".join(["1499"] * 64), "the run has no network and images"),
+    ],
+)
+def test_maps_are_asked_for_by_a_feature_and_some_images(ask: Asker, asked: str, why: str) -> None:
+    status, _, body = ask(f"/run/run/api/maps?{asked}")
+    assert status == 400
+    assert json.loads(body)["error"].startswith(why)
+
+
 def test_verdicts_that_somebody_has_spoiled_are_told_of_and_kept(tmp_path: Path) -> None:
     run = acted(tmp_path)
     server = LiveServer(run.folder, port=0)

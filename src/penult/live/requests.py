@@ -93,6 +93,19 @@ def whole(found: Mapping[str, Any], name: str, default: int | None = None) -> in
     raise InputError(f"{name}: expected a whole number, found {value!r:.40}")
 
 
+def numbers(found: Mapping[str, Any], name: str) -> list[int]:
+    """Whole numbers with commas between them.
+
+    Raises:
+        InputError: something else; there are none.
+    """
+    parts = str(found.get(name, "")).split(",")
+    made = [whole({name: part}, name) for part in parts]
+    if None in made:
+        raise InputError(f"{name}: expected whole numbers with commas between them")
+    return [n for n in made if n is not None]
+
+
 def text(found: Mapping[str, Any], name: str, default: str = "") -> str:
     """A text among what was sent, not very long.
 

@@ -31,6 +31,7 @@ from penult.live.requests import (
     body_of,
     json_of,
     name_of,
+    numbers,
     object_of,
     query_of,
     route_of,
@@ -206,11 +207,9 @@ class LiveRoutes:
     async def _maps(self, request: Request, session: RunSession) -> Response:
         asked = dict(request.query_params)
         feature = whole(asked, "feature")
-        numbers = [whole({"images": n}, "images") for n in text(asked, "images").split(",")]
-        if feature is None or None in numbers:
-            raise InputError("expected a feature and images")
-        kept = [n for n in numbers if n is not None]
-        work: Work = partial(_called, session.maps, feature, kept)
+        if feature is None:
+            raise InputError("feature: expected its number")
+        work: Work = partial(_called, session.maps, feature, numbers(asked, "images"))
         return await self._streams.waited(request, work)
 
     async def _sample(self, request: Request, session: RunSession) -> Response:

@@ -31,7 +31,7 @@ function groupColumns(first, sparse) {
 
 function groupsView() {
   const found = bundle("data-groups");
-  if (!found) return missing("No groups", "The run has no groups: give them with penult groups RUN FILE.");
+  if (!found?.length) return missing("No groups", "The run has no groups: give them with penult groups RUN FILE.");
   return {
     title: "Groups",
     content: [
