@@ -284,8 +284,7 @@ def tokens_of_images(m: Any, x: Tensor) -> Any:
 
 def greatest_and_where(m: Any, x: Tensor) -> Any:
     values, places = m.a(x).flatten(2).max(2)
-    both = torch.cat([values[:, :4], values[:, 4:] + places[:, 4:].float()], 1)
-    return both[:, :, None, None] + 0 * places.float()[:, :, None, None]
+    return torch.cat([values[:, :4], places[:, 4:].float()], 1)[:, :, None, None]
 
 
 def causal(m: Any, x: Tensor) -> Any:
@@ -351,6 +350,16 @@ def split_samples(m: Any, x: Tensor) -> Any:
     n = x.shape[0]
     first, rest = x.flatten(0, 1).split([8, 8 * n - 8])  # type: ignore[no-untyped-call]
     return m.a(torch.cat([torch.tanh(first), rest]).view(n, 8, SIDE, SIDE))
+
+
+def heads_alike(m: Any, x: Tensor) -> Any:
+    tokens = m.a(x).flatten(2).unflatten(1, (4, 2))
+    return (m.w.weight.view(1, 1, 2, 2) @ tokens).flatten(1, 2)[..., None]
+
+
+def mean_token(m: Any, x: Tensor) -> Any:
+    tokens = m.a(x.flatten(2).transpose(1, 2)).mean(1, keepdim=True)
+    return torch.tanh(tokens).transpose(1, 2)[..., None]
 
 
 def twins() -> dict[str, nn.Module]:
@@ -501,6 +510,15 @@ BLOCKS: dict[str, Callable[[], tuple[nn.Module, Callable[[Tensor], Tensor]]]] = 
         lambda x: x[:, :, 0, 0],
     ),
     "samples split": lambda: (Block(split_samples, a=conv()), pooled),
+    "the same product for all heads": lambda: (
+        Block(heads_alike, a=conv(), w=nn.Linear(2, 2, bias=False)),
+        pooled,
+    ),
+    "mean of tokens": lambda: (Block(mean_token, a=nn.Linear(8, 8)), pooled),
+    "weight norm along the inputs": lambda: (
+        nn.utils.parametrizations.weight_norm(conv(), dim=1),
+        pooled,
+    ),
     "lstm": lambda: (
         Block(
             lambda m, x: m.a(x.flatten(2).transpose(1, 2))[0].transpose(1, 2)[:, :, :, None],
@@ -527,6 +545,7 @@ LEFT = {
     "stacked": 73,  # of the axes that become one, one is narrowed
     "shuffled by hand": 73,  # likewise
     "written over": 146,  # what is written over is made first
+    "greatest and where": 73,  # no gradient goes through a place
     "empty part": 365,  # no rule joins what has other axes
     "rolled as one": 219,  # nor follows what is rolled over all axes
     "written over in strides": 511,  # nor positions that are not neighbours

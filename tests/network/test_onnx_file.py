@@ -286,10 +286,29 @@ def capped() -> Tail:
     return nodes, {"w": W, "b": B}
 
 
+def of_rows() -> Tail:
+    """Each feature is a row of its own, so that an image has five rows of logits."""
+    nodes = [node("Reshape", "z one", "r"), node("Gemm", "r w b", "logits", transB=1)]
+    return nodes, {"one": np.array([-1, 1]), "w": W[:, :1].copy(), "b": B}
+
+
+def after(kind: str, constants: dict[str, Any], **attributes: Any) -> Tail:
+    """What is made of the logits by an operation that is linear, too."""
+    names = " ".join(["y", *constants])
+    nodes = [node("Gemm", "z w b", "y", transB=1), node(kind, names, "logits", **attributes)]
+    return nodes, {"w": W, "b": B, **constants}
+
+
+FIRST, SECOND = np.array([0]), np.array([1])
 FAULTS: dict[str, tuple[Tail, dict[str, Any], str]] = {
     "caps": (capped(), {}, "is made by Sub, no linear map"),
     "a rectifier": (rectified(), {}, "is made by Relu, no linear map"),
     "a norm of the logits": (normed(), {}, "its logits are no linear map of"),
+    "rows of features": (of_rows(), {}, r"has the shape \(10, 1\) for 2 samples: expected one row"),
+    "classes first": (after("Transpose", {}, perm=[1, 0]), {}, "expected a linear last layer"),
+    "one sample": (after("Gather", {"at": FIRST}, axis=0), {}, "expected a linear last layer"),
+    "their sum": (after("ReduceSum", {"at": SECOND}, keepdims=0), {}, "a linear last layer"),
+    "another axis": (after("Unsqueeze", {"at": SECOND}), {}, "a linear last layer"),
     "texts": (gemm(), {"inputs": ["images", "input_ids"]}, "holds no tokenizer"),
     "two inputs": (gemm(), {"inputs": ["images", "more"]}, "takes the inputs images, more"),
     "pixels": (gemm(), {"number": 2}, "is no readable ONNX file|takes UINT8 values"),

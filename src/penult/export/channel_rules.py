@@ -338,11 +338,9 @@ def _embedding(node: fx.Node, axis: int, keep: Keep) -> Narrowing | str:
 
 
 def _getitem(node: fx.Node, axis: int, keep: Keep) -> Narrowing | str:
-    """One of several things that an operation gives, all of which have the same shape."""
+    """One of several things that an operation gives."""
     source = node.args[0]
     assert isinstance(source, fx.Node)
-    if shape_of(source) != shape_of(node):
-        return f"{operation_of(source)} gives things of several shapes"
     narrowing = narrowing_of(source, axis, keep)
     if isinstance(narrowing, str):
         return narrowing

@@ -60,15 +60,17 @@ class Session:
         name: of the input.
         kind: of its numbers, as onnxruntime says it.
         fixed: the only batch size; any where None.
+        path: of the file, for messages.
     """
 
     run: Any
     name: str
     kind: str
     fixed: int | None
+    path: Path
 
     @classmethod
-    def of(cls, model: Any, fixed: int | None) -> Session:
+    def of(cls, model: Any, fixed: int | None, path: Path) -> Session:
         """A session on the CPU, with as many threads as torch has."""
         onnxruntime = importlib.import_module("onnxruntime")
         options = onnxruntime.SessionOptions()
@@ -78,16 +80,25 @@ class Session:
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
         entry = made.get_inputs()[0]
-        return cls(made, entry.name, entry.type, fixed)
+        return cls(made, entry.name, entry.type, fixed, path)
 
     def __call__(self, values: Any) -> Numbers:
-        """What the part gives, (n_samples, ...) float32; the last batch is filled up."""
+        """What the part gives, (n_samples, ...) float32; the last batch is filled up.
+
+        Raises:
+            NotLinearError: it does not give as many rows as it is given.
+        """
         values = np.ascontiguousarray(values, dtype=NUMBERS.get(self.kind, np.float32))
         size = self.fixed or max(1, len(values))
         found = []
         for start in range(0, len(values), size):
             rows = np.minimum(np.arange(start, start + size), len(values) - 1)
             found.append(self.run.run(None, {self.name: values[rows]})[0])
+            if found[-1].shape[:1] != (size,):
+                raise NotLinearError(
+                    f"{self.path}: what is made of its {self.name} has the shape "
+                    f"{found[-1].shape} for {size} samples: expected one row of logits for each"
+                )
         together: Numbers = np.concatenate(found)[: len(values)].astype(np.float32)
         return together
 
@@ -161,8 +172,8 @@ def cut_of(
     reason: NotLinearError | None = None
     for name in names:
         try:
-            body = Session.of(extractor.extract_model([source], [name]), fixed)
-            tail = Session.of(extractor.extract_model([name], [logits]), fixed)
+            body = Session.of(extractor.extract_model([source], [name]), fixed, path)
+            tail = Session.of(extractor.extract_model([name], [logits]), fixed, path)
             return _linear(path, body, tail, name, body(example))
         except NotLinearError as error:
             reason = reason or error
@@ -231,14 +242,13 @@ def _linear(path: Path, body: Session, tail: Session, name: str, seen: Numbers) 
     drawn = np.random.default_rng(0).standard_normal((4, *seen.shape[1:]))
     noise = (3 * drawn).astype(np.float32)
     tolerance = TOLERANCE.get(tail.kind, FINE)
-    n_samples = len(seen)
     for axis in dict.fromkeys((seen.ndim - 1, 1)) if seen.ndim > 1 else ():
         try:
             weight, bias = _map_of(tail, seen, axis)
             expected = tail(noise)
         except Exception:  # a shape that the rest of the graph does not take
             continue
-        if len(tail(seen)) != n_samples or expected.ndim != 2 or len(expected) != len(noise):
+        if expected.ndim != 2:
             continue
         for place in _places(seen, axis):
             found = _reduced(noise, axis, place) @ weight.T + bias
