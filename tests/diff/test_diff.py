@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from penult.diff.text import _code, fails, in_words, markdown, rested_on, ruled,
 from penult.errors import InputError
 from penult.features.features import Features
 from penult.features.saving import save_features
-from penult.intervals import holm, paired_interval, sign_test
+from penult.intervals import exact_interval, holm, paired_interval, score_interval, sign_test
 from penult.runs.analyze import Options, analyze_features
 from small_run import NET, images_for
 
@@ -381,6 +382,18 @@ def test_no_shortcut_is_back_only_where_somebody_has_judged(
     status, verdict, said = judged(first, third, capsys)
     assert (status, verdict) == (0, "cannot be told")
     assert "2 of 2 shortcuts cannot be followed: the new side has no feature like it" in said
+
+
+def test_a_verdict_on_no_feature_is_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file that a person wrote may hold any number."""
+    first = run_of(tmp_path / "a", *made())
+    for feature in (-1, D):
+        line = {"format": "penult-verdicts/1", "feature": feature, "class": "cat"}
+        line |= {"verdict": "shortcut", "who": "", "when": "", "note": ""}
+        (first / "verdicts.jsonl").write_text(json.dumps(line) + "\n")
+        assert judged(first, first, capsys)[1] == "cannot be told"
 
 
 def test_groups_that_only_one_side_has_are_told_of_both(old: Path, tmp_path: Path) -> None:
@@ -838,6 +851,30 @@ def test_a_rule_says_so_when_samples_cannot_tell() -> None:
     ]
 
 
+def test_small_classes_and_rare_flips_prove_nothing(old: Path, tmp_path: Path) -> None:
+    """All ten of a class lost, among a thousand such classes; one flip of thirty samples."""
+    still = {"n_samples": 10, "lost": 0, "won": 0, "loss": 0.0}
+    worse = {"class": "a", "n_samples": 10, "lost": 10, "won": 0, "loss": 1.0}
+    found = {
+        "classes": [worse, *({"class": str(c), **still} for c in range(999))],
+        "overall": {"n_samples": 100, "lost": 0, "won": 0, "loss": 0.0},
+        "samples": {"n_samples": 30},
+        "flips": {"negative": {"n_samples": 1, "rate": 1 / 30}},
+    }
+    rules = ["class.any < -2", "negative_flips > 0.5%", "accuracy < -2", "accuracy < -4"]
+    verdicts = [row["verdict"] for row in judge_rules([Rule.read(rule) for rule in rules], found)]
+    assert verdicts == [*["not enough samples to tell"] * 3, "passes"]
+    z, labels, weight = made()
+    broken = weight.clone()
+    broken[1] *= 0.2
+    told = document(old, run_of(tmp_path / "b", z, labels, broken))
+    for row in (told["overall"], *told["classes"], *told["groups"]["light"]):
+        ends = score_interval(row["lost"], row["won"], row["n_samples"])
+        assert row["interval"] == pytest.approx(ends)
+    negative = told["flips"]["negative"]
+    assert negative["interval"] == pytest.approx(exact_interval(negative["n_samples"], N))
+
+
 def test_the_gate_errs_as_rarely_as_it_says() -> None:
     """No true change: a rule with limit 0 fails in at most 5 %; twice the limit is caught."""
     draw = np.random.default_rng(0)
@@ -883,6 +920,53 @@ def test_unlike_networks_share_no_feature() -> None:
     x, y = first.double() - first.double().mean(0), second.double() - second.double().mean(0)
     cka = (x.T @ y).square().sum() / ((x.T @ x).norm() * (y.T @ y).norm())
     assert found.cka == pytest.approx(float(cka), rel=1e-4)
+
+
+def test_all_forms_tell_the_same_numbers(
+    old: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Terminal, Markdown, JUnit and the page against the document, however they set a minus."""
+    z, labels, weight = made()
+    other = weight + 0.3 * torch.randn(C, D, generator=torch.Generator().manual_seed(9))
+    other[3] *= 0.5
+    new = run_of(tmp_path / "b", z, labels, other)
+    files = [tmp_path / f"o.{ending}" for ending in ("md", "xml", "html")]
+    given = [str(file) for file in files]
+    rules = ["accuracy < -1", "class.any < -3", "group.any < -1", "negative_flips > 2%"]
+    gate = [part for rule in rules for part in ("--fail-if", rule)]
+    outputs = ("--markdown", given[0], "--junit", given[1], "--report", given[2], "--no-maps")
+    capsys.readouterr()
+    penult("diff", str(old), str(new), *gate, *outputs)
+    terminal = capsys.readouterr().out
+    penult("diff", str(old), str(new), *gate, "--json")
+    found = json.loads(capsys.readouterr().out)
+    page = files[2].read_text(encoding="utf-8").split("<main", 1)[1]
+    html = re.sub("<[^>]+>", " ", page)
+    pages = [terminal, *(file.read_text(encoding="utf-8") for file in files[:2]), html]
+    texts = [
+        " ".join(page.replace("−", "-").replace("\u00a0", " ").split()).replace(" %", "%")
+        for page in pages
+    ]
+
+    def change(row: dict[str, Any]) -> str:
+        return " to ".join(f"{-100 * end:+z.2f}" for end in reversed(row["interval"]))
+
+    for row in found["gate"]:
+        ends = (100 * end for end in row["interval"])
+        rate = row["what"] == "negative_flips"
+        wanted = " to ".join(f"{end:.2f}" if rate else f"{end:+z.2f}" for end in ends)
+        assert all(wanted in text for text in texts), row["rule"]
+    moved = [row for row in found["classes"] if row["lost"] or row["won"]]
+    assert len(moved) == C
+    rows = [found["overall"], *moved, *found["groups"]["light"]]
+    for row in rows:
+        for wanted in (f"{100 * row['before']:.2f}", f"{100 * row['after']:.2f}", change(row)):
+            assert all(wanted in text for text in (texts[0], texts[1], texts[3])), wanted
+    for kind in ("negative", "positive"):
+        part = found["flips"][kind]
+        assert all(str(part["n_samples"]) in text for text in texts)
+        for value in (part["rate"], *part["interval"]):
+            assert all(f"{100 * value:.2f}" in text for text in (texts[0], texts[3]))
 
 
 def test_of_unlike_networks_it_is_told_what_each_rests_on(

@@ -15,8 +15,8 @@ To = Annotated[str, option("Which tracker.", choices=tuple(TRACKERS))]
 Where = Annotated[
     str | None,
     option(
-        "MLflow: tracking URI of a server, a database or a folder. TensorBoard: the folder of all "
-        "runs. W&B: folder of the local files. By default what the tracker itself takes."
+        "MLflow: a server's address or a database, such as sqlite:///mlflow.db. TensorBoard: the "
+        "folder of all runs. W&B: folder of the local files. By default what the tracker takes."
     ),
 ]
 Project = Annotated[

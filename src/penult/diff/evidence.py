@@ -149,7 +149,7 @@ def _returned(
     """
     found, lost = [], 0
     names, seen = shared.class_names, shared.counts > 0
-    judged = [verdict for verdict in verdicts.values() if verdict.feature < before.shape[1]]
+    judged = [verdict for verdict in verdicts.values() if 0 <= verdict.feature < before.shape[1]]
     shortcuts = [verdict for verdict in judged if verdict.kind == "shortcut"]
     for verdict in shortcuts:
         j = verdict.feature

@@ -25,7 +25,8 @@ def to_mlflow(record: Record, where: str | None, project: str | None) -> str:
 
     Args:
         record: of a run.
-        where: tracking URI: a server, a database or a folder; MLflow's own setting if None.
+        where: tracking URI: a server or a database, before MLflow 3 a folder, too; MLflow's own
+            setting if None.
         project: the experiment; `penult` if None.
 
     Returns:
