@@ -793,6 +793,10 @@ def test_classes_in_another_writing_are_the_same(old: Path, tmp_path: Path) -> N
     samples = document(third, second)["samples"]
     assert samples["classes_rewritten"] == {"café au lait": "Cafe\u0301_au_lait ", "Dog": "dog"}
     assert (samples["classes_only_old"], samples["classes_only_new"]) == (["a"], ["B"])
+    two = run_of(tmp_path / "d", z, labels, weight, ("fox", "owl", "sea lion", "Sea_lion"))
+    one = run_of(tmp_path / "e", z, labels, weight, ("fox", "owl", "SEA LION", "sea cow"))
+    for sides in ((two, one), (one, two)):
+        assert document(*sides)["samples"]["classes_rewritten"] == {}, "nobody knows which"
 
 
 def test_logits_that_are_no_numbers_leave_probabilities_open(
@@ -955,6 +959,8 @@ def test_all_forms_tell_the_same_numbers(
         ends = (100 * end for end in row["interval"])
         rate = row["what"] == "negative_flips"
         wanted = " to ".join(f"{end:.2f}" if rate else f"{end:+z.2f}" for end in ends)
+        value = 100 * row["value"]
+        wanted = f"{f'{value:.2f}%' if rate else f'{value:+z.2f} points'} ({wanted})"
         assert all(wanted in text for text in texts), row["rule"]
     moved = [row for row in found["classes"] if row["lost"] or row["won"]]
     assert len(moved) == C
