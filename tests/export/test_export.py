@@ -327,6 +327,11 @@ REFUSED: dict[str, Refused] = {
         ("--format", "onnx", "-k", "5", "--opset", "99"),
         "--opset 99: the exporter and the installed onnxruntime",
     ),
+    "no opset": (("--format", "onnx", "-k", "5", "--opset", "0"), "--opset 0: the exporter and"),
+    "one huge batch": (
+        ("--format", "torch", "-k", "5", "--batch-size", "100000"),
+        "--batch-size: expected 1 to 4,096, found 100000",
+    ),
     "an opset of the past": (("--format", "onnx", "-k", "5", "--opset", "9"), "know opsets 18 to"),
     "an opset in vain": (
         ("--format", "torch", "-k", "5", "--opset", "20"),
@@ -591,6 +596,7 @@ def test_names_with_markup_are_text_in_the_page_of_a_head(tmp_path: Path) -> Non
     arguments = ("-k", "2", "--format", "head", "--timed", "1", "--out", str(out))
     assert penult("export", str(run.folder), *arguments) == 0
     page = (out / "head.md").read_text(encoding="utf-8")
+    assert "On 40 samples of the run's analysed data (all intervals are of 95 % conf" in page
     assert "| &lt;b&gt;a&lt;/b&gt;\\|b |" in page
     assert "<b>" not in page
     assert "[c](" not in page

@@ -333,3 +333,38 @@ def test_files_that_are_none_say_so(tmp_path: Path) -> None:
     path = written(tmp_path / "net.onnx", *gemm())
     with pytest.raises(InputError, match="holds a whole network: expected no --weights"):
         load_model(str(path), weights="x.pt")
+
+
+def with_notes(path: Path, notes: dict[str, str]) -> Path:
+    onnx = import_extra("onnx", "export")
+    rng = np.random.default_rng(1)
+    written(path, [node("MatMul", "z w", "logits")], {"w": rng.standard_normal((5, 3))})
+    model = onnx.load(path)
+    for key, value in notes.items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, value
+    onnx.save(model, path)
+    return path
+
+
+def test_metadata_of_others_are_their_own(tmp_path: Path) -> None:
+    """What they call preprocessing, class names or a head is no word of penult."""
+    notes = {"preprocessing": '{"wat": 1}', "class_names": '["a"]', "head": '{"n_bounds": 2}'}
+    about = OnnxNetwork(with_notes(tmp_path / "net.onnx", notes)).about
+    assert (about.transform, about.class_names, about.n_bounds) == (None, None, 0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ('{"mean": "x"}', r"mean must be finite numbers, found 'x'"),
+        ('{"wat": 1}', r"unknown settings of a transform: wat"),
+    ],
+)
+def test_a_preprocessing_that_cannot_be_read_names_the_file(
+    settings: str, said: str, tmp_path: Path
+) -> None:
+    notes = {"format": "penult-network/1", "preprocessing": settings}
+    path = with_notes(tmp_path / "net.onnx", notes)
+    with pytest.raises(InputError, match=rf"net\.onnx: its metadata say no preprocessing.*{said}"):
+        OnnxNetwork(path)

@@ -14,7 +14,7 @@ from penult.cli.output import print_json
 from penult.cli.pages import print_page
 from penult.cli.spread import option, spread
 from penult.errors import InputError
-from penult.export.export import Export
+from penult.export.export import MOST_IN_BATCH, Export
 from penult.export.formats import FORMATS
 from penult.export.head_forms import EXPLAINED
 from penult.export.onnx_graph import OPSET
@@ -72,9 +72,6 @@ Timed = Annotated[str, option("Batch sizes that are timed.", "--timed")]
 ReplaceExport = Annotated[bool, option("Replace the export that --out holds.", "--overwrite")]
 
 
-MOST_TIMED = 4096  # images of a batch
-
-
 @spread
 def export(
     run: given.RunFolder,
@@ -106,7 +103,7 @@ def export(
     options = ExportOptions(
         format,
         preprocessing=preprocessing,
-        opset=opset or OPSET,
+        opset=OPSET if opset is None else opset,
         batch_size=batch_size,
         form=form,
         n_samples=samples,
@@ -138,8 +135,8 @@ def _sizes(text: str, fixed: int | None) -> tuple[int, ...]:
     if fixed is not None:
         return (fixed,)
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and 0 < int(part[:9]) <= MOST_TIMED for part in parts):
+    if not all(part.isdecimal() and 0 < int(part[:9]) <= MOST_IN_BATCH for part in parts):
         raise InputError(
-            f"--timed: expected numbers from 1 to {MOST_TIMED:,} like 1,8,32, found {text!r:.80}"
+            f"--timed: expected numbers from 1 to {MOST_IN_BATCH:,} like 1,8,32, found {text!r:.80}"
         )
     return tuple(dict.fromkeys(map(int, parts)))

@@ -29,6 +29,7 @@ from penult.storage import read_json, write_folder, write_json
 
 FORMAT = "penult-export/1"
 NAME = "export.json"
+MOST_IN_BATCH = 4096  # samples
 RUNTIME_NAMES = {"onnx": "onnxruntime"}
 
 
@@ -108,8 +109,10 @@ def _check(
     format.check(options)
     if options.n_samples < 1:
         raise InputError(f"--samples: expected 1 or more, found {options.n_samples}")
-    if options.batch_size is not None and options.batch_size < 1:
-        raise InputError(f"--batch-size: expected 1 or more, found {options.batch_size}")
+    if options.batch_size is not None and not 1 <= options.batch_size <= MOST_IN_BATCH:
+        raise InputError(
+            f"--batch-size: expected 1 to {MOST_IN_BATCH:,}, found {options.batch_size}"
+        )
     check_output_folder(folder, "the export", run)
     if not folder.is_dir() or not any(folder.iterdir()):
         return

@@ -38,7 +38,7 @@ def write_head_alone(shipment: Shipment, folder: Path) -> Written:
         save_dense(path, shipped.head)
     text = PROGRAM.read_text(encoding="utf-8").replace("  # type: ignore[no-untyped-def]", "")
     write_atomically(program, lambda place: place.write_text(text, encoding="utf-8"))
-    about = head_page(shipped, names, shipment.run)
+    about = head_page(shipment)
     write_atomically(page, lambda place: place.write_text(about, encoding="utf-8"))
     trial = Trial("head", [program, path])
     return Written([path, page, program], trial, {"features": shipment.samples.features})

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from penult.data.transform import Transform
+from penult.export.judged import accuracy_parts, compared_heads, edit_parts
+from penult.export.shipment import Shipment
 from penult.export.shipped_head import ShippedHead
 from penult.network.libraries import LIBRARIES
 from penult.network.link import SIGMOID
@@ -15,8 +17,9 @@ from penult.text import as_code, in_markdown
 CLASSES_SHOWN = 50
 
 
-def head_page(shipped: ShippedHead, class_names: Sequence[str], run: Run) -> str:
+def head_page(shipment: Shipment) -> str:
     """The page in Markdown."""
+    shipped, class_names, run = shipment.shipped, shipment.class_names, shipment.run
     head, read = shipped.head, shipped.read()
     means = (
         "A class is given where its logit is above 0; its probability is the sigmoid of the logit."
@@ -34,12 +37,21 @@ def head_page(shipped: ShippedHead, class_names: Sequence[str], run: Run) -> str
         "```",
         "## The features",
         _features(run, shipped),
+        *_accuracy(shipment),
+        *edit_parts(shipment),
         "## The file",
         _file(shipped),
         "## The classes",
         _classes(shipped, class_names),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _accuracy(shipment: Shipment) -> Iterator[str]:
+    if shipment.shipped.origin.get("tuned") == "network":
+        return  # the run holds features of the network before it was tuned
+    yield "## Accuracy"
+    yield from accuracy_parts(shipment, *compared_heads(shipment))
 
 
 def _features(run: Run, shipped: ShippedHead) -> str:
@@ -89,7 +101,8 @@ def preparation(transform: Transform) -> str:
         steps.append(
             f"multiply the 8-bit values by {'1/255' if unit else f'{transform.scale:.6g}'}"
         )
-    steps.append(f"subtract {mean} and divide by {std} (by channel)")
+    if set(transform.mean) != {0.0} or set(transform.std) != {1.0}:
+        steps.append(f"subtract {mean} and divide by {std} (by channel)")
     return ", ".join(steps)
 
 

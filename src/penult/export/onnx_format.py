@@ -14,9 +14,9 @@ from penult.export.programs import before_file, traced_network
 from penult.export.proof import Trial
 from penult.export.quantised import quantised
 from penult.export.shipment import ExportOptions, Shipment, Written
+from penult.network.onnx_file import FORMAT
 
 NAME = "network.onnx"
-FORMAT = "penult-network/1"
 
 
 def check_onnx(options: ExportOptions) -> None:

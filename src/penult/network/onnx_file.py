@@ -21,6 +21,7 @@ from penult.network.onnx_cut import cut_of, ends_of
 from penult.text import described, some
 
 ENDING = ".onnx"
+FORMAT = "penult-network/1"  # of files that penult wrote, in their metadata
 SQUASHED: dict[str, type[nn.Module]] = {
     "softmax": nn.Softmax,
     "log_softmax": nn.LogSoftmax,
@@ -160,12 +161,20 @@ def _read(onnx: Any, path: Path) -> Any:
 def _about(path: Path, model: Any) -> OnnxAbout:
     """What penult's own files say; of others nothing is known."""
     notes = {entry.key: entry.value for entry in model.metadata_props}
+    if notes.get("format") != FORMAT:  # what others call preprocessing is not known
+        return OnnxAbout(None, None)
     names, settings, head = (
         _read_note(notes, key) for key in ("class_names", "preprocessing", "head")
     )
     transform, inside = None, False
     if isinstance(settings, Mapping) and "kind" not in settings:
-        transform = Transform.from_json({k: v for k, v in settings.items() if k != "inside"})
+        try:
+            transform = Transform.from_json({k: v for k, v in settings.items() if k != "inside"})
+        except InputError as error:
+            raise InputError(
+                f"{path}: its metadata say no preprocessing that can be read ({error}): expected a "
+                "file as `penult export` wrote it"
+            ) from error
         inside = bool(settings.get("inside"))
     if inside and transform is not None:
         zero, one = (0.0,) * transform.channels, (1.0,) * transform.channels
