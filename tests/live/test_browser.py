@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pytest
 
@@ -523,6 +524,50 @@ def test_names_of_files_are_those_that_all_systems_take(browse: Browse) -> None:
         assert name_of({"name": file}) == file, "the server takes it too"
         seen.page.keyboard.press("Escape")
         seen.page.evaluate("() => localStorage.clear()")
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        "{bad",
+        '{"head":"dense","edits":[null]}',
+        '{"head":"dense","edits":[{"edit":"scale","feature":0,"value":"x"}]}',
+        "{}",
+    ],
+)
+def test_edits_of_an_address_that_cannot_be_read_are_left_out(browse: Browse, state: str) -> None:
+    seen = browse(f"class/1!{quote(state, safe='')}")
+    seen.page.get_by_role("heading", name=NAMES[1], level=1).wait_for()
+    assert "no edits" in seen.text(".dock-numbers")
+    seen.page.wait_for_selector(".toast:has-text('The edits in this address cannot be read')")
+
+
+def test_a_key_that_is_held_down_judges_once(browse: Browse, tmp_path: Path, folder: Path) -> None:
+    shutil.copytree(folder, tmp_path / "run")
+    server = started(tmp_path / "run")
+    try:
+        seen = browse("suspect/1", server=server)
+        before = (tmp_path / "run" / "verdicts.jsonl").read_text()
+        for _ in range(6):
+            seen.page.keyboard.down("c")
+        seen.page.wait_for_function("() => location.hash.startsWith('#suspect/2')")
+        seen.page.keyboard.down("c")
+        seen.page.wait_for_timeout(300)
+        after = (tmp_path / "run" / "verdicts.jsonl").read_text()
+        assert after.count("\n") == before.count("\n") + 1
+    finally:
+        server.stop()
+
+
+def test_two_clicks_save_once(browse: Browse) -> None:
+    seen = browse("class/2")
+    asked: list[str] = []
+    seen.page.route("**/api/write", lambda route: asked.append(route.request.url))
+    seen.page.keyboard.press("w")
+    seen.page.get_by_role("button", name="Write", exact=True).dblclick()
+    seen.page.get_by_role("button", name="Make the report").click()
+    seen.page.wait_for_timeout(200)
+    assert len(asked) == 1
 
 
 def test_keys_are_listed(browse: Browse) -> None:

@@ -16,7 +16,7 @@ function startApp() {
   Object.assign(TABS, { sample: "samples", upload: "samples" });
   Object.assign(KEYS, {
     z: undo, Z: redo, d: toggleDock, e: () => go("edit/now"), w: saveDialog, o: chooseFile,
-    n: () => judged("label noise") || statesDialog(), c: () => judged("core"), s: () => judged("shortcut"), u: () => judged("unsure"),
+    n: (event) => judged("label noise", event) || statesDialog(), c: (event) => judged("core", event), s: (event) => judged("shortcut", event), u: (event) => judged("unsure", event),
   });
   recall();
   makeDock();
@@ -30,9 +30,10 @@ function startApp() {
   watchServer();
 }
 
-function judged(kind) {
+// A key that is held down judges one suspect, not all that follow.
+function judged(kind, event) {
   const here = judging && current === `suspect/${judging.index}` && about().live.writable !== false;
-  if (here) judging.give(kind);
+  if (here && !event.repeat) judging.give(kind);
   return here;
 }
 

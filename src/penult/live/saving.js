@@ -47,7 +47,10 @@ function saveDialog() {
   const name = el("input", { type: "text", value: nameOf(), "aria-label": "Name", maxlength: 80 });
   const format = el("select", { "aria-label": "Format" }, el("option", { value: "" }, "the edited head alone"), here.formats.map((one) => el("option", { value: one }, one)));
   const said = el("div", { class: "said-of", role: "status" });
+  let busy = false;
   const long = async (path, body, done) => {
+    if (busy) return; // a second click asks for nothing more
+    busy = true;
     const controller = new AbortController();
     const line = progressLine("Working", controller);
     said.replaceChildren(line.node);
@@ -57,6 +60,7 @@ function saveDialog() {
     } catch (error) {
       said.replaceChildren(failed(cancelled(error) ? { message: "Cancelled: nothing was written." } : error));
     }
+    busy = false;
   };
   const write = () => long("api/write", { state, name: name.value.trim(), format: format.value || null }, (found) => [
     el("p", null, "Written to ", el("code", null, found.folder), "."), ...(found.notes || []).map((note) => el("p", { class: "note" }, note))]);

@@ -19,12 +19,17 @@ const suffix = () => (isPlain(state) ? "" : `!${encodeURIComponent(JSON.stringif
 function addressed() {
   const found = /!(%7B.*)$/.exec(location.hash);
   if (!found) return null;
-  try { return checked(JSON.parse(decodeURIComponent(found[1]))); } catch { return null; }
+  let made = null;
+  try { made = checked(JSON.parse(decodeURIComponent(found[1]))); } catch { /* told of below */ }
+  if (!made) say("The edits in this address cannot be read: they are left out.");
+  return made;
 }
 
+const isEdit = (edit) => typeof edit?.edit === "string" && (edit.value === undefined || Number.isFinite(edit.value));
+
 function checked(found) {
-  const head = found.head === "dense" || (typeof found.head?.select === "string" && Number.isFinite(found.head.k));
-  const edits = Array.isArray(found.edits) && found.edits.every((edit) => typeof edit?.edit === "string");
+  const head = found?.head === "dense" || (typeof found.head?.select === "string" && Number.isFinite(found.head.k));
+  const edits = Array.isArray(found?.edits) && found.edits.every(isEdit);
   return head && edits ? { head: found.head, edits: found.edits } : null;
 }
 

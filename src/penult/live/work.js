@@ -32,7 +32,10 @@ function judge(row, index) {
   const error = el("div");
   const buttons = Object.keys(VERDICT_KEYS).map((kind) => el("button", { type: "button", class: "tool", "data-verdict": kind, "aria-keyshortcuts": VERDICT_KEYS[kind], onclick: () => give(kind) },
     capital(kind), el("kbd", { "aria-hidden": "true" }, VERDICT_KEYS[kind])));
+  let giving = false;
   const give = async (kind) => {
+    if (giving) return; // one that is on its way is not given twice
+    giving = true;
     for (const button of buttons) button.disabled = true;
     try {
       const found = await ask("api/verdict", { body: { feature: row.feature, class: row.class, verdict: kind, note: note.value.trim() } });
@@ -42,6 +45,7 @@ function judge(row, index) {
       error.replaceChildren(failed(problem_));
     }
     for (const button of buttons) button.disabled = false;
+    giving = false;
   };
   judging.give = give;
   const node = el("div", { class: "row verdicts-row" }, buttons, note);
@@ -51,7 +55,7 @@ function judge(row, index) {
   });
   if (about().live.writable === false) return [el("p", { class: "note" }, "This run cannot be written to, so no verdict can be kept."), switches(row.feature, row.class, {})];
   return [workLine(), node, error,
-    el("h3", null, "Without it"), el("p", { class: "note" }, "What happens is said below at once."), switches(row.feature, row.class, {})];
+    el("h2", null, "Without it"), el("p", { class: "note" }, "What happens is said below at once."), switches(row.feature, row.class, {})];
 }
 
 // To the next that nobody has judged, after this one first.

@@ -230,7 +230,7 @@ document.addEventListener("keydown", (event) => {
   const scrolls = event.key.startsWith("Arrow") && event.target.closest?.(".scroll");
   if (typing || scrolls || event.ctrlKey || event.metaKey || event.altKey || !KEYS[event.key]) return;
   event.preventDefault();
-  KEYS[event.key]();
+  KEYS[event.key](event);
 });
 
 mapsButton.addEventListener("click", toggleMaps);
