@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from penult.export.cost import n_parameters
+from penult.export.cost import counted_cost, n_parameters
 from penult.export.head_forms import head_layer
 from penult.export.shipped_head import ShippedHead
 from penult.export.shipped_network import ShippedNetwork
@@ -362,6 +362,16 @@ def mean_token(m: Any, x: Tensor) -> Any:
     return torch.tanh(tokens).transpose(1, 2)[..., None]
 
 
+def class_attention(m: Any, x: Tensor) -> Any:
+    """The first token is mixed with all by itself, and joined with the others again."""
+    tokens = x.flatten(2).transpose(1, 2)
+    tokens = tokens + F.scaled_dot_product_attention(m.q(tokens), m.k(tokens), m.v(tokens))
+    for _ in range(2):
+        first = F.scaled_dot_product_attention(m.q(tokens[:, :1]), m.k(tokens), m.v(tokens))
+        tokens = torch.cat([tokens[:, :1] + first, tokens[:, 1:]], 1)
+    return tokens[:, 0].unflatten(1, (WIDTH, 1, 1))  # type: ignore[no-untyped-call]
+
+
 def twins() -> dict[str, nn.Module]:
     a, b = conv(), conv()
     b.weight = a.weight
@@ -519,6 +529,10 @@ BLOCKS: dict[str, Callable[[], tuple[nn.Module, Callable[[Tensor], Tensor]]]] = 
         nn.utils.parametrizations.weight_norm(conv(), dim=1),
         pooled,
     ),
+    "class attention": lambda: (
+        Block(class_attention, q=nn.Linear(8, 8), k=nn.Linear(8, 8), v=nn.Linear(8, 8)),
+        pooled,
+    ),
     "lstm": lambda: (
         Block(
             lambda m, x: m.a(x.flatten(2).transpose(1, 2))[0].transpose(1, 2)[:, :, :, None],
@@ -576,6 +590,8 @@ def smaller(
     again = trace(module, {"images": images})
     found = run_graph(graph_of(again), {"images": images})
     assert n_numbers(again) <= n_numbers(program)
+    before, after = (counted_cost(p, {"images": images}, N_SAMPLES) for p in (program, again))
+    assert after["multiplications"] <= before["multiplications"]
     return n_parameters(program) - n_parameters(again), expected, found, dropped
 
 
@@ -680,6 +696,23 @@ def test_random_networks_keep_their_logits_and_never_grow(seed: int) -> None:
     unneeded = n_unneeded(model, "head", IMAGES)
     assert 0 <= gone <= unneeded
     assert bool(gone) or not dropped.layers
+
+
+def channels_last_and_read(m: Any, x: Tensor) -> Any:
+    maps = m.a(x).permute(0, 2, 3, 1).contiguous()
+    flat = maps.view(x.shape[0], -1)
+    return torch.cat([flat, m.b(maps.permute(0, 3, 1, 2)).mean((2, 3))], 1)[..., None, None]
+
+
+def test_neighbours_that_are_cut_out_of_maps_may_be_flattened() -> None:
+    torch.manual_seed(0)
+    block = Block(channels_last_and_read, a=conv(), b=conv())
+    model, images = Net(block, lambda x: x[:, :, 0, 0]).eval(), torch.randn(IMAGES)
+    n = WIDTH * SIDE * SIDE
+    read = [j for j in range(n) if j % WIDTH < 2] + list(range(n, n + WIDTH))
+    _, expected, found, dropped = smaller(model, read, images)
+    assert "a residual stream" in dropped.kept[0]["why"]
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
 def test_a_branch_of_the_network_needs_all_channels() -> None:

@@ -299,12 +299,19 @@ def after(kind: str, constants: dict[str, Any], **attributes: Any) -> Tail:
     return nodes, {"w": W, "b": B, **constants}
 
 
+def squashed_twice() -> Tail:
+    nodes, constants = after("Softmax", {})
+    nodes[1].output[0] = "once"
+    return [*nodes, node("Softmax", "once", "logits")], constants
+
+
 FIRST, SECOND = np.array([0]), np.array([1])
 FAULTS: dict[str, tuple[Tail, dict[str, Any], str]] = {
     "caps": (capped(), {}, "is made by Sub, no linear map"),
     "a rectifier": (rectified(), {}, "is made by Relu, no linear map"),
     "a norm of the logits": (normed(), {}, "its logits are no linear map of"),
     "rows of features": (of_rows(), {}, r"has the shape \(10, 1\) for 2 samples: expected one row"),
+    "softmax twice": (squashed_twice(), {}, "is made by Softmax, no linear map"),
     "classes first": (after("Transpose", {}, perm=[1, 0]), {}, "expected a linear last layer"),
     "one sample": (after("Gather", {"at": FIRST}, axis=0), {}, "expected a linear last layer"),
     "their sum": (after("ReduceSum", {"at": SECOND}, keepdims=0), {}, "a linear last layer"),

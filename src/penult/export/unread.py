@@ -243,7 +243,8 @@ class _Rewriting:
 
     def run(self) -> Dropped:
         """Change the graph."""
-        for node in list(self._graph.nodes):
+        before = list(self._graph.nodes)
+        for node in before:
             if node not in self._demands.given or node.op == "placeholder":
                 continue
             with self._graph.inserting_before(node):
@@ -252,8 +253,9 @@ class _Rewriting:
                 else:
                     self._remake(node)
         # Nothing that counts as random is ever taken for dead.
-        for node in reversed(self._made):
-            if not node.users and self._made[node] is not node:
+        for node in reversed(before):
+            stays = node in self._demands.given and self._made.get(node, node) is node
+            if not stays and not node.users and node.op != "placeholder":
                 self._graph.erase_node(node)
         return self.dropped
 
