@@ -227,8 +227,8 @@ def save_images(folder: Path, names: Sequence[str]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "more",
-    [(), ("--size", "20", "--resize", "24"), ("--mean", "0.1,0.2,0.3", "--std", "1,2,3")],
-    ids=str,
+    [(), ("--size", "20", "--resize", "24"), ("--mean", "0.1,0.2,0.3", "--std", "0.4,0.5,0.6")],
+    ids=["its own", "another size", "other numbers"],
 )
 def test_the_processor_of_the_folder_does_what_the_run_did(
     more: tuple[str, ...], hf: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -266,3 +266,76 @@ def test_some_of_the_classes_are_written_as_a_network_of_these(
     assert config["id2label"] == {"0": "class 1", "1": "class 2", "2": "class 4"}
     card = Path("out/README.md").read_text(encoding="utf-8")
     assert "The network had 6 outputs; those of the other classes were left out." in card
+
+
+@pytest.mark.slow
+def test_several_classes_of_an_image_stay_decisions_of_their_own(
+    hf: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_vit(hf, Path("net"), 3)
+    save_images(Path("data"), ["all"])
+    rows = [
+        f"data/all/{i:02d}.png,{';'.join(f'class {c}' for c in {i % 3, i % 2})}" for i in range(60)
+    ]
+    Path("table.csv").write_text("\n".join(["path,label", *rows]))
+    arguments = ("hf:net", "table.csv", "--multi-label", "--no-fit", "--out", "run")
+    assert penult("analyze", *arguments) == 0
+    assert shipped(tmp_path, Path("out"))["head"]["link"] == "sigmoid"
+    config = json.loads(Path("out/config.json").read_text())
+    assert config["problem_type"] == "multi_label_classification"
+    card = Path("out/README.md").read_text(encoding="utf-8")
+    assert "(logits[0] > 0)" in card
+    assert "60 samples of the run's analysed data, 180 decisions yes or no" in card
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["Bert", "DistilBert"])
+def test_a_classifier_of_texts_is_written_in_every_format(
+    kind: str, hf: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each gives the same logits for texts shorter and longer than those it was proven on."""
+    tokenizers = import_extra("tokenizers", "hf")
+    monkeypatch.chdir(tmp_path)
+    words = ["[PAD]", "[UNK]", *["the", "plot", "film", "was", "not", "very", "good", "bad"]]
+    model = tokenizers.models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]")
+    own = tokenizers.Tokenizer(model)
+    own.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokenizer = hf.PreTrainedTokenizerFast(
+        tokenizer_object=own, unk_token="[UNK]", pad_token="[PAD]", model_max_length=32
+    )
+    tokenizer.save_pretrained("net")
+    small: dict[str, Any] = {"vocab_size": len(words), "max_position_embeddings": 32}
+    small |= (
+        {
+            "hidden_size": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "intermediate_size": 32,
+        }
+        if kind == "Bert"
+        else {"dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 32}
+    )
+    config = getattr(hf, f"{kind}Config")(**small, num_labels=2)
+    getattr(hf, f"{kind}ForSequenceClassification")(config).save_pretrained("net")
+    rng = np.random.default_rng(0)
+    rows = [f"{' '.join(rng.choice(words[2:], 3 + i % 6))},{'ab'[i % 2]}" for i in range(40)]
+    Path("texts.csv").write_text("\n".join(["text,label", *rows]))
+    assert penult("analyze", "hf:net", "texts.csv", "--no-fit", "--out", "run") == 0
+    for name in ("onnx", "torch", "safetensors", "hf"):
+        arguments = ("run", "-k", "5", "--format", name, "--timed", "1", "--no-cost")
+        assert penult("export", *arguments, "--out", name) == 0
+    network = hf.AutoModelForSequenceClassification.from_pretrained("hf").eval()
+    prepare = hf.AutoTokenizer.from_pretrained("hf")
+    session = import_extra("onnxruntime", "export").InferenceSession("onnx/network.onnx")
+    assert session.get_inputs()[0].shape == ["batch", "tokens"]
+    program = torch.export.load("torch/network.pt2").module()
+    for texts in (["good"], ["the plot was bad"] * 3, ["film " * 32], ["good", "not very bad"]):
+        inputs = dict(prepare(texts, return_tensors="pt", padding=True, truncation=True))
+        names = [one.name for one in session.get_inputs()]
+        given = {key: value for key, value in inputs.items() if key in names}
+        with torch.no_grad():
+            expected = network(**given).logits
+            assert (program(**given) - expected).abs().max() < 1e-5
+        found = session.run(None, {key: value.numpy() for key, value in given.items()})[0]
+        assert np.abs(found - expected.numpy()).max() < 1e-5
