@@ -94,8 +94,9 @@ def report(rows: list[str]) -> str:
         "How much could go at most is told by the gradient: parameters (but the head's own) on "
         "which no logit depends for any of nine images of noise, with activations that are nowhere "
         "flat. [Torch-Pruning](https://github.com/VainF/Torch-Pruning) takes the unread features "
-        "out of the head's inputs with all that its dependency graph couples with them; its "
-        "logits are compared with those of the whole network likewise. [Why penult does not use "
+        "out of the head's inputs with all that its dependency graph couples with them, without "
+        "hints about a network; its logits are compared with those of the whole network likewise. "
+        "[Why penult does not use "
         "it](../export.md#smaller---drop-unread).",
         "",
         "| network | features read | difference | parameters | gone | no logit depends on | "

@@ -56,17 +56,15 @@ def torch_pruned(model: nn.Module, head: Head, read: list[int], images: Tensor) 
     model = copy.deepcopy(model)
     layer = model.get_submodule(head.name)
     unread = sorted(set(range(head.n_features)) - set(read))
-    prune: dict[type[nn.Module], Any] = {
-        nn.Linear: pruning.prune_linear_in_channels,
-        nn.Conv2d: pruning.prune_conv_in_channels,
-    }
+    linear = isinstance(layer, nn.Linear)
+    prune = pruning.prune_linear_in_channels if linear else pruning.prune_conv_in_channels
     before = n_parameters(model)
     try:
         with _quickly(), torch.enable_grad():
             graph = pruning.DependencyGraph().build_dependency(
                 model, example_inputs=images, output_transform=_tensor
             )
-            graph.get_pruning_group(layer, prune[type(layer)], idxs=unread).prune()
+            graph.get_pruning_group(layer, prune, idxs=unread).prune()
     except Exception as error:  # of any kind: it runs the network's own code
         return TorchPruned(None, None, _line(error))
     gone = before - n_parameters(model) - head.n_classes * len(unread)
