@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import io
 import json
@@ -21,6 +22,7 @@ from PIL import Image
 from acted_run import NAMES, acted
 from command import penult
 from penult.errors import InputError
+from penult.live.guard import Guard
 from penult.live.keys import Keys, is_loopback
 from penult.live.notebook import app
 from penult.live.requests import name_of
@@ -124,6 +126,45 @@ def test_two_hosts_or_none_are_refused(ask: Asker) -> None:
             cookie = f"{ask.keys.cookie}={ask.keys.token}"
             found.sendall(f"GET / HTTP/1.1\r\n{lines}Cookie: {cookie}\r\n\r\n".encode())
             assert b" 400 " in found.recv(4096).split(b"\r\n")[0]
+
+
+def test_a_second_host_is_refused_whatever_server_lets_it_through() -> None:
+    keys, said = Keys(8642), list[Any]()
+    hosts = [(b"host", b"127.0.0.1:8642"), (b"host", b"evil.example")]
+    cookie = (b"cookie", f"{keys.cookie}={keys.token}".encode())
+    scope = {"type": "http", "method": "GET", "path": "/", "query_string": b""}
+
+    async def nothing(*_: Any) -> Any:
+        return {}
+
+    async def send(message: Any) -> None:
+        said.append(message.get("status"))
+
+    for headers, status in ((hosts, 400), (hosts[:1], None)):
+        said.clear()
+        asyncio.run(Guard(nothing, keys)({**scope, "headers": [*headers, cookie]}, nothing, send))
+        assert said[:1] == ([status] if status else [])
+
+
+def test_samples_are_listed_in_order_by_any_writing_and_not_too_many(ask: Asker) -> None:
+    def rows(asked: str) -> list[list[Any]]:
+        found: list[list[Any]] = json.loads(ask(f"/run/run/api/samples?{asked}")[2])["rows"]
+        return found
+
+    low = [value for _, value in rows("feature=3&order=low")]
+    high = [value for _, value in rows("feature=3")]
+    assert low == sorted(low)
+    assert high == sorted(high, reverse=True)
+    assert low[0] < high[0]
+    assert len(rows("limit=99999")) == 200
+    assert rows("query=%3CU%3E11") == rows("query=%3Cu%3E11") != []
+
+
+def test_a_value_that_no_feature_can_have_is_refused(ask: Asker) -> None:
+    said = {"part": "eval", "sample": 1, "values": {"3": 1e39}}
+    status, _, body = ask("/run/run/api/what-if", said)
+    assert status == 400
+    assert json.loads(body)["error"] == "feature 3: expected a number, found 1e+39"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 import time
 from pathlib import Path
 
@@ -82,6 +83,26 @@ def test_a_run_that_is_damaged_is_not_read_for_ever(folder: Path) -> None:
         time.sleep(0.01)
     assert why.startswith("the run is damaged (")
     assert why.endswith("): make it again")
+
+
+def test_a_run_is_read_once_however_many_ask(folder: Path) -> None:
+    read, leave = list[Path](), threading.Event()
+
+    def slowly(place: Path, progress: Progress) -> RunSession:
+        read.append(place)
+        leave.wait(30)
+        raise InputError("no more")
+
+    shelf = RunShelf(folder, slowly)
+    for _ in range(3):
+        shelf.begin("run")
+    while not read:
+        time.sleep(0.01)
+    assert shelf.read("run") is None
+    leave.set()
+    while shelf.progress("run") is not None:
+        time.sleep(0.01)
+    assert read == [folder / "run"]
 
 
 def opened(folder: Path, progress: Progress) -> RunSession:

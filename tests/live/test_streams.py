@@ -67,3 +67,27 @@ def test_who_leaves_cancels_the_work() -> None:
     asyncio.run(leave())
     assert begun.is_set()
     assert ended.wait(30)
+
+
+def test_who_comes_when_all_threads_are_at_work_is_told_to_come_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("penult.live.streams.MOST_STREAMS", 1)
+    leave = threading.Event()
+
+    def work(asked: Listener) -> None:
+        asked.stage("waiting")(0, 1)
+        leave.wait(30)
+
+    async def two() -> tuple[int, int]:
+        streams = Streams()
+        news = streams._news(work)
+        await anext(news)
+        refused = await streams.streamed(work)
+        leave.set()
+        await news.aclose()
+        again = await streams.streamed(work)
+        streams.close()
+        return refused.status_code, again.status_code
+
+    assert asyncio.run(two()) == (503, 200)

@@ -151,14 +151,6 @@ def test_others_are_answered_while_a_refit_is_made(run: Run) -> None:
     assert answered, "an edit waits for somebody else's refit"
 
 
-def test_caps_are_told_by_class_or_for_all(board: Switchboard) -> None:
-    one = board.effect(HeadState(None, (Edit("cap", feature=3, of=NAMES[2], at=0.25),)))
-    assert one.caps == [[2, 3, pytest.approx(0.25)]]
-    every = board.effect(HeadState(None, (Edit("cap", feature=3, at=0.25),)))
-    assert every.caps == [[None, 3, pytest.approx(0.25)]]
-    assert board.effect(HeadState()).caps == []
-
-
 @pytest.mark.parametrize(
     ("state", "said"),
     [

@@ -38,6 +38,12 @@ def sleep(own: list[int], begin: Callable[[str], Any]) -> None:
     time.sleep(600)
 
 
+def rest(own: list[int], begin: Callable[[str], Any]) -> str:
+    begin("resting")
+    time.sleep(0.4)
+    return "rested"
+
+
 @pytest.fixture(scope="module")
 def worker() -> Iterator[Worker]:
     made = Worker(make, start=3)
@@ -100,3 +106,10 @@ def test_a_closed_worker_does_nothing() -> None:
     made.close()
     with pytest.raises(JobCancelledError):
         made.do(WorkerJob(add, {"by": 1}))
+
+
+def test_a_job_that_is_not_to_be_killed_ends_by_itself(worker: Worker) -> None:
+    cancelled = threading.Event()
+    job = WorkerJob(rest, {}, lambda *news: cancelled.set(), cancelled, killable=False)
+    assert worker.do(job) == "rested"
+    assert cancelled.is_set()

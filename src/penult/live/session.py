@@ -150,7 +150,6 @@ class RunSession:
             "recipe": found.recipe,
             "changed": found.changed,
             "n_changed": found.n_changed,
-            "caps": found.caps,
         }
 
     def samples(self, part: str | None, query: SampleQuery) -> dict[str, Any]:

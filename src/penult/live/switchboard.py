@@ -15,7 +15,6 @@ from penult.edit.desk import EditDesk
 from penult.edit.effects import Effect
 from penult.edit.recipe import Edited, Recipe
 from penult.edit.setting import EditSetting
-from penult.heads.bounded_head import BoundedHead, bounded
 from penult.live.state import HeadState
 from penult.network.head import Head
 from penult.progress import Progress
@@ -39,14 +38,12 @@ class Switched:
         recipe: as a file holds it.
         changed: weights, (class, feature, before, after) each, the first few.
         n_changed: how many there are.
-        caps: (class or None for all, feature, bound).
     """
 
     document: dict[str, Any]
     recipe: dict[str, Any]
     changed: list[list[Any]]
     n_changed: int
-    caps: list[list[Any]]
 
 
 class Switchboard:
@@ -135,7 +132,7 @@ class Switchboard:
         table = desk.table(before.sparse if before.sparse in desk.tables else None)
         effect = Effect.between(table, was, now, desk.setting.mean)
         document = desk.document(effect, after.sparse, recipe, then, notes)
-        return Switched(document, recipe.document(), *_changes(first, then), _caps(then))
+        return Switched(document, recipe.document(), *_changes(first, then))
 
     def _of(self, state: HeadState, head: Head, progress: Progress | None) -> Tensor:
         """Classes of all samples by the head of a state."""
@@ -177,20 +174,3 @@ def _changes(before: Head, after: Head) -> tuple[list[list[Any]], int]:
     old, new = before.weight[c, j].tolist(), after.weight[c, j].tolist()
     rows = [[*pair, was, now] for pair, was, now in zip(shown.tolist(), old, new, strict=True)]
     return rows, len(where)
-
-
-def _caps(head: Head) -> list[list[Any]]:
-    """Bounds of single features: the class, or None for all that read it, feature and bound."""
-    if not isinstance(head, BoundedHead):
-        return []
-    found: list[list[Any]] = []
-    for p in range(head.n_bounds):
-        features = head.directions[p].nonzero()[:, 0].tolist()
-        if len(features) != 1:
-            continue
-        classes = head.scales[:, p].nonzero()[:, 0].tolist()
-        bound = float(head.bounds[p]) / float(head.directions[p, features[0]])
-        readers = int((bounded(head).weight[:, features[0]] != 0).sum())
-        several = len(classes) > 1 and len(classes) >= readers
-        found += [[c, features[0], bound] for c in ([None] if several else classes)]
-    return found
