@@ -130,7 +130,7 @@ def compared(
         tolerance: of the largest logit; None to measure without judging.
 
     Raises:
-        MismatchError: they differ by more, or on a class that is no near tie.
+        MismatchError: they differ by more.
     """
     if found.shape != reference.shape:
         raise MismatchError(
