@@ -562,7 +562,8 @@ def test_a_key_that_is_held_down_judges_once(browse: Browse, tmp_path: Path, fol
 def test_two_clicks_save_once(browse: Browse) -> None:
     seen = browse("class/2")
     asked: list[str] = []
-    seen.page.route("**/api/write", lambda route: asked.append(route.request.url))
+    for kind in ("write", "report"):
+        seen.page.route(f"**/api/{kind}", lambda route: asked.append(route.request.url))
     seen.page.keyboard.press("w")
     seen.page.get_by_role("button", name="Write", exact=True).dblclick()
     seen.page.get_by_role("button", name="Make the report").click()
