@@ -24,6 +24,7 @@ from penult import Run
 from penult.data.transform import Transform
 from penult.export.proof import MismatchError, compared
 from penult.export.samples import features_for_proof
+from penult.export.unread import drop_unread
 from penult.extras import import_extra
 from penult.features.features import Features
 from penult.runs.analyze import Options, analyze_features
@@ -541,6 +542,27 @@ def test_a_smaller_network_costs_less_and_gives_the_same_logits(
     row = document["cost"]["seconds"]["torch"]["1"]
     assert row["before"]["interval"][0] <= row["before"]["median"] <= row["before"]["interval"][1]
     assert row["speed_up"] == pytest.approx(row["before"]["median"] / row["after"]["median"])
+
+
+def test_a_smaller_network_of_other_logits_is_not_taken(
+    digits: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoilt(program: torch.export.ExportedProgram) -> Any:
+        module, dropped = drop_unread(program)
+        with torch.no_grad():
+            next(p for p in module.parameters() if p.ndim == 4).mul_(1.001)
+        return module, dropped
+
+    monkeypatch.setattr("penult.export.programs.drop_unread", spoilt)
+    out = tmp_path / "out"
+    arguments = ("-k", "5", "--format", "torch", "--drop-unread", "--form", "dense")
+    assert penult("export", str(digits.folder), *arguments, "--timed", "1", "--out", str(out)) == 0
+    document = of(out)
+    assert document["what"]["dropped"]["layers"] == []
+    (note,) = [one for one in document["notes"] if one.startswith("No channels were dropped")]
+    assert "the logits of the smaller network differ by" in note
+    cost = document["cost"]
+    assert cost["before"]["parameters"] == cost["after"]["parameters"]
 
 
 @pytest.mark.slow

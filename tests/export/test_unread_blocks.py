@@ -685,7 +685,7 @@ def random_network(seed: int) -> tuple[Net, list[int]]:
     return model.eval(), sorted(torch.randperm(n)[:size].tolist())
 
 
-SEEDS = [pytest.param(seed, marks=() if seed < 4 else pytest.mark.slow) for seed in range(120)]
+SEEDS = [pytest.param(seed, marks=() if seed < 4 else pytest.mark.slow) for seed in range(40)]
 
 
 @pytest.mark.parametrize("seed", SEEDS)
