@@ -605,18 +605,17 @@ def built(name: str) -> Net:
     return Net(*BLOCKS[name]()).eval()
 
 
-SLOW = {
-    *("flattened maps after pooling", "depthwise, several of each", "transposed", "lstm", "padded"),
-    *("prelu, one number", "split and joined", "pixel unshuffle", "two sizes", "constant branch"),
-    *("unit maps", "one axis", "three axes", "turned round", "spectral norm", "custom gradient"),
-    *("softmax", "greatest", "mixed positions", "densely joined", "plain", "batch norm"),
+QUICK = {
+    *("grouped", "depthwise", "group norm", "glu", "pixel shuffle", "flattened maps", "einsum"),
+    *("squeeze and excite", "tied weights", "in place through a view", "written over"),
+    *("channels last", "weight norm", "transformer", "class attention", "some channels twice"),
 }
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=pytest.mark.slow if name in SLOW else (), id=name)
+        pytest.param(name, marks=() if name in QUICK else pytest.mark.slow, id=name)
         for name in BLOCKS
     ],
 )

@@ -22,7 +22,7 @@ from penult.live.server import LiveServer
 from penult.report.page import percent, points
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Route
+    from playwright.sync_api import Browser, FileChooser, Route
 
 pytest.importorskip("starlette")
 
@@ -494,10 +494,12 @@ def test_an_address_of_no_view_says_so(browse: Browse, route: str) -> None:
 
 
 def test_the_key_for_a_file_of_ones_own(browse: Browse, pictured: LiveServer) -> None:
+    def choose(chooser: FileChooser) -> None:
+        chooser.set_files({"name": "a.txt", "mimeType": "text/plain", "buffer": b"x"})
+
     seen = browse(server=pictured)
-    text = {"name": "a.txt", "mimeType": "text/plain", "buffer": b"x"}
     # One listener for all, before the click: Playwright begins and ends them when it comes to it.
-    seen.page.on("filechooser", lambda chooser: chooser.set_files(text))
+    seen.page.on("filechooser", choose)
     seen.page.click("#summary-view h1")
     for _ in range(2):
         seen.page.keyboard.press("o")
