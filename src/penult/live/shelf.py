@@ -84,39 +84,52 @@ class RunShelf:
         Raises:
             InputError: it cannot be read.
         """
-        folder = self.folder(name)
+        if not self._claim(name):
+            return None
+        try:
+            return self._opened(name, progress)
+        finally:
+            del self._reading[name]
+
+    def begin(self, name: str) -> None:
+        """Read a run in a thread of its own, unless it is being read."""
+        if not self._claim(name):
+            return
+
+        def work() -> None:
+            try:
+                self._opened(name, None)
+            except InputError as error:
+                self._failed[name] = signature_of(self.folder(name)), str(error)
+            except Exception as error:  # or the page would ask for ever
+                why = f"the run is damaged ({type(error).__name__}: {one_line(str(error))})"
+                self._failed[name] = signature_of(self.folder(name)), f"{why}: make it again"
+            finally:
+                del self._reading[name]
+
+        threading.Thread(target=work, daemon=True).start()
+
+    def _claim(self, name: str) -> bool:
+        """Whether the caller may read a run, since nobody else is at it."""
         with self._lock:
             if name in self._reading:
-                return None
+                return False
             self._reading[name] = [0, 0]
+            return True
+
+    def _opened(self, name: str, progress: Progress | None) -> RunSession:
+        """Read a run that the caller has claimed."""
 
         def heard(done: int, total: int) -> None:
             self._reading[name][:] = [done, total]
             if progress is not None:
                 progress(done, total)
 
-        try:
-            made = self._open(folder, heard)
-            old, self._sessions[name] = self._sessions.get(name), made
-            if old is not None:
-                old.close()
-            return made
-        finally:
-            del self._reading[name]
-
-    def begin(self, name: str) -> None:
-        """Read a run in a thread of its own."""
-
-        def work() -> None:
-            try:
-                self.read(name)
-            except InputError as error:
-                self._failed[name] = signature_of(self.folder(name)), str(error)
-            except Exception as error:  # or the page would ask for ever
-                why = f"the run is damaged ({type(error).__name__}: {one_line(str(error))})"
-                self._failed[name] = signature_of(self.folder(name)), f"{why}: make it again"
-
-        threading.Thread(target=work, daemon=True).start()
+        made = self._open(self.folder(name), heard)
+        old, self._sessions[name] = self._sessions.get(name), made
+        if old is not None:
+            old.close()
+        return made
 
     def close(self) -> None:
         """End all processes."""
