@@ -46,6 +46,8 @@ def onnx(plan: dict[str, Any]) -> tuple[Run, dict[str, str]]:
     options.log_severity_level = 3
     if plan.get("threads"):
         options.intra_op_num_threads = plan["threads"]
+    # Threads that wait busily after a run take the processor from the network that takes turns.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     session = onnxruntime.InferenceSession(
         plan["files"][0], options, providers=["CPUExecutionProvider"]
     )

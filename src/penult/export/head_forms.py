@@ -16,7 +16,7 @@ from penult.heads.bounded_head import BoundedHead
 
 DENSE = "dense"
 BLOCK = 8  # classes
-PIECE = 5_000  # features that `blocks` gathers at once: those of 32 samples stay in a core's cache
+PIECE = 40_000  # features that `blocks` gathers at once: those of 32 samples stay in a large cache
 MOST_PADDED = 0.5  # of the dense head's numbers, that a form may hold where classes are filled up
 
 
@@ -69,7 +69,7 @@ class BlocksForm(nn.Module):
     """Classes in blocks of `BLOCK`: for each block one product with the features that it reads.
 
     The blocks are worked off in pieces, so that what is gathered is multiplied while it is still in
-    the processor's cache: all at once are two to three times as slow for large heads.
+    the processor's cache: all at once are slower for large heads and batches.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
