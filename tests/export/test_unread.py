@@ -233,8 +233,11 @@ KINDS: dict[type[Base], tuple[int, str]] = {
 }
 
 
-def smaller(kind: type[Base]) -> tuple[int, Tensor, Tensor, Dropped]:
-    """Parameters that went, logits before and after, and what is said of it."""
+Traced = tuple[torch.export.ExportedProgram, torch.fx.GraphModule, Dropped, dict[str, Tensor]]
+
+
+def narrowed(kind: type[Base]) -> Traced:
+    """A network before and after, what is said of it, and images."""
     torch.manual_seed(0)
     model = kind().eval()
     x = torch.randn(5, 3, 6, 6)
@@ -244,10 +247,15 @@ def smaller(kind: type[Base]) -> tuple[int, Tensor, Tensor, Dropped]:
     shipped = ShippedHead(replace(head, weight=weight), None, {})
     with replace_head(model, head_layer(shipped, "dense", drop=True), head):
         program = trace(ShippedNetwork(model, head), {"images": x})
-    expected = run_graph(graph_of(program), {"images": x})
-    module, dropped = drop_unread(program)
-    again = trace(module, {"images": x})
-    found = run_graph(graph_of(again), {"images": x})
+    return program, *drop_unread(program), {"images": x}
+
+
+def smaller(kind: type[Base]) -> tuple[int, Tensor, Tensor, Dropped]:
+    """Parameters that went, logits before and after, and what is said of it."""
+    program, module, dropped, images = narrowed(kind)
+    expected = run_graph(graph_of(program), images)
+    again = trace(module, images)
+    found = run_graph(graph_of(again), images)
     gone = sum(p.numel() for p in program.parameters()) - sum(p.numel() for p in again.parameters())
     return gone, expected, found, dropped
 
@@ -279,6 +287,23 @@ def test_layers_are_computed_for_the_only_token_that_is_read() -> None:
     assert {"layer": "out (linear)", "before": 36, "after": 1} in dropped.positions
     # What is said is about channels.
     assert [one["at"] for one in dropped.kept] == ["norm (layer_norm)"]
+
+
+class Strided(Base):
+    """Every second and every third position, as the shortcuts of small residual networks take."""
+
+    def maps(self, x: Tensor) -> Tensor:
+        x = self.stem(x).relu()
+        return self.last(x[:, :, ::2, 1::3] + x[:, :, 1::2, 1::3])  # type: ignore[no-any-return]
+
+
+def test_positions_at_even_distances_are_sliced_and_not_gathered() -> None:
+    program, module, _, images = narrowed(Strided)
+    kinds = [operation_of(node) for node in module.graph.nodes if node.op == "call_function"]
+    assert "slice" in kinds
+    assert "index_select" not in kinds
+    expected = run_graph(graph_of(program), images)
+    assert (run_graph(module, images) - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
 class OneOfAGroup(Base):

@@ -320,8 +320,9 @@ class _Rewriting:
             held = self._demands.given.get(x, WHOLE).get(axis)
             places = keep if held is None else places_of(keep, held)
             with self._graph.inserting_after(made):
-                if places == tuple(range(places[0], places[-1] + 1)):
-                    cut = (made, axis, places[0], places[-1] + 1)
+                step = places[1] - places[0] if len(places) > 1 else 1
+                if places == tuple(range(places[0], places[-1] + 1, step)):
+                    cut = (made, axis, places[0], places[-1] + 1, step)
                     new = self._graph.call_function(torch.ops.aten.slice.Tensor, cut)
                 else:
                     index = self._constant(places)
