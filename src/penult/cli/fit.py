@@ -74,18 +74,8 @@ def fit(
     more = open_unlabelled(also, found) if also is not None else None
     require_folder(out)
     check_output_folder(out, "the heads")
-    n_more = 0 if more is None else more.n_samples
-    n_classes = found.require_head().n_classes
-    plan.sizes(n_classes, found.n_features)  # refused before anything is said
-    n_folds = affordable_folds(found.n_samples, found.n_features, n_classes, n_more)
-    if tolerance is not None:
-        judges = found if held_out is None else held_out
-        if few := too_few_for(tolerance, judges.n_samples):
-            warn(few)
-    needed = memory_needed(
-        found.n_samples + n_more, found.n_features, n_classes, max(plan.ks), select
-    )
-    tell(f"Memory: about {needed / 1e9:.1f} GB at most")
+    judges = found if held_out is None else held_out
+    n_folds = _said_before(found, more, plan, tolerance, judges.n_samples)
     clock = Clock(limit)
     try:
         with progress_bars() as heard, reader_at(place) as reader:
@@ -114,6 +104,22 @@ def fit(
     elif k is not None and not path.is_good(tolerance or TOLERANCE):
         warn(_more(tolerance or TOLERANCE))
     _finish(path, out, tolerance, as_json)
+
+
+def _said_before(
+    found: Features, more: Features | None, plan: Plan, tolerance: float | None, n_judging: int
+) -> int:
+    """Say what a fit will take, and whether its samples can tell what is asked; gives its folds."""
+    n_classes, n_more = found.require_head().n_classes, 0 if more is None else more.n_samples
+    plan.sizes(n_classes, found.n_features)  # refused before anything is said
+    n_folds = affordable_folds(found.n_samples, found.n_features, n_classes, n_more)
+    if tolerance is not None and (few := too_few_for(tolerance, n_judging)):
+        warn(few)
+    needed = memory_needed(
+        found.n_samples + n_more, found.n_features, n_classes, max(plan.ks), plan.select
+    )
+    tell(f"Memory: about {needed / 1e9:.1f} GB at most")
+    return n_folds
 
 
 def _refuse_for_run(run: Path, plan: Plan, places: Mapping[str, Path | None]) -> None:

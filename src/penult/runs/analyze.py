@@ -147,14 +147,8 @@ def analyze_network(
     predicted = replace(how, labels="predicted")
     views = None
     if options.views:
-        if not isinstance(transform, Transform):
-            raise InputError("--views are images cropped and mirrored, and these are texts")
-        if head.multi_label:
-            raise InputError(
-                "--views are kept as far as the share of right classes survives them, which "
-                "samples with several labels do not have: leave --views out"
-            )
-        views = Views(options.views, model, head, data, transform, how, options.seed, progress)
+        images = _of_images(transform, head)
+        views = Views(options.views, model, head, data, images, how, options.seed, progress)
     parts = Parts(
         part(data, "train", how),
         part(evaluation, "eval", how) if evaluation is not None else None,
@@ -171,13 +165,31 @@ def analyze_network(
     run = _analyze(
         out, head, class_names, parts, identity, about, how.store, options, progress, fill
     )
-    for name, found in run.summary()["faults"].items():
-        if how.strict and found["n_faults"]:
-            path, reason = found["named"][0]
-            raise InputError(f"{path}: {reason} (left out of {name} by an earlier, not strict run)")
+    if how.strict:
+        _refuse_faults(run)
     if options.fit:
         complete_path(run, clock, progress=progress, say=say)
     return run
+
+
+def _of_images(transform: Preparation, head: Head) -> Transform:
+    """A preparation by which views are made; refused where they cannot be judged afterwards."""
+    if not isinstance(transform, Transform):
+        raise InputError("--views are images cropped and mirrored, and these are texts")
+    if head.multi_label:
+        raise InputError(
+            "--views are kept as far as the share of right classes survives them, which "
+            "samples with several labels do not have: leave --views out"
+        )
+    return transform
+
+
+def _refuse_faults(run: Run) -> None:
+    """Refuse a run that left samples out, when it was made by a pass that was not strict."""
+    for name, found in run.summary()["faults"].items():
+        if found["n_faults"]:
+            path, reason = found["named"][0]
+            raise InputError(f"{path}: {reason} (left out of {name} by an earlier, not strict run)")
 
 
 def analyze_features(
